@@ -1,0 +1,89 @@
+# hvp-repro: `make all` measures and draws every figure of the article; `make` lists the rest.
+
+VENV ?= .venv
+PLAN ?=
+RESULTS ?=
+
+PYTHON := $(VENV)/bin/python
+# A copy of the locks that the environment was made from. Where it is missing, the
+# environment is somebody else's (a container's, say) and is used as it is.
+MADE_FROM := $(VENV)/hvp-repro-made-from
+LOCKS := requirements.lock requirements-test.lock
+COMPILE := uv pip compile --quiet --no-header --generate-hashes \
+	--python-version 3.11 --python-platform x86_64-manylinux_2_28
+
+# Sets the shell variables plan and results, by default those that fit the machine.
+CHOOSE = plan='$(PLAN)'; results='$(RESULTS)'; \
+	[ -n "$$plan" ] || plan=$$($(PYTHON) -m reproduce default-plan) || exit; \
+	results=$${results:-results/$$plan}
+
+.DEFAULT_GOAL := help
+.PHONY: help all measure figures plan smoke test lint setup lock clean
+
+help: ## Print the targets.
+	@echo "hvp-repro; variables: PLAN=article|cpu|smoke  RESULTS=<folder>  VENV=<folder>"
+	@sed -n 's/^\([a-z/<>]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 18
+
+all: setup ## Set up if needed, measure what is missing, draw what has changed.
+	@$(CHOOSE); $(PYTHON) -m reproduce measure "$$plan" "$$results"; measured=$$?; \
+	[ $$measured -le 1 ] || exit $$measured; \
+	drawn="$$results/figures/.drawn"; \
+	if [ -e "$$drawn" ] && \
+		[ -z "$$(find paper_figures/*.py "$$results/rows.jsonl" -newer "$$drawn")" ]; then \
+		echo "The figures in $$results/figures are up to date."; \
+	else \
+		$(PYTHON) -m paper_figures "$$results" && touch "$$drawn" || exit; \
+	fi; \
+	exit $$measured
+
+measure: setup ## Measure the cases of the plan that are missing.
+	@$(CHOOSE); $(PYTHON) -m reproduce measure "$$plan" "$$results"
+
+figures: setup ## Draw all figures from the rows; needs neither GPU nor framework.
+	@$(CHOOSE); $(PYTHON) -m paper_figures "$$results"
+
+figures/<name>: ## Draw one figure, for example figures/hess_eig.
+figures/%: setup
+	@$(CHOOSE); $(PYTHON) -m paper_figures "$$results" '$*'
+
+plan: setup ## Print what the plan measures and what it is expected to cost.
+	@$(CHOOSE); $(PYTHON) -m reproduce plan "$$plan"
+
+smoke: ## Run every path on tiny models, to its figures.
+	@$(MAKE) --no-print-directory all PLAN=smoke
+
+test: setup ## Run the tests.
+	@$(PYTHON) -m pytest --numprocesses auto
+
+lint: setup ## Check format, style and docstrings.
+	@$(PYTHON) -m ruff check . && $(PYTHON) -m ruff format --check .
+
+setup: ## Make the environment from the locks, their hashes enforced; once only.
+	@if [ -x $(PYTHON) ] && [ ! -e $(MADE_FROM) ]; then exit 0; fi; \
+	if cat $(LOCKS) | cmp --quiet - $(MADE_FROM); then exit 0; fi; \
+	echo "Making $(VENV) from $(LOCKS): 8 GB, about a minute on a good line."; \
+	mkdir -p $(VENV) && touch $(MADE_FROM) || exit; \
+	if command -v uv >/dev/null && uv --version >/dev/null 2>&1; then \
+		uv=uv; [ -x $(PYTHON) ] || uv venv --quiet --allow-existing --python 3.11 $(VENV) || exit; \
+	else \
+		for python in python3.11 python3 python none; do \
+			$$python -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null && break; \
+		done; \
+		if [ $$python = none ]; then \
+			echo "error: set-up needs Python 3.11 or uv, and finds neither; install one of them," \
+				"or give an environment as VENV=<folder>" >&2; exit 2; \
+		fi; \
+		$$python -m venv $(VENV) || exit; uv=$(VENV)/bin/uv; \
+		$(PYTHON) -m pip install --quiet --require-hashes --requirement requirements-test.lock || exit; \
+	fi; \
+	VIRTUAL_ENV=$(VENV) $$uv pip sync --require-hashes --compile-bytecode $(LOCKS) \
+		&& cat $(LOCKS) > $(MADE_FROM)
+
+lock: ## Resolve requirements*.in anew into the locks.
+	@$(COMPILE) --output-file requirements.lock requirements.in
+	@$(COMPILE) --output-file requirements-test.lock requirements-test.in
+
+clean: ## Remove figures, compiled programs and caches; measured rows stay.
+	@rm -rf results/*/figures results/*/programs .pytest_cache .ruff_cache
+	@find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
+	@echo "Removed figures, compiled programs and caches; the rows in results/ are still there."

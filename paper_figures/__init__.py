@@ -1,0 +1,1 @@
+"""Draws the article's figures from recorded rows; never measures."""

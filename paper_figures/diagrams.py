@@ -1,0 +1,127 @@
+"""The article's drawn figures: Hessian surfaces and computational graphs."""
+
+from typing import NamedTuple
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Circle
+
+from paper_figures import style
+
+NODE_RADIUS = 0.42
+
+
+class Node(NamedTuple):
+    """A vertex of a computational graph: its place, in units of the axes, and its name."""
+
+    x: float
+    y: float
+    text: str
+
+
+def hess_eig() -> Figure:
+    """Return the surfaces of f(x, y) = (a x² + b y²) / 2 for four pairs of eigenvalues a, b.
+
+    The Hessian of f is diagonal with a and b: the signs give a minimum, a valley, a
+    saddle and a maximum.
+    """
+    figure = Figure(figsize=style.SURFACES_INCHES, layout="none")
+    side = np.linspace(-1, 1, 41)
+    x, y = np.meshgrid(side, side)
+    for place, (first, second) in enumerate(style.EIGENVALUES):
+        axes = figure.add_subplot(1, 4, place + 1, projection="3d")
+        z = (first * x**2 + second * y**2) / 2
+        axes.plot_surface(x, y, z, **style.surface())
+        axes.set(zticks=np.linspace(z.min(), z.max(), 3), **style.surface_axes())
+        axes.tick_params(labelsize=style.SURFACE_TICK_POINTS, pad=1)
+        axes.zaxis.set_tick_params(pad=4)
+        # Neighbours overlap: a background would cover the label of the axis to its left.
+        axes.patch.set_visible(False)
+        axes.set_title(style.surface_title(first, second))
+    figure.subplots_adjust(**style.surfaces_layout())
+    return figure
+
+
+def computational_graph() -> Figure:
+    """Return the graph of f_x(U, W) = (U W x)² / 2: each vertex with its operation."""
+    figure, axes = _canvas((0, 10.6), (0, 6))
+    x, w, u = Node(0.6, 5.3, "$x$"), Node(0.6, 3, "$W$"), Node(0.6, 0.7, "$U$")
+    z1, z2, z3 = Node(3, 3, "$z_1$"), Node(5.4, 3, "$z_2$"), Node(7.8, 3, "$z_3$")
+    for start, end in ((x, z1), (w, z1), (z1, z2), (u, z2), (z2, z3)):
+        _edge(axes, start, end)
+    operations = {z1: "$Wx$", z2: "$Uz_1$", z3: r"$\frac{1}{2}\,z_2^2$"}
+    for node, operation in operations.items():
+        axes.plot([node.x] * 2, [node.y + NODE_RADIUS, node.y + 1.05], **style.dotted())
+        axes.text(node.x, node.y + 1.45, operation, **style.operation())
+    axes.plot([z3.x + NODE_RADIUS, z3.x + 0.95], [z3.y] * 2, **style.dotted())
+    axes.text(z3.x + 1.9, z3.y, "$f_x(U, W)$", **style.operation())
+    for node in (x, w, u, z1, z2, z3):
+        _vertex(axes, node)
+    return figure
+
+
+def forward_diff() -> Figure:
+    """Return the graph fragment of the forward chain rule.
+
+    ∂z_i/∂z_j is the sum over the parents z_k of z_i of ∂z_i/∂z_k (red, one operation)
+    times ∂z_k/∂z_j (blue, along paths, by recursion).
+    """
+    return _fragment("parents", paths_first=True)
+
+
+def reverse_diff() -> Figure:
+    """Return the graph fragment of the reverse chain rule.
+
+    ∂z_i/∂z_j is the sum over the children z_k of z_j of ∂z_i/∂z_k (blue, along paths,
+    by recursion) times ∂z_k/∂z_j (red, one operation).
+    """
+    return _fragment("children", paths_first=False)
+
+
+def _fragment(between: str, paths_first: bool) -> Figure:
+    """Return z_j and z_i with three vertices ``between`` them, on the side of the red edges."""
+    figure, axes = _canvas((0, 10.4), (-0.65, 5.55))
+    middle = 6.0 if paths_first else 4.4
+    start, end = Node(0.6, 2.9, "$z_j$"), Node(9.8, 2.9, "$z_i$")
+    factors = ("path", "operation") if paths_first else ("operation", "path")
+    for place, y in enumerate((4.9, 2.9, 0.9), start=1):
+        z_k = f"z_{{k_{place}}}"
+        node = Node(middle, y, f"${z_k}$")
+        _edge(axes, start, node, factors[0], _derivative(z_k, "z_j"))
+        _edge(axes, node, end, factors[1], _derivative("z_i", z_k))
+        _vertex(axes, node)
+    for node in (start, end):
+        _vertex(axes, node)
+    axes.text(middle, 0.12, style.BETWEEN[between], **style.caption())
+    for factor, x in zip(factors, ((start.x + middle) / 2, (middle + end.x) / 2), strict=True):
+        axes.text(x, -0.45, style.FACTORS[factor], **style.caption(factor))
+    return figure
+
+
+def _derivative(of: str, by: str) -> str:
+    return rf"$\frac{{\partial {of}}}{{\partial {by}}}$"
+
+
+def _canvas(x_limits: tuple[float, float], y_limits: tuple[float, float]) -> tuple[Figure, Axes]:
+    width, height = x_limits[1] - x_limits[0], y_limits[1] - y_limits[0]
+    scale = style.INCHES_PER_UNIT
+    figure = Figure(figsize=(width * scale, height * scale), layout="none")
+    axes = figure.add_axes((0, 0, 1, 1), xlim=x_limits, ylim=y_limits, aspect="equal")
+    axes.set_axis_off()
+    return figure, axes
+
+
+def _vertex(axes: Axes, node: Node) -> None:
+    axes.add_patch(Circle((node.x, node.y), NODE_RADIUS, **style.vertex()))
+    axes.text(node.x, node.y, node.text, **style.vertex_text())
+
+
+def _edge(axes: Axes, start: Node, end: Node, factor: str = "plain", text: str = "") -> None:
+    """Draw an arrow from rim to rim, with its factor of the chain rule on it."""
+    way = np.array([end.x - start.x, end.y - start.y])
+    rim = way / np.hypot(*way) * (NODE_RADIUS + 0.06)
+    tail, head = np.array(start[:2]) + rim, np.array(end[:2]) - rim
+    axes.annotate("", head, tail, arrowprops=style.arrow(factor))
+    if text:
+        axes.text(*(tail + head) / 2, text, **style.factor(factor))

@@ -1,0 +1,349 @@
+"""How the figures look and what they say, as plain data.
+
+All text that a reader of a figure sees is here.
+"""
+
+from typing import Any
+
+INK = "#222222"
+MUTED = "#555555"
+WARNING = "#8a1c1c"
+FACTOR_RED = "#c1272d"
+FACTOR_BLUE = "#2456a6"
+
+# Near the article's blue, orange, yellow and red, but apart in lightness as well
+# (CIELAB 50, 66, 86, 37), so that they hold in greyscale and with colour blindness.
+METHODS = {
+    "gradient": ("Gradient", "#4e79b4", "o", ""),
+    "forward_over_reverse": ("HVP forward-over-reverse", "#e98b2c", "s", "///"),
+    "reverse_over_forward": ("HVP reverse-over-forward", "#efc53d", "D", ""),
+    "reverse_over_reverse": ("HVP reverse-over-reverse", "#a3262e", "^", "\\\\\\"),
+}
+MODELS = {
+    "resnet34": "ResNet34",
+    "resnet50": "ResNet50",
+    "vit": "ViT",
+    "bert": "BERT",
+    "tiny_resnet": "tiny ResNet",
+    "tiny_vit": "tiny ViT",
+    "tiny_bert": "tiny BERT",
+}
+RUNS = {
+    ("jax", "jit"): "JAX with jit",
+    ("jax", "eager"): "JAX without jit",
+    ("torch", "eager"): "PyTorch",
+}
+QUANTITIES = {"time": "Time", "memory": "Memory"}
+GAPS = {
+    "out_of_memory": "out of memory",
+    "timeout": "timed out",
+    "unsupported": "unsupported",
+    "error": "error",
+    "not_measured": "not measured",
+}
+GAP_TEXT = {
+    "fontsize": 9.5,
+    "color": INK,
+    "bbox": {"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 0.6},
+    "zorder": 4,
+}
+# In heights of the panel: the lowest cross, and the distance to the next method's.
+GAP_FOOT = 0.035
+GAP_LINE = 0.06
+COUNTERS = {
+    "xla_program": "temporary + output bytes of the compiled program, from XLA's memory analysis",
+    "jax_allocator": "peak of XLA's allocator during one call, over what was in use before it",
+    "torch_allocator": (
+        "peak of PyTorch's allocator during one call, over what was allocated before it"
+    ),
+    "resident_set": "rise of the process's resident set during one call",
+}
+# (size of the unit, its name), smallest first; a larger unit starts at a tenth of itself.
+UNITS = {
+    "time": ((1e-3, "ms"), (1.0, "s")),
+    "memory": ((2.0**20, "MiB"), (2.0**30, "GiB")),
+}
+
+VECTORS = {
+    "gradient": "the gradient",
+    "params": "the parameters",
+    "seeded": "a seeded normal vector",
+}
+NORMALISATIONS = {"article": "as in the article", "matched": "inference mode in both"}
+ARTICLE_VECTORS = {"time": "gradient", "memory": "params"}
+ARTICLE_DEVICE = "NVIDIA A100-SXM4-40GB"
+ARTICLE_PLAN = "article"
+ARTICLE_MACHINE_IN_SHORT = "A100"
+
+DPI = 160
+# By the number of panels.
+FIGURE_WIDTH_INCHES = {1: 6.6, 2: 9.0}
+AXES_HEIGHT_INCHES = 3.3
+LEFT_INCHES = 1.05
+RIGHT_INCHES = 0.2
+TOP_INCHES = 1.12
+# The single panel of bars has no label under its axis.
+AXIS_LABEL_INCHES = {1: 0.42, 2: 0.64}
+FOOT_INCHES = 0.1
+NOTE_INCHES = 0.15
+LINE_INCHES = 0.2
+NOTE_COLUMNS_PER_INCH = 11
+BETWEEN_PANELS = 0.28
+
+
+def rc() -> dict[str, Any]:
+    """Return matplotlib's settings for every figure, to be laid over its defaults."""
+    return {
+        "font.size": 12.5,
+        "axes.titlesize": 12.5,
+        "axes.labelsize": 12.5,
+        "axes.edgecolor": INK,
+        "axes.axisbelow": True,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "grid.color": "#dddddd",
+        "grid.linewidth": 0.8,
+        "hatch.linewidth": 0.6,
+        "mathtext.fontset": "cm",
+        "pdf.fonttype": 3,
+        "savefig.dpi": DPI,
+    }
+
+
+def model_label(model: str) -> str:
+    """Return the name of ``model`` as the figures print it."""
+    return MODELS.get(model, model)
+
+
+def model_order(model: str) -> tuple[int, str]:
+    """Return a sort key: the models above in their order, then any other by name."""
+    names = list(MODELS)
+    return (names.index(model) if model in MODELS else len(names), model)
+
+
+def method_label(method: str) -> str:
+    """Return the name of ``method`` as in the article's legends."""
+    return METHODS[method][0]
+
+
+def bar(method: str) -> dict[str, Any]:
+    """Return the keyword arguments of a bar of ``method``."""
+    _, color, _, hatch = METHODS[method]
+    return {"facecolor": color, "hatch": hatch, "edgecolor": INK, "linewidth": 0.7}
+
+
+def line(method: str) -> dict[str, Any]:
+    """Return the keyword arguments of a curve of ``method``."""
+    _, color, marker, _ = METHODS[method]
+    return {
+        "color": color,
+        "marker": marker,
+        "markersize": 7,
+        "markeredgecolor": INK,
+        "markeredgewidth": 0.7,
+        "linewidth": 2.2,
+    }
+
+
+def band(method: str) -> dict[str, Any]:
+    """Return the keyword arguments of a quantile band of ``method``."""
+    return {"color": METHODS[method][1], "alpha": 0.3, "linewidth": 0}
+
+
+def error_bar() -> dict[str, Any]:
+    """Return the keyword arguments of an error bar."""
+    return {"fmt": "none", "ecolor": INK, "elinewidth": 1.6, "capsize": 3, "capthick": 1.2}
+
+
+def gap_cross(method: str) -> tuple[dict[str, Any], ...]:
+    """Return the keyword arguments of the cross for a missing value: its rim, then itself."""
+    cross = {"marker": "x", "markersize": 6, "linestyle": "", "zorder": 4}
+    return (
+        {"color": INK, "markeredgewidth": 3.2, **cross},
+        {"color": METHODS[method][1], "markeredgewidth": 1.8, **cross},
+    )
+
+
+def gap_over_bar(status: str) -> dict[str, Any]:
+    """Return the keyword arguments of the reason above the cross in place of a bar."""
+    place = {"xytext": (0, 7), "rotation": 90, "ha": "center", "va": "bottom"}
+    return {"text": GAPS[status], **place, **GAP_TEXT}
+
+
+def gap_beside_curve(status: str) -> dict[str, Any]:
+    """Return the keyword arguments of the reason left of the cross in place of a point."""
+    return {"text": GAPS[status], "xytext": (-8, 0), "ha": "right", "va": "center", **GAP_TEXT}
+
+
+def note(kind: str) -> dict[str, Any]:
+    """Return the keyword arguments of a note under a figure.
+
+    Notes on ``values`` explain; those on ``settings`` and ``machine`` warn.
+    """
+    look = {"ha": "left", "va": "bottom", "fontsize": 9.5, "linespacing": 1.25}
+    warning = {"color": WARNING, "fontweight": "bold"}
+    return look | ({"color": MUTED} if kind == "values" else warning)
+
+
+def legend(panels: int) -> dict[str, Any]:
+    """Return the keyword arguments of the legend above the panels, two columns as published."""
+    return {
+        "loc": "upper center",
+        "bbox_to_anchor": (0.5, 0.995),
+        "ncols": 2,
+        "handlelength": {1: 1.8, 2: 3.2}[panels],
+    }
+
+
+def unit(quantity: str, largest: float) -> tuple[float, str]:
+    """Return the unit of a figure whose largest value is ``largest``: its size and name.
+
+    ``largest`` is in seconds or bytes; milliseconds and MiB serve below 0.1 s and 0.1 GiB.
+    """
+    small, large = UNITS[quantity]
+    return small if largest < 0.1 * large[0] else large
+
+
+def axis_label(quantity: str, unit_name: str) -> str:
+    """Return the label of a value axis, such as ``Memory [GiB]``."""
+    return f"{QUANTITIES[quantity]} [{unit_name}]"
+
+
+def overhead_label(quantity: str, unit_name: str) -> str:
+    """Return the label of the first value axis, which says that HVP times are overheads."""
+    overhead = "\n(HVP: on top of the gradient)" if quantity == "time" else ""
+    return axis_label(quantity, unit_name) + overhead
+
+
+def batch_title(run: tuple[str, str], batch_size: int) -> str:
+    """Return the title of a panel of bars: framework and batch size."""
+    return f"{RUNS[run]}, batch size {batch_size}"
+
+
+def curve_title(run: tuple[str, str], model: str) -> str:
+    """Return the title of a panel of curves: framework and model."""
+    return f"{RUNS[run]}, {model_label(model)}"
+
+
+def time_note(counts: list[int], has_curve: bool) -> str:
+    """Return the note on a time figure's values, given the numbers of repetitions in it."""
+    if counts == [1]:
+        return "One repetition per value."
+    spread = "error bars and bands" if has_curve else "error bars"
+    repetitions = " or ".join(map(str, counts)) or "no"
+    return f"Median of {repetitions} repetitions; {spread}: 20 % to 80 % quantiles."
+
+
+def memory_note(counter: str) -> str:
+    """Return the note that names the memory counter of a figure."""
+    return f"Memory: {COUNTERS[counter]}."
+
+
+def settings_note(quantity: str, vector: str, normalisation: str) -> str:
+    """Return the line on vector and normalisation; empty if both are the article's."""
+    if vector == ARTICLE_VECTORS[quantity] and normalisation == "article":
+        return ""
+    return (
+        f"Vector: {VECTORS[vector]} · batch normalisation: {NORMALISATIONS[normalisation]} "
+        "— not the article's settings"
+    )
+
+
+def machine_note(device: str, plan: str) -> str:
+    """Return the line on device and plan; empty on the article's device with its plan."""
+    differs = [ARTICLE_MACHINE_IN_SHORT] * (device != ARTICLE_DEVICE)
+    differs += ["plan"] * (plan != ARTICLE_PLAN)
+    if not differs:
+        return ""
+    return f"Device: {device} · plan: {plan} — not the article's {' or '.join(differs)}"
+
+
+EIGENVALUES = {
+    (1, 1): "minimum",
+    (1, 0): "flat direction",
+    (1, -1): "saddle point",
+    (-1, -1): "maximum",
+}
+BETWEEN = {"parents": "parents of $z_i$", "children": "children of $z_j$"}
+FACTORS = {"operation": "one operation", "path": "along paths, by recursion"}
+FACTOR_COLORS = {"operation": FACTOR_RED, "path": FACTOR_BLUE, "plain": MUTED}
+SURFACES_INCHES = (12.8, 3.5)
+SURFACE_TICK_POINTS = 10
+INCHES_PER_UNIT = 0.78
+
+
+def surface() -> dict[str, Any]:
+    """Return the keyword arguments of a Hessian surface."""
+    # As an image inside the PDF: its 1600 facets would be most of the file.
+    return {"cmap": "viridis", "rstride": 1, "cstride": 1, "linewidth": 0.15, "rasterized": True}
+
+
+def surface_axes() -> dict[str, Any]:
+    """Return the labels and the tick positions of the axes of a Hessian surface."""
+    return {
+        "xlabel": "$x$",
+        "ylabel": "$y$",
+        "zlabel": "$f(x, y)$",
+        "xticks": (-1, 0, 1),
+        "yticks": (-1, 0, 1),
+    }
+
+
+def surfaces_layout() -> dict[str, float]:
+    """Return the margins of the row of Hessian surfaces, as fractions."""
+    return {"left": 0.0, "right": 0.955, "bottom": 0.07, "top": 0.84, "wspace": 0.16}
+
+
+def surface_title(first: int, second: int) -> str:
+    """Return the title of the surface with the eigenvalues ``first`` and ``second``."""
+    values = f"{first}, {second}".replace("-", "−")
+    return f"Hessian's eigenvalues {values}\n{EIGENVALUES[first, second]}"
+
+
+def vertex() -> dict[str, Any]:
+    """Return the keyword arguments of a vertex's circle."""
+    return {"facecolor": "#ececec", "edgecolor": "black", "linewidth": 3.2}
+
+
+def vertex_text() -> dict[str, Any]:
+    """Return the keyword arguments of a vertex's name."""
+    return {"ha": "center", "va": "center", "fontsize": 26}
+
+
+def operation() -> dict[str, Any]:
+    """Return the keyword arguments of the operation written at a vertex."""
+    return {"ha": "center", "va": "center", "fontsize": 26, "color": MUTED}
+
+
+def dotted() -> dict[str, Any]:
+    """Return the keyword arguments of the line from a vertex to its operation."""
+    return {"color": MUTED, "linestyle": ":", "linewidth": 1.2}
+
+
+def arrow(factor: str) -> dict[str, Any]:
+    """Return the properties of an arrow: dashed where it stands for a path of many edges."""
+    return {
+        "arrowstyle": "-|>,head_width=0.28,head_length=0.6",
+        "color": FACTOR_COLORS[factor],
+        "linewidth": 1.4,
+        "linestyle": (0, (5, 3)) if factor == "path" else "-",
+        "shrinkA": 0,
+        "shrinkB": 0,
+    }
+
+
+def factor(kind: str) -> dict[str, Any]:
+    """Return the keyword arguments of a factor of the chain rule, written on its arrow."""
+    box = {"facecolor": "white", "edgecolor": "none", "pad": 1.5}
+    return {
+        "ha": "center",
+        "va": "center",
+        "fontsize": 26,
+        "color": FACTOR_COLORS[kind],
+        "bbox": box,
+    }
+
+
+def caption(factor: str = "plain") -> dict[str, Any]:
+    """Return the keyword arguments of a caption under a graph."""
+    return {"ha": "center", "va": "center", "fontsize": 16, "color": FACTOR_COLORS[factor]}

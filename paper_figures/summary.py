@@ -1,0 +1,136 @@
+"""From rows to what is drawn: medians, quantiles, overheads, and which rows count."""
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from reproduce.rows import Row
+
+QUANTILES = (0.2, 0.5, 0.8)
+CASE_KEY = (
+    "plan",
+    "framework",
+    "mode",
+    "model",
+    "batch_size",
+    "method",
+    "quantity",
+    "vector",
+    "normalisation",
+)
+MACHINE = ("device", "plan")
+SETTINGS = ("vector", "normalisation")
+CELL = ["model", "batch_size", "method"]
+
+
+class Counter(NamedTuple):
+    """A memory counter in terms of the recorded ones: the sum of ``plus`` less ``minus``."""
+
+    name: str
+    plus: tuple[str, ...]
+    minus: tuple[str, ...] = ()
+
+    def is_in(self, row: Row) -> bool:
+        """Return whether ``row`` recorded all that this counter is made of."""
+        return row.memory_bytes.keys() >= {*self.plus, *self.minus}
+
+    def bytes_of(self, row: Row) -> int:
+        """Return the counter's value in ``row``, in bytes."""
+        recorded = row.memory_bytes
+        return sum(recorded[key] for key in self.plus) - sum(recorded[key] for key in self.minus)
+
+
+XLA_PROGRAM = Counter("xla_program", ("xla_temp_bytes", "xla_output_bytes"))
+JAX_ALLOCATOR = Counter("jax_allocator", ("jax_peak_bytes_in_use",), ("jax_bytes_in_use_before",))
+TORCH_ALLOCATOR = Counter(
+    "torch_allocator", ("torch_peak_allocated_bytes",), ("torch_allocated_before_bytes",)
+)
+RESIDENT_SET = Counter("resident_set", ("resident_peak_bytes",), ("resident_before_bytes",))
+
+COUNTERS = {
+    ("jax", "jit"): (XLA_PROGRAM,),
+    ("jax", "eager"): (JAX_ALLOCATOR, RESIDENT_SET),
+    ("torch", "eager"): (TORCH_ALLOCATOR, RESIDENT_SET),
+}
+
+
+def last_of_each_case(rows: Iterable[Row]) -> list[Row]:
+    """Return the rows without those that a later row of the same case and device replaces."""
+    last = {(row.device, *(getattr(row, key) for key in CASE_KEY)): row for row in rows}
+    return list(last.values())
+
+
+def newest(rows: Sequence[Row], fields: tuple[str, ...]) -> tuple[list[Row], str]:
+    """Return the rows that agree with the newest in ``fields``, and a sentence on the others.
+
+    The sentence is empty if there are no others.
+    """
+    if not rows:
+        return [], ""
+    wanted = _named(max(reversed(rows), key=lambda row: row.started), fields)
+    kept = [row for row in rows if _named(row, fields) == wanted]
+    others = sorted({_named(row, fields) for row in rows} - {wanted})
+    if not others:
+        return kept, ""
+    return kept, (
+        f"Left out {len(rows) - len(kept)} rows of {' and '.join(others)}: "
+        f"drawn are the newest, {wanted}."
+    )
+
+
+def _named(row: Row, fields: tuple[str, ...]) -> str:
+    return ", ".join(f"{field} {getattr(row, field)!r}" for field in fields)
+
+
+def overhead_seconds(row: Row) -> list[float]:
+    """Return one time a repetition: the gradient's own, or an HVP's on top of the gradient.
+
+    An HVP's overhead is its time less that of the gradient timed right after it, as in
+    the article's section "Time complexity".
+
+    Raises:
+        ValueError: an HVP has not as many gradient times as times.
+    """
+    if row.method == "gradient":
+        return list(row.seconds)
+    pairs = zip(row.seconds, row.gradient_seconds, strict=True)
+    return [hvp - gradient for hvp, gradient in pairs]
+
+
+def shared_counter(rows: Iterable[Row]) -> Counter | None:
+    """Return the first counter that all ``done`` rows have; None if there is none.
+
+    The rows are of one framework and mode: definitions of memory never mix on an axis.
+    """
+    rows = list(rows)
+    done = [row for row in rows if row.status == "done"]
+    choices = COUNTERS[rows[0].framework, rows[0].mode]
+    return next((counter for counter in choices if all(map(counter.is_in, done))), None)
+
+
+def summarise(rows: Iterable[Row], values: Callable[[Row], Sequence[float]]) -> pd.DataFrame:
+    """Return status, low, median, high by (model, batch size, method), in the unit of ``values``.
+
+    ``low`` and ``high`` are the 20 % and 80 % quantiles over a row's repetitions. All
+    three numbers are missing unless the row's status is ``done``.
+    """
+    records = [
+        (row.model, row.batch_size, row.method, row.status, *_quantiles(row, values))
+        for row in rows
+    ]
+    frame = pd.DataFrame(records, columns=[*CELL, "status", "low", "median", "high"])
+    return frame.set_index(CELL)
+
+
+def _quantiles(row: Row, values: Callable[[Row], Sequence[float]]) -> Sequence[float]:
+    if row.status != "done":
+        return [np.nan] * len(QUANTILES)
+    return np.quantile(values(row), QUANTILES)
+
+
+def with_gaps(frame: pd.DataFrame, cells: Iterable[tuple[str, int, str]]) -> pd.DataFrame:
+    """Return the frame at ``cells``, those it has not with the status ``not_measured``."""
+    full = frame.reindex(pd.MultiIndex.from_tuples(cells, names=CELL))
+    return full.fillna({"status": "not_measured"})

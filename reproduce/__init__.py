@@ -1,0 +1,1 @@
+"""Measures the time and memory of Hessian-vector products; never draws."""

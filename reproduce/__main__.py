@@ -1,0 +1,131 @@
+"""The command line: ``python -m reproduce VERB``; a thin shell over the modules."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from reproduce import cost, environment, runner
+from reproduce.plan import PLANS, Case, Normalisation, PlanError, Vector, cases
+from reproduce.rows import RowsError
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+PlanName = Annotated[str, typer.Argument(metavar="|".join(PLANS), help="Which plan.")]
+MoreModels = Annotated[
+    list[str] | None, typer.Option("--more-model", help="A further model, e.g. resnet50.")
+]
+GivenVector = Annotated[Vector | None, typer.Option(help="What the Hessian is multiplied with.")]
+GivenNormalisation = Annotated[
+    Normalisation, typer.Option(help="Batch normalisation as in the article, or equal in both.")
+]
+Seed = Annotated[int, typer.Option(help="Seed of weights, inputs and vector.")]
+
+
+@app.command("default-plan")
+def default_plan() -> None:
+    """Print the plan that fits this machine; why goes to standard error."""
+    found, sentence = environment.gpu()
+    name = "article" if found else "cpu"
+    print(f"PLAN={name}, because there is {sentence}.", file=sys.stderr)
+    print(name)
+
+
+@app.command()
+def plan(
+    name: PlanName,
+    more_model: MoreModels = None,
+    every_case: Annotated[bool, typer.Option("--cases", help="List every case.")] = False,
+) -> None:
+    """Print what a plan measures and what it is expected to cost, before it runs."""
+    found = cases(name, more_models=tuple(more_model or ()))
+    table = Table(
+        "quantity", "framework", "mode", "model", "batch sizes", "cases", "time", "memory"
+    )
+    for group in _groups(found, every_case):
+        first = group[0]
+        table.add_row(
+            first.quantity,
+            first.framework,
+            first.mode,
+            first.model,
+            ", ".join(map(str, sorted({case.batch_size for case in group}))),
+            first.method if every_case else str(len(group)),
+            cost.readable_seconds(sum(map(cost.seconds, group))),
+            cost.readable_bytes(max(map(cost.memory_bytes, group))),
+        )
+    console = Console(width=None if sys.stdout.isatty() else 120)
+    console.print(table)
+    total = cost.readable_seconds(sum(map(cost.seconds, found)))
+    console.print(
+        f"{len(found)} cases, about {total}; at most "
+        f"{cost.readable_bytes(max(map(cost.memory_bytes, found)))} of memory at a time, "
+        "and less than 0.1 GiB of disk."
+    )
+
+
+@app.command()
+def measure(
+    name: PlanName,
+    results: Annotated[Path, typer.Argument(help="The folder for rows.jsonl.")],
+    more_model: MoreModels = None,
+    vector: GivenVector = None,
+    normalisation: GivenNormalisation = "article",
+    seed: Seed = 0,
+    timeout_seconds: Annotated[float, typer.Option(help="Time limit of one case.")] = 600,
+) -> None:
+    """Measure the cases of a plan that a results folder does not hold yet.
+
+    Raises:
+        Exit: with code 1 if a case failed, 130 if interrupted.
+    """
+    on_gpu = _takes_gpu(name)
+    found = cases(
+        name,
+        more_models=tuple(more_model or ()),
+        vector=vector,
+        normalisation=normalisation,
+        seed=seed,
+    )
+    try:
+        rows = runner.measure(found, results, on_gpu, timeout_seconds)
+    except KeyboardInterrupt:
+        print("\nStopped. Every finished case is kept; run the same command to go on.")
+        raise typer.Exit(130) from None
+    failed = [row for row in rows if row.status != "done"]
+    for row in failed:
+        print(f"{row.status}: {row.case}: {row.reason}", file=sys.stderr)
+    if failed:
+        print(f"{len(failed)} of {len(rows)} cases are not done.", file=sys.stderr)
+        raise typer.Exit(1)
+
+
+def _takes_gpu(name: str) -> bool:
+    found, sentence = environment.gpu()
+    if name == "article" and found is None:
+        raise PlanError(f"plan 'article' needs a GPU, and there is {sentence}; take PLAN=cpu")
+    return found is not None and name != "cpu"
+
+
+def _groups(found: list[Case], every_case: bool) -> list[list[Case]]:
+    groups: dict[tuple, list[Case]] = {}
+    for case in sorted(found, key=str):
+        key = (case.quantity, case.framework, case.mode, case.model)
+        groups.setdefault((*key, str(case)) if every_case else key, []).append(case)
+    return list(groups.values())
+
+
+if __name__ == "__main__":
+    try:
+        app()
+    except (PlanError, RowsError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)

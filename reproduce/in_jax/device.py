@@ -1,0 +1,95 @@
+"""What JAX's device can tell and do: compile, wait, count bytes, name a failure."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from reproduce.in_jax.hvp import Tree
+from reproduce.plan import Mode
+
+
+def compile(function: Callable[..., Tree], mode: Mode, *arguments: Tree) -> tuple[Callable, dict]:
+    """``function`` ready to be called on ``arguments``, and the bytes of its program.
+
+    In mode ``jit`` it is compiled ahead of time; the bytes are those of XLA's buffer
+    assignment: ``xla_argument_bytes``, ``xla_output_bytes``, ``xla_temp_bytes``. In mode
+    ``eager`` it runs operation by operation under ``jax.disable_jit`` and has no program.
+    """
+    if mode == "eager":
+        return _without_jit(function), {}
+    compiled = jax.jit(function).lower(*arguments).compile()
+    analysis = compiled.memory_analysis()
+    return compiled, {
+        "xla_argument_bytes": analysis.argument_size_in_bytes,
+        "xla_output_bytes": analysis.output_size_in_bytes,
+        "xla_temp_bytes": analysis.temp_size_in_bytes,
+    }
+
+
+def wait(tree: Tree) -> Tree:
+    """``tree``, once it is computed."""
+    return jax.block_until_ready(tree)
+
+
+def to_numpy(tree: Tree) -> list[np.ndarray]:
+    """The leaves of ``tree`` in NumPy."""
+    return [np.asarray(leaf) for leaf in jax.tree.leaves(tree)]
+
+
+def use_cores(count: int) -> None:
+    """Do nothing: XLA takes the cores that the process may use."""
+
+
+def share_programs(folder: Path) -> None:
+    """Keep compiled programs in ``folder`` and take equal ones from there."""
+    jax.config.update("jax_compilation_cache_dir", str(folder))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+
+
+def bytes_before_call() -> dict[str, int]:
+    """What XLA's allocator holds before a call, and the most it has held so far.
+
+    Its peak is over the process's life and cannot be reset. Empty on a CPU.
+    """
+    counters = jax.devices()[0].memory_stats()
+    if counters is None:
+        return {}
+    return {
+        "jax_bytes_in_use_before": counters["bytes_in_use"],
+        "jax_peak_bytes_before": counters["peak_bytes_in_use"],
+    }
+
+
+def bytes_after_call() -> dict[str, int]:
+    """The most that XLA's allocator has held in this process. Empty on a CPU."""
+    counters = jax.devices()[0].memory_stats()
+    return {} if counters is None else {"jax_peak_bytes_in_use": counters["peak_bytes_in_use"]}
+
+
+def precision() -> dict[str, str | bool | None]:
+    """The settings that decide how matrix products are rounded."""
+    return {
+        "jax_default_matmul_precision": jax.config.jax_default_matmul_precision,
+        "jax_enable_x64": jax.config.jax_enable_x64,
+    }
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether ``error`` says that the device's memory did not suffice."""
+    return isinstance(error, jax.errors.JaxRuntimeError) and "RESOURCE_EXHAUSTED" in str(error)
+
+
+def is_unsupported(error: Exception) -> bool:
+    """Whether ``error`` says that an operation has no implementation or derivative."""
+    return isinstance(error, NotImplementedError) or "UNIMPLEMENTED" in str(error)
+
+
+def _without_jit(function: Callable[..., Tree]) -> Callable[..., Tree]:
+    def call(*arguments: Tree) -> Tree:
+        with jax.disable_jit():
+            return function(*arguments)
+
+    return call

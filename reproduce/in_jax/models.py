@@ -1,0 +1,111 @@
+"""The article's losses in JAX, on transformers' Flax models, built without a download."""
+
+import re
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax.traverse_util import flatten_dict, unflatten_dict
+from transformers import (
+    BertConfig,
+    FlaxBertForSequenceClassification,
+    FlaxResNetForImageClassification,
+    FlaxViTForImageClassification,
+    ResNetConfig,
+    ViTConfig,
+)
+
+from reproduce.in_jax.hvp import Tree
+from reproduce.plan import Normalisation
+from reproduce.problems import Problem
+
+MODELS = {
+    "resnet": (ResNetConfig, FlaxResNetForImageClassification),
+    "vit": (ViTConfig, FlaxViTForImageClassification),
+    "bert": (BertConfig, FlaxBertForSequenceClassification),
+}
+WEIGHT_DECAY = 0.5e-4
+
+
+def build(
+    problem: Problem, weights: dict[str, np.ndarray], normalisation: Normalisation
+) -> tuple[Callable[[Tree, Tree], jax.Array], Tree]:
+    """``loss(params, batch)`` and its ``params``: a tree with d scalars.
+
+    The loss is the mean cross-entropy plus 0.5e-4 times the squared norm of every
+    parameter with more than one axis. Dropout is off and batch normalisation in
+    inference mode under either ``normalisation``; its statistics are constants.
+    """
+    configuration, model = MODELS[problem.family]
+    dtype = next(iter(weights.values())).dtype
+    # The module alone: the model around it would trace its own initialisation first.
+    module = model.module_class(config=configuration(**problem.config), dtype=dtype)
+    params, statistics = to_flax(problem, weights)
+
+    def loss(params: Tree, batch: Tree) -> jax.Array:
+        inputs = {name: value for name, value in batch.items() if name != "labels"}
+        if problem.family == "bert":
+            positions = jnp.arange(inputs["input_ids"].shape[1])
+            positions = jnp.broadcast_to(positions, inputs["input_ids"].shape)
+            inputs |= {"position_ids": positions, "head_mask": None}
+        logits = module.apply({"params": params, **statistics}, **inputs).logits
+        log_probabilities = jax.nn.log_softmax(logits)
+        of_labels = jnp.take_along_axis(log_probabilities, batch["labels"][:, None], axis=1)
+        weights = [leaf for leaf in jax.tree.leaves(params) if leaf.ndim > 1]
+        return -of_labels.mean() + WEIGHT_DECAY * sum(jnp.sum(w**2) for w in weights)
+
+    return loss, params
+
+
+def to_flax(problem: Problem, weights: dict[str, np.ndarray]) -> tuple[Tree, Tree]:
+    """``weights`` as Flax's trees: the parameters, and {"batch_stats": …} or {}."""
+    params, statistics = {}, {}
+    for name, value in weights.items():
+        path = _flax_path(problem, name)
+        tree = statistics if path[-1] in {"mean", "var"} else params
+        tree[path] = _flax_layout(path, value)
+    params, statistics = jax.device_put((unflatten_dict(params), unflatten_dict(statistics)))
+    return params, {"batch_stats": statistics} if statistics else {}
+
+
+def from_flax(problem: Problem, params: Tree, like: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """``params``-like trees by PyTorch name and layout: the inverse of ``to_flax``.
+
+    The names are those of ``like``, without the running statistics.
+    """
+    leaves = flatten_dict(params)
+    named = {name: _flax_path(problem, name) for name in like}
+    return {
+        name: _torch_layout(path, np.asarray(leaves[path]))
+        for name, path in named.items()
+        if path in leaves
+    }
+
+
+def to_device(batch: dict[str, np.ndarray]) -> Tree:
+    """``batch`` on the device, laid out as Flax takes it: images (batch, side, side, 3)."""
+    return jax.device_put(batch)
+
+
+def _flax_path(problem: Problem, name: str) -> tuple[str, ...]:
+    if problem.config.get("layer_type") == "basic":
+        name = re.sub(r"\.layer\.(\d)", r".layer.layer_\1", name)
+    *parents, leaf = name.split(".")
+    if leaf == "weight":
+        is_norm = "norm" in parents[-1].lower()
+        is_embedding = parents[-1].endswith("_embeddings")
+        leaf = "scale" if is_norm else "embedding" if is_embedding else "kernel"
+    return (*parents, leaf.removeprefix("running_"))
+
+
+def _flax_layout(path: tuple[str, ...], value: np.ndarray) -> np.ndarray:
+    if path[-1] != "kernel":
+        return value
+    return value.transpose(2, 3, 1, 0) if value.ndim == 4 else value.T
+
+
+def _torch_layout(path: tuple[str, ...], value: np.ndarray) -> np.ndarray:
+    if path[-1] != "kernel":
+        return value
+    return value.transpose(3, 2, 0, 1) if value.ndim == 4 else value.T

@@ -1,0 +1,98 @@
+"""What PyTorch's device can tell and do: wait, count bytes, name a failure."""
+
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from reproduce.in_torch.hvp import Tree
+from reproduce.plan import Mode
+
+
+@cache
+def default_device() -> torch.device:
+    """The GPU if this process sees one, else the CPU.
+
+    Asked for on first use, since looking for a GPU forbids forking afterwards.
+    """
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def compile(function: Callable[..., Tree], mode: Mode, *arguments: Tree) -> tuple[Callable, dict]:
+    """``function`` as it is, and no program's bytes: mode ``eager`` compiles nothing.
+
+    Raises:
+        NotImplementedError: if ``mode`` is another.
+    """
+    if mode != "eager":
+        msg = f"PyTorch was asked for mode {mode!r}; this package measures it in mode 'eager' only"
+        raise NotImplementedError(msg)
+    return function, {}
+
+
+def wait(tree: Tree) -> Tree:
+    """``tree``, once it is computed."""
+    if default_device().type == "cuda":
+        torch.cuda.synchronize()
+    return tree
+
+
+def to_numpy(tree: Tree) -> list[np.ndarray]:
+    """The leaves of ``tree`` in NumPy."""
+    return [leaf.detach().cpu().numpy() for leaf in tree.values()]
+
+
+def use_cores(count: int) -> None:
+    """Compute with ``count`` threads, where PyTorch would take those of its parent."""
+    torch.set_num_threads(count)
+
+
+def share_programs(folder: Path) -> None:
+    """Do nothing: mode ``eager`` compiles nothing."""
+
+
+def bytes_before_call() -> dict[str, int]:
+    """What the caching allocator holds before a call; its peaks start anew. Empty on a CPU."""
+    if default_device().type != "cuda":
+        return {}
+    torch.cuda.reset_peak_memory_stats()
+    return {
+        "torch_allocated_before_bytes": torch.cuda.memory_allocated(),
+        "torch_reserved_before_bytes": torch.cuda.memory_reserved(),
+    }
+
+
+def bytes_after_call() -> dict[str, int]:
+    """The most that the caching allocator has held since. Empty on a CPU."""
+    if default_device().type != "cuda":
+        return {}
+    return {
+        "torch_peak_allocated_bytes": torch.cuda.max_memory_allocated(),
+        "torch_peak_reserved_bytes": torch.cuda.max_memory_reserved(),
+    }
+
+
+def precision() -> dict[str, str | bool]:
+    """The settings that decide how matrix products and convolutions are rounded."""
+    return {
+        "torch_float32_matmul_precision": torch.get_float32_matmul_precision(),
+        "torch_matmul_tf32": torch.backends.cuda.matmul.allow_tf32,
+        "torch_cudnn_tf32": torch.backends.cudnn.allow_tf32,
+        "torch_cudnn_benchmark": torch.backends.cudnn.benchmark,
+        "torch_deterministic": torch.are_deterministic_algorithms_enabled(),
+    }
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether ``error`` says that the device's memory did not suffice."""
+    is_cpu_allocation = isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+    return isinstance(error, torch.OutOfMemoryError) or is_cpu_allocation
+
+
+def is_unsupported(error: Exception) -> bool:
+    """Whether ``error`` says that an operation has no implementation or derivative."""
+    text = str(error)
+    no_forward_mode = "forward AD" in text and "support" in text
+    return isinstance(error, NotImplementedError) or no_forward_mode

@@ -1,0 +1,130 @@
+"""Measures calls: seconds under a given clock, and the peak memory of a call."""
+
+import ctypes
+import re
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+Call = Callable[[], Any]
+Clock = Callable[[], float]
+
+SPREAD_LIMIT = 0.1
+FIRST_VALUE_LIMIT = 0.5
+DIFFERENCE_LIMIT = 1e-2
+NVML_POLL_SECONDS = 0.001
+M_MMAP_THRESHOLD = -3
+
+
+def repeat(call: Call, gradient: Call | None, count: int, clock: Clock) -> tuple[list, list]:
+    """Seconds of ``call`` and, right after each, of ``gradient``: ``count`` values each.
+
+    Both calls return only once their result is computed. The second list is empty
+    where ``gradient`` is None. Source: the article's "Time complexity".
+    """
+    seconds, gradient_seconds = [], []
+    for _ in range(count):
+        seconds.append(timed(call, clock)[0])
+        if gradient is not None:
+            gradient_seconds.append(timed(gradient, clock)[0])
+    return seconds, gradient_seconds
+
+
+def timed(call: Call, clock: Clock) -> tuple[float, Any]:
+    """Seconds of one ``call``, and its result, which is not freed while the clock runs."""
+    start = clock()
+    result = call()
+    return clock() - start, result
+
+
+def suspicions(seconds: list[float]) -> list[str]:
+    """A sentence with a remedy for each thing that makes ``seconds`` doubtful."""
+    if len(seconds) < 3:
+        return []
+    low, median, high = np.quantile(seconds, [0.2, 0.5, 0.8])
+    found = []
+    if high - low > SPREAD_LIMIT * median:
+        spread = f"{(high - low) / median:.0%}"
+        found.append(
+            f"the 20 to 80 % quantiles span {spread} of the median: "
+            "close other programs or fix the clocks, then measure again"
+        )
+    if abs(seconds[0] - median) > FIRST_VALUE_LIMIT * median:
+        found.append(
+            f"the first value is {seconds[0] / median:.1f} medians: raise the plan's warm-ups"
+        )
+    return found
+
+
+def disagreement(difference: float | None) -> list[str]:
+    """A sentence if an HVP's relative ``difference`` from the reference is beyond rounding."""
+    if difference is None or difference < DIFFERENCE_LIMIT:
+        return []
+    return [
+        f"the HVP differs from forward-over-reverse's by {difference:.0%}: "
+        "one of the two is wrong; do not use this row, and look for an operation without "
+        "a second derivative"
+    ]
+
+
+def relative_difference(a: list[np.ndarray], b: list[np.ndarray]) -> float:
+    """‖a − b‖ / ‖b‖ over all leaves, without a unit."""
+    difference = sum(_squared_norm(x - y) for x, y in zip(a, b, strict=True))
+    return float(np.sqrt(difference / sum(map(_squared_norm, b))))
+
+
+@contextmanager
+def resident_peak(counters: dict[str, int]) -> Iterator[None]:
+    """Adds the process's resident set before the block, and its peak inside it, in bytes.
+
+    Freed memory is given back to the system first, and from then on at once, so that
+    the peak counts what is in use and not what the allocator keeps. Source: proc(5),
+    ``clear_refs`` and ``VmHWM``.
+    """
+    libc = ctypes.CDLL(None)
+    libc.mallopt(M_MMAP_THRESHOLD, 1 << 20)
+    libc.malloc_trim(0)
+    Path("/proc/self/clear_refs").write_text("5")
+    counters["resident_before_bytes"] = _process_status_bytes("VmRSS")
+    yield
+    counters["resident_peak_bytes"] = _process_status_bytes("VmHWM")
+
+
+@contextmanager
+def nvml_peak(counters: dict[str, int], used_bytes: Callable[[], int]) -> Iterator[None]:
+    """Adds the GPU's used memory before the block, and its peak inside it, in bytes.
+
+    The peak is polled in a thread and counts every process on the GPU, as the
+    article's memory figures do.
+    """
+    before = peak = used_bytes()
+    ended = threading.Event()
+
+    def poll() -> None:
+        nonlocal peak
+        while not ended.wait(NVML_POLL_SECONDS):
+            peak = max(peak, used_bytes())
+
+    thread = threading.Thread(target=poll)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+    counters["nvml_used_before_bytes"] = before
+    counters["nvml_used_peak_bytes"] = max(peak, used_bytes())
+
+
+def _squared_norm(x: np.ndarray) -> float:
+    flat = x.ravel()
+    return float(np.dot(flat, flat))
+
+
+def _process_status_bytes(field: str) -> int:
+    status = Path("/proc/self/status").read_text()
+    return int(re.search(rf"{field}:\s+(\d+) kB", status)[1]) * 1024

@@ -1,0 +1,156 @@
+"""The experiments: which cases each plan measures.
+
+A plan is a tuple of grids; a grid is one panel's worth of cases. All plans run
+through the same code, only the numbers here differ. The numbers of ``article``
+are those of the article's section "Benchmark with deep learning architectures".
+"""
+
+import random
+from collections.abc import Iterator
+from typing import Literal
+
+import msgspec
+
+Framework = Literal["jax", "torch"]
+Mode = Literal["jit", "eager"]
+Method = Literal["gradient", "forward_over_reverse", "reverse_over_forward", "reverse_over_reverse"]
+Quantity = Literal["time", "memory"]
+Vector = Literal["gradient", "params", "seeded"]
+Normalisation = Literal["article", "matched"]
+
+METHODS = Method.__args__
+POWERS_OF_TWO = (1, 2, 4, 8, 16, 32, 64, 128)
+ORDER_SEED = 0
+
+
+class Case(msgspec.Struct, frozen=True, kw_only=True):
+    """One measurement: what is computed, how, and how often.
+
+    ``vector`` is what the Hessian is multiplied with: the gradient, as in the
+    article's timings, the parameters, as in its memory runs (so that nothing is
+    computed before the measured call), or a seeded normal vector. ``normalisation`` is how batch
+    normalisation is treated: ``article`` (inference mode in JAX, the identity in
+    PyTorch) or ``matched`` (inference mode in both).
+    """
+
+    plan: str
+    framework: Framework
+    mode: Mode
+    model: str
+    batch_size: int
+    method: Method
+    quantity: Quantity
+    warmup: int
+    repetitions: int
+    vector: Vector = "gradient"
+    normalisation: Normalisation = "article"
+    seed: int = 0
+
+    def __str__(self) -> str:
+        return (
+            f"{self.quantity} {self.framework} {self.mode} {self.model} "
+            f"batch {self.batch_size} {self.method}"
+        )
+
+
+class Grid(msgspec.Struct, frozen=True):
+    """All methods of one framework and mode, for each model at its batch sizes."""
+
+    quantity: Quantity
+    framework: Framework
+    mode: Mode
+    batch_sizes: dict[str, tuple[int, ...]]
+    repetitions: int = 1
+    warmup: int = 0
+
+
+def _bars_and_curve(model: str, curve: tuple[int, ...], **bars: int) -> dict[str, tuple[int, ...]]:
+    return {model: curve} | {name: (size,) for name, size in bars.items()}
+
+
+ARTICLE_MODELS = ("resnet34", "vit", "bert")
+_ARTICLE_MEMORY = _bars_and_curve("resnet34", POWERS_OF_TWO[2:], vit=64, bert=64)
+_CPU = _bars_and_curve("resnet34", (1, 2), vit=1, bert=1)
+_SMOKE = _bars_and_curve("tiny_resnet", (1, 2), tiny_vit=2, tiny_bert=2)
+
+PLANS: dict[str, tuple[Grid, ...]] = {
+    "article": (
+        Grid("time", "jax", "jit", dict.fromkeys(ARTICLE_MODELS, POWERS_OF_TWO), 90, 10),
+        Grid("time", "torch", "eager", dict.fromkeys(ARTICLE_MODELS, POWERS_OF_TWO), 90, 10),
+        Grid("time", "jax", "eager", dict.fromkeys(ARTICLE_MODELS, (64,)), 90, 10),
+        Grid("memory", "jax", "jit", _ARTICLE_MEMORY),
+        Grid("memory", "jax", "eager", _ARTICLE_MEMORY),
+        Grid("memory", "torch", "eager", _ARTICLE_MEMORY),
+    ),
+    # Fits 10 minutes on two cores: without jit, one call of the transformers takes 3 to 8 s.
+    "cpu": (
+        Grid("time", "jax", "jit", _CPU, 2, 1),
+        Grid("time", "torch", "eager", _CPU, 2, 1),
+        Grid("time", "jax", "eager", {"resnet34": (1,)}, 2, 1),
+        Grid("memory", "jax", "jit", _CPU),
+        Grid("memory", "jax", "eager", dict.fromkeys(_CPU, (1,))),
+        Grid("memory", "torch", "eager", _CPU),
+    ),
+    "smoke": (
+        Grid("time", "jax", "jit", _SMOKE, 2, 1),
+        Grid("time", "torch", "eager", _SMOKE, 2, 1),
+        Grid("time", "jax", "eager", {"tiny_resnet": (2,)}, 2, 1),
+        Grid("memory", "jax", "jit", _SMOKE),
+        Grid("memory", "jax", "eager", dict.fromkeys(_SMOKE, (2,))),
+        Grid("memory", "torch", "eager", _SMOKE),
+    ),
+}
+
+
+class PlanError(Exception):
+    """A plan that cannot be measured here; the message is one sentence for the user."""
+
+
+def cases(
+    name: str,
+    *,
+    more_models: tuple[str, ...] = (),
+    vector: Vector | None = None,
+    normalisation: Normalisation = "article",
+    seed: int = 0,
+) -> list[Case]:
+    """The cases of the plan ``name``, in an order shuffled by a fixed seed.
+
+    Memory cases multiply with the parameters and time cases with the gradient, unless
+    ``vector`` is given. ``more_models`` are measured at the batch sizes of the grid's
+    first model.
+
+    Raises:
+        PlanError: if there is no plan ``name``.
+    """
+    if name not in PLANS:
+        raise PlanError(f"plan {name!r} was asked for; there are {', '.join(PLANS)}")
+    vectors = {"time": "gradient", "memory": "params"}
+    found = [
+        Case(
+            plan=name,
+            framework=grid.framework,
+            mode=grid.mode,
+            model=model,
+            batch_size=batch_size,
+            method=method,
+            quantity=grid.quantity,
+            warmup=grid.warmup,
+            repetitions=grid.repetitions,
+            vector=vector or vectors[grid.quantity],
+            normalisation=normalisation,
+            seed=seed,
+        )
+        for grid in PLANS[name]
+        for model, batch_size in _sizes(grid, more_models)
+        for method in METHODS
+    ]
+    random.Random(ORDER_SEED).shuffle(found)
+    return found
+
+
+def _sizes(grid: Grid, more_models: tuple[str, ...]) -> Iterator[tuple[str, int]]:
+    first = next(iter(grid.batch_sizes.values()))
+    for model, batch_sizes in (dict.fromkeys(more_models, first) | grid.batch_sizes).items():
+        for batch_size in batch_sizes:
+            yield model, batch_size

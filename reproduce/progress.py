@@ -1,0 +1,107 @@
+"""What the user sees while a plan is measured."""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import rich.progress
+from rich.console import Console
+
+from reproduce import cost
+from reproduce.plan import Case
+from reproduce.rows import Row
+
+PEAKS = (
+    ("jax_peak_bytes_in_use", "jax_bytes_in_use_before"),
+    ("torch_peak_allocated_bytes", "torch_allocated_before_bytes"),
+    ("resident_peak_bytes", "resident_before_bytes"),
+)
+
+
+class Progress:
+    """A line for each finished case, and on a terminal a bar with the time left."""
+
+    def __init__(
+        self,
+        done: int,
+        missing: list[Case],
+        folder: Path,
+        expected_seconds: Callable[[Case], float],
+    ) -> None:
+        self.console = Console(highlight=False, soft_wrap=True)
+        self.total, self.finished, self.expected_seconds = len(missing), 0, expected_seconds
+        self.expected_left, self.expected_past = sum(map(expected_seconds, missing)), 0.0
+        self.start = time.monotonic()
+        if not missing:
+            self.console.print(f"All {done} cases are in {folder} already: nothing to measure.")
+        else:
+            kept = f", {done} are in {folder} already" if done else ""
+            self.console.print(f"{len(missing)} cases to measure, about {self._left()}{kept}.")
+        self.bar = rich.progress.Progress(
+            rich.progress.TextColumn("{task.description}"),
+            rich.progress.BarColumn(),
+            rich.progress.MofNCompleteColumn(),
+            console=self.console,
+            transient=True,
+            disable=not self.console.is_terminal or not missing,
+        )
+        self.task = self.bar.add_task("", total=len(missing))
+
+    def __enter__(self) -> "Progress":
+        self.bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.bar.stop()
+
+    def report_aside(self, aside: Path | None) -> None:
+        """Says that a half-written last line was moved to ``aside``, if it was."""
+        if aside is not None:
+            self.console.print(f"A half-written last row was set aside in {aside}.")
+
+    @contextmanager
+    def loading(self, frameworks: list[str]) -> Iterator[None]:
+        """Says how long loading the frameworks took, which happens inside the block."""
+        start = time.perf_counter()
+        self.bar.update(self.task, description=f"loading {' and '.join(frameworks)}")
+        yield
+        spent = time.perf_counter() - start
+        self.start = time.monotonic()
+        self.console.print(f"Loaded {' and '.join(frameworks)} once, in {spent:.1f} s.")
+
+    def begin(self, case: Case) -> None:
+        """Shows that ``case`` is being measured."""
+        self.bar.update(self.task, description=f"{case} · {self._left()} left")
+
+    def end(self, row: Row) -> None:
+        """Prints what ``row`` found."""
+        self.finished += 1
+        expected = self.expected_seconds(row.case)
+        self.expected_left -= expected
+        self.expected_past += expected
+        self.console.print(
+            f"{self.finished:4}/{self.total} {row.case}: {_found(row)} "
+            f"(case {row.case_seconds:.1f} s, {self._left()} left)",
+            markup=False,
+        )
+        self.bar.advance(self.task)
+
+    def _left(self) -> str:
+        past = time.monotonic() - self.start
+        pace = past / self.expected_past if self.expected_past else 1.0
+        return cost.readable_seconds(max(0.0, self.expected_left) * pace)
+
+
+def _found(row: Row) -> str:
+    if row.status != "done":
+        return f"{row.status}: {row.reason}"
+    if row.quantity == "memory":
+        return cost.readable_bytes(_rise_bytes(row.memory_bytes))
+    middle = sorted(row.seconds)[len(row.seconds) // 2]
+    return f"{middle:.4g} s" + "".join(f" [{warning}]" for warning in row.warnings)
+
+
+def _rise_bytes(counters: dict[str, int]) -> int:
+    peak, before = next(pair for pair in PEAKS if pair[0] in counters)
+    return counters[peak] - counters[before]

@@ -1,0 +1,115 @@
+"""The results: one row a case, one JSON line a row.
+
+A row holds what was measured and nothing derived from it: raw seconds, raw bytes.
+"""
+
+import os
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+
+from reproduce.plan import Case
+
+VERSION = 1
+Status = Literal["done", "out_of_memory", "timeout", "unsupported", "error"]
+
+
+class Row(Case, frozen=True, kw_only=True):
+    """A case and what came of it; ``reason`` says why, for every status but ``done``.
+
+    ``seconds`` has one value a repetition, ``gradient_seconds`` the gradient timed
+    right after each of them (empty where the method is the gradient itself),
+    ``warmup_seconds`` what ran before; ``memory_bytes`` has every counter that the
+    device has, under its own name. ``relative_difference`` is that of this HVP to
+    forward-over-reverse's: norm of the difference over the norm. ``case_seconds`` is
+    the whole of the case, from start to row, ``measuring_seconds`` its part after the
+    problem is set up, and ``compile_seconds``, by method, with tracing, a part of that.
+    """
+
+    version: int = VERSION
+    status: Status
+    reason: str = ""
+    device: str
+    seconds: tuple[float, ...] = ()
+    gradient_seconds: tuple[float, ...] = ()
+    warmup_seconds: tuple[float, ...] = ()
+    compile_seconds: dict[str, float] = {}
+    measuring_seconds: float = 0.0
+    case_seconds: float = 0.0
+    memory_bytes: dict[str, int] = {}
+    relative_difference: float | None = None
+    warnings: tuple[str, ...] = ()
+    environment: dict[str, Any] = {}
+    code_hash: str
+    started: str
+
+    @property
+    def case(self) -> Case:
+        """The case that this row answers."""
+        return Case(**{name: getattr(self, name) for name in Case.__struct_fields__})
+
+
+class RowsError(Exception):
+    """A rows file that cannot be read; the message is one sentence for the user."""
+
+
+def read_rows(path: Path) -> list[Row]:
+    """The rows of ``path`` in the order of their measuring; none if there is no such file.
+
+    A last line without its end is a row half written: it is passed over.
+
+    Raises:
+        RowsError: if a line is not a row, or is of another version.
+    """
+    if not path.exists():
+        return []
+    lines = path.read_bytes().split(b"\n")[:-1]
+    return [_decoded(line, f"{path}, line {n}") for n, line in enumerate(lines, 1) if line]
+
+
+class RowsFile:
+    """A rows file open for appending; a half-written last line is set aside first."""
+
+    def __init__(self, path: Path) -> None:
+        self.rows = read_rows(path)
+        self.set_aside = _set_half_line_aside(path)
+        self._file = path.open("ab")
+
+    def append(self, row: Row) -> None:
+        """Writes ``row`` at the end of the file, through to the disk."""
+        self._file.write(msgspec.json.encode(row) + b"\n")
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        self.rows.append(row)
+
+    def close(self) -> None:
+        """Closes the file."""
+        self._file.close()
+
+
+def _decoded(line: bytes, place: str) -> Row:
+    try:
+        version = msgspec.json.decode(line)["version"]
+        if version != VERSION:
+            raise RowsError(
+                f"{place}: a row of version {version} where this program reads {VERSION}; "
+                "measure into another folder, or read it with the program that wrote it"
+            )
+        return msgspec.json.decode(line, type=Row)
+    except (msgspec.DecodeError, KeyError, TypeError) as error:
+        raise RowsError(
+            f"{place}: expected a row, found {error}; remove that line and measure again"
+        ) from None
+
+
+def _set_half_line_aside(path: Path) -> Path | None:
+    content = path.read_bytes() if path.exists() else b""
+    end = content.rfind(b"\n") + 1
+    if end == len(content):
+        return None
+    aside = path.with_suffix(".half")
+    with aside.open("ab") as file:
+        file.write(content[end:] + b"\n")
+    os.truncate(path, end)
+    return aside

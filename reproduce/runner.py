@@ -1,0 +1,253 @@
+"""The parent: one worker process a case, its row appended the moment it exists."""
+
+import multiprocessing
+import os
+import shutil
+import signal
+import time
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import AbstractContextManager, suppress
+from datetime import UTC, datetime
+from importlib.util import find_spec
+from pathlib import Path
+from queue import SimpleQueue
+
+import msgspec
+from filelock import FileLock, Timeout
+
+from reproduce import cost, environment, worker
+from reproduce.plan import Case, PlanError, Quantity
+from reproduce.problems import PROBLEMS
+from reproduce.progress import Progress
+from reproduce.rows import Row, RowsFile
+
+SETTLED = {"done", "out_of_memory", "unsupported"}
+NEEDED_DISK_BYTES = 1 << 30
+
+
+def measure(cases: list[Case], folder: Path, on_gpu: bool, timeout_seconds: float) -> list[Row]:
+    """One row for each of ``cases``, those that ``folder`` held already among them.
+
+    Only the missing cases are measured, and those whose code or environment changed or
+    that ended by a crash or the time limit. A failed case becomes a row, and the run
+    goes on. An interrupt ends the workers and goes on to the caller.
+
+    Raises:
+        PlanError: if the plan cannot be measured here, before anything is.
+    """
+    _set_worker_environment(on_gpu)
+    check(cases, folder, on_gpu)
+    with _locked(folder):
+        rows = RowsFile(folder / "rows.jsonl")
+        site = Measuring(folder, on_gpu, timeout_seconds)
+        missing = pending(cases, rows.rows, site.identity)
+        done = len(cases) - len(missing)
+        with Progress(done, missing, folder, site.expected_seconds) as progress:
+            progress.report_aside(rows.set_aside)
+            if missing:
+                site.load(missing, progress)
+            for row in site.rows(missing, progress):
+                rows.append(row)
+                progress.end(row)
+        rows.close()
+    wanted = set(cases)
+    return [row for case, row in newest(rows.rows).items() if case in wanted]
+
+
+def check(cases: Iterable[Case], folder: Path, on_gpu: bool) -> None:
+    """Nothing, if all of ``cases`` can be measured here into ``folder``.
+
+    Raises:
+        PlanError: the first thing that stands in the way.
+    """
+    for name in sorted({case.model for case in cases} - set(PROBLEMS)):
+        raise PlanError(f"model {name!r} was asked for; there are {', '.join(PROBLEMS)}")
+    for name in sorted({case.framework for case in cases}):
+        if find_spec(name) is None:
+            raise PlanError(
+                f"the plan needs {name!r}, which is not installed here; "
+                "run 'make setup', or give its environment as VENV"
+            )
+    with suppress(OSError):
+        folder.mkdir(parents=True, exist_ok=True)
+    if not os.access(folder, os.W_OK):
+        raise PlanError(f"results go to {folder}, which cannot be written; give another RESULTS")
+    free_disk = shutil.disk_usage(folder).free
+    if free_disk < NEEDED_DISK_BYTES:
+        raise PlanError(
+            f"the plan needs {cost.readable_bytes(NEEDED_DISK_BYTES)} of disk for {folder}, "
+            f"{cost.readable_bytes(free_disk)} are free; make room or give another RESULTS"
+        )
+    needed, free = max(map(cost.memory_bytes, cases)), environment.free_bytes(on_gpu)
+    if needed > free and not on_gpu:
+        raise PlanError(
+            f"the plan needs about {cost.readable_bytes(needed)} of memory, "
+            f"{cost.readable_bytes(free)} are free; close other programs or take a smaller plan"
+        )
+
+
+def pending(cases: list[Case], rows: list[Row], identity: dict) -> list[Case]:
+    """Those of ``cases`` that no settled row of the same code and environment answers."""
+    hashes = {name: environment.code_hash(name) for name in {case.framework for case in cases}}
+    settled = {
+        row.case
+        for row in rows
+        if row.status in SETTLED
+        and row.code_hash == hashes.get(row.framework)
+        and row.environment.get("identity") == identity
+    }
+    return [case for case in cases if case not in settled]
+
+
+def newest(rows: list[Row]) -> dict[Case, Row]:
+    """The last row of each case."""
+    return {row.case: row for row in rows}
+
+
+def _set_worker_environment(on_gpu: bool) -> None:
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+    os.environ |= {
+        "CUDA_DEVICE_ORDER": "PCI_BUS_ID",  # NVML's order
+        "HF_HUB_OFFLINE": "1",
+        "TRANSFORMERS_VERBOSITY": "error",
+    }
+    if not on_gpu:
+        os.environ |= {"JAX_PLATFORMS": "cpu", "CUDA_VISIBLE_DEVICES": ""}
+
+
+def _locked(folder: Path) -> AbstractContextManager:
+    try:
+        return FileLock(folder / "rows.lock").acquire(blocking=False)
+    except Timeout:
+        raise PlanError(
+            f"another run is measuring into {folder}; wait for it, or give another RESULTS"
+        ) from None
+
+
+class Measuring:
+    """Where cases are measured: folder, device, and the processes that workers fork from."""
+
+    def __init__(self, folder: Path, on_gpu: bool, timeout_seconds: float) -> None:
+        self.folder, self.on_gpu, self.timeout_seconds = folder, on_gpu, timeout_seconds
+        self.identity = environment.identity(on_gpu)
+        self.context = multiprocessing.get_context("forkserver")
+        self.processes: set[multiprocessing.process.BaseProcess] = set()
+
+    def load(self, cases: list[Case], progress: Progress) -> None:
+        """Loads the frameworks once, in the process that all workers fork from."""
+        frameworks = sorted({case.framework for case in cases})
+        names = [name for framework in frameworks for name in worker.modules(framework)]
+        self.context.set_forkserver_preload([*names, "reproduce.worker"])
+        with progress.loading(frameworks):
+            first = self.context.Process(target=os.getpid)
+            first.start()
+            first.join()
+
+    def rows(self, cases: list[Case], progress: Progress) -> Iterator[Row]:
+        """The rows of ``cases``, memory first, then time.
+
+        Yields:
+            A row as soon as it is found. On a CPU, memory is counted by process, so that
+            as many cases as there are cores can run side by side, each on its own core;
+            what they compile is then there for the timings.
+        """
+        cores = os.sched_getaffinity(0)
+        for quantity in ("memory", "time"):
+            chosen = [case for case in cases if case.quantity == quantity]
+            side_by_side = self._goes_side_by_side(quantity)
+            places = [{core} for core in cores] if side_by_side else [cores]
+            yield from self._rows(chosen, places, progress)
+
+    def expected_seconds(self, case: Case) -> float:
+        """The seconds by which ``case`` is expected to prolong the run."""
+        at_once = len(os.sched_getaffinity(0)) if self._goes_side_by_side(case.quantity) else 1
+        return cost.seconds(case) / at_once
+
+    def _goes_side_by_side(self, quantity: Quantity) -> bool:
+        return quantity == "memory" and not self.on_gpu
+
+    def _rows(self, cases: list[Case], places: list[set[int]], progress: Progress) -> Iterator[Row]:
+        """One case at a time on each of ``places``, which are sets of cores.
+
+        Yields:
+            The row of each case, as soon as it is found.
+        """
+        free = SimpleQueue()
+        for place in places:
+            free.put(place)
+
+        def row(case: Case) -> Row:
+            progress.begin(case)
+            place = free.get()
+            try:
+                return self._row(case, place)
+            finally:
+                free.put(place)
+
+        with ThreadPoolExecutor(len(places)) as pool:
+            try:
+                for future in as_completed([pool.submit(row, case) for case in cases]):
+                    yield future.result()
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)
+                for process in list(self.processes):
+                    process.kill()
+                raise
+
+    def _row(self, case: Case, cores: set[int]) -> Row:
+        started, start = datetime.now(UTC).isoformat(timespec="seconds"), time.perf_counter()
+        state = environment.state(self.on_gpu)
+        finding = msgspec.structs.asdict(self._finding(case, cores))
+        precision = finding.pop("precision")
+        of_run = {
+            "device": self.identity["device"],
+            "case_seconds": time.perf_counter() - start,
+            "environment": {"identity": self.identity, "state": state, "precision": precision},
+            "code_hash": environment.code_hash(case.framework),
+            "started": started,
+        }
+        return msgspec.convert(msgspec.structs.asdict(case) | finding | of_run, Row)
+
+    def _finding(self, case: Case, cores: set[int]) -> worker.Finding:
+        """What a process of its own finds, or how that process ended."""
+        receiving, sending = self.context.Pipe(duplex=False)
+        site = self._site(case, cores)
+        process = self.context.Process(target=worker.run, args=(sending, case, site))
+        process.start()
+        self.processes.add(process)
+        sending.close()
+        try:
+            if not receiving.poll(self.timeout_seconds):
+                reason = f"no result within {self.timeout_seconds:g} s; raise --timeout-seconds"
+                return worker.Finding(status="timeout", reason=reason)
+            return receiving.recv()
+        except EOFError:
+            process.join()
+            return _crashed(process.exitcode, site.log)
+        finally:
+            process.kill()
+            process.join()
+            self.processes.discard(process)
+            receiving.close()
+
+    def _site(self, case: Case, cores: set[int]) -> worker.Site:
+        # On a GPU, compiling fills the allocator that the memory cases look at: each of
+        # them compiles, as the article's did, so that none depends on what another left.
+        shares_programs = case.quantity == "time" or not self.on_gpu
+        return worker.Site(
+            log=self.folder / "workers.log",
+            cores=cores,
+            gpu=environment.gpu()[0].uuid if self.on_gpu else None,
+            shared_programs=self.folder.resolve() / "programs" if shares_programs else None,
+        )
+
+
+def _crashed(exit_code: int, log: Path) -> worker.Finding:
+    if exit_code == -signal.SIGKILL:
+        reason = "the system killed the worker, as it does when memory runs out"
+        return worker.Finding(status="out_of_memory", reason=reason)
+    how = f"exit code {exit_code}"
+    with suppress(ValueError):
+        how = signal.Signals(-exit_code).name
+    return worker.Finding(status="error", reason=f"the worker ended by {how}; see {log.name}")

@@ -1,0 +1,192 @@
+"""The child: loads one framework, measures one case, hands back what it found."""
+
+import gc
+import os
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from importlib import import_module
+from multiprocessing.connection import Connection
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import msgspec
+
+from reproduce import environment, measure, problems
+from reproduce.plan import Case, Framework, Method
+from reproduce.rows import Status
+
+REFERENCE = "forward_over_reverse"
+
+
+class Finding(msgspec.Struct, kw_only=True):
+    """What a worker hands back: the measured part of a row, under the row's names."""
+
+    status: Status = "done"
+    reason: str = ""
+    seconds: list[float] = []
+    gradient_seconds: list[float] = []
+    warmup_seconds: list[float] = []
+    compile_seconds: dict[str, float] = {}
+    measuring_seconds: float = 0.0
+    memory_bytes: dict[str, int] = {}
+    relative_difference: float | None = None
+    warnings: list[str] = []
+    precision: dict[str, Any] = {}
+
+
+class Site(msgspec.Struct, frozen=True):
+    """Where a worker works: log, cores, GPU by its UUID, and folder of shared programs.
+
+    ``gpu`` is None on a CPU, ``shared_programs`` None where each process compiles anew.
+    """
+
+    log: Path
+    cores: set[int]
+    gpu: str | None
+    shared_programs: Path | None
+
+
+def modules(framework: Framework) -> list[str]:
+    """The modules that a worker of ``framework`` needs, to be loaded once before forking."""
+    return [f"reproduce.in_{framework}.{name}" for name in ("hvp", "models", "device")]
+
+
+def run(connection: Connection, case: Case, site: Site) -> None:
+    """Measures ``case``, sends the Finding through ``connection`` and ends the process.
+
+    Whatever the frameworks print goes to the site's log. Interrupts are the parent's.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    with site.log.open("a") as log:
+        os.dup2(log.fileno(), sys.stdout.fileno())
+        os.dup2(log.fileno(), sys.stderr.fileno())
+    os.sched_setaffinity(0, site.cores)
+    gc.freeze()  # what was loaded before the fork need not be searched for garbage
+    connection.send(find(case, site))
+    connection.close()
+    sys.stderr.flush()
+    os._exit(0)  # tearing the frameworks down takes longer than the whole start
+
+
+def find(case: Case, site: Site) -> Finding:
+    """What measuring ``case`` in this process gives; a failure is a finding, too."""
+    hvp, models, device = map(import_module, modules(case.framework))
+    finding = Finding(precision=device.precision())
+    try:
+        device.use_cores(len(site.cores))
+        if site.shared_programs is not None:
+            device.share_programs(site.shared_programs)
+        experiment = Experiment(case, finding, hvp, models, device)
+        start = time.perf_counter()
+        if case.quantity == "time":
+            experiment.measure_time()
+        else:
+            experiment.measure_memory(site.gpu)
+        finding.measuring_seconds = time.perf_counter() - start
+    except Exception as error:
+        traceback.print_exc()
+        finding.status = _status(error, device)
+        finding.reason = f"{type(error).__name__}: {str(error).strip().splitlines()[0][:300]}"
+    return finding
+
+
+class Experiment:
+    """A case made concrete in one framework; its finding fills while it is measured."""
+
+    def __init__(
+        self,
+        case: Case,
+        finding: Finding,
+        hvp: ModuleType,
+        models: ModuleType,
+        device: ModuleType,
+    ) -> None:
+        self.case, self.finding, self.hvp, self.device = case, finding, hvp, device
+        problem = problems.PROBLEMS[case.model]
+        weights = problems.weights(problem, case.seed)
+        self.loss, self.params = models.build(problem, weights, case.normalisation)
+        self.batch = models.to_device(problems.batch(problem, case.batch_size, case.seed))
+        self.v = self.params
+        if case.vector == "seeded":
+            vector = problems.seeded_vector(weights, case.seed)
+            _, self.v = models.build(problem, vector, case.normalisation)
+        device.wait((self.params, self.v, self.batch))
+
+    def measure_time(self) -> None:
+        """Times the method and, right after each repetition of an HVP, the gradient."""
+        gradient = call = self.prepare("gradient")
+        beside = None
+        if self.case.method != "gradient":
+            if self.case.vector == "gradient":
+                self.v = gradient()
+            call, beside = self.prepare(self.case.method), gradient
+        clock = time.perf_counter
+        first_seconds, first = measure.timed(call, clock)
+        self.finding.relative_difference = self.difference_from_reference(first)
+        del first
+        more, _ = measure.repeat(call, beside, self.case.warmup - 1, clock)
+        self.finding.warmup_seconds = [first_seconds, *more]
+        values = measure.repeat(call, beside, self.case.repetitions, clock)
+        self.finding.seconds, self.finding.gradient_seconds = values
+        self.finding.warnings = [
+            *measure.disagreement(self.finding.relative_difference),
+            *measure.suspicions(self.finding.seconds),
+        ]
+
+    def difference_from_reference(self, hvp: Any) -> float | None:
+        """‖Hv − reference‖ / ‖reference‖, against forward-over-reverse; None for itself."""
+        if self.case.method in {"gradient", REFERENCE}:
+            return None
+        reference = self.prepare(REFERENCE)()
+        to_numpy = self.device.to_numpy
+        return measure.relative_difference(to_numpy(hvp), to_numpy(reference))
+
+    def measure_memory(self, gpu: str | None) -> None:
+        """Counts the memory of one call with every counter that the device has.
+
+        NVML's spans the compilation and the first call, as in the article; the others
+        the second call, when all is loaded and compiled.
+        """
+        counters = self.finding.memory_bytes
+        with _whole_gpu_counter(counters, gpu):
+            call = self.prepare(self.case.method)
+            call()
+        with _process_counter(counters, gpu):
+            counters |= self.device.bytes_before_call()
+            result = call()
+            counters |= self.device.bytes_after_call()
+            del result
+
+    def prepare(self, method: Method) -> Callable[[], Any]:
+        """A call that computes ``method`` and returns its result once it is there."""
+
+        def function(params: Any, v: Any, batch: Any) -> Any:
+            return self.hvp.METHODS[method](lambda params: self.loss(params, batch), params, v)
+
+        arguments = self.params, self.v, self.batch
+        start = time.perf_counter()
+        program, program_bytes = self.device.compile(function, self.case.mode, *arguments)
+        self.finding.compile_seconds[method] = time.perf_counter() - start
+        self.finding.memory_bytes |= program_bytes
+        return lambda: self.device.wait(program(*arguments))
+
+
+def _whole_gpu_counter(counters: dict[str, int], gpu: str | None) -> AbstractContextManager[None]:
+    if gpu is None:
+        return nullcontext()
+    return measure.nvml_peak(counters, environment.used_bytes_of(gpu))
+
+
+def _process_counter(counters: dict[str, int], gpu: str | None) -> AbstractContextManager[None]:
+    return measure.resident_peak(counters) if gpu is None else nullcontext()
+
+
+def _status(error: Exception, device: ModuleType) -> Status:
+    if isinstance(error, MemoryError) or device.is_out_of_memory(error):
+        return "out_of_memory"
+    return "unsupported" if device.is_unsupported(error) else "error"

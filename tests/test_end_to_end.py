@@ -1,0 +1,123 @@
+"""Plan ``smoke`` from nothing to its figures, interrupted once, as a user would run it."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from paper_figures.figures import NAMES
+from reproduce.plan import cases
+from reproduce.rows import read_rows
+
+ROOT = Path(__file__).parent.parent
+TOLERANCE = 1e-5
+ENVIRONMENT = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
+
+
+def make(*arguments):
+    return [
+        "make",
+        "all",
+        "PLAN=smoke",
+        f"VENV={Path(sys.executable).parent.parent}",
+        *arguments,
+    ]
+
+
+@pytest.fixture(scope="module")
+def smoke(tmp_path_factory):
+    """The folder of a smoke run that was interrupted and run again, and what was seen of it."""
+    folder = tmp_path_factory.mktemp("smoke")
+    rows_file = folder / "rows.jsonl"
+    command = [sys.executable, "-m", "reproduce", "measure", "smoke", str(folder)]
+    first = subprocess.Popen(command, cwd=ROOT, env=ENVIRONMENT, stdout=subprocess.PIPE, text=True)
+    while len(read_rows(rows_file)) < 5:
+        assert first.poll() is None
+        time.sleep(0.2)
+    os.kill(first.pid, signal.SIGINT)
+    output, _ = first.communicate(timeout=60)
+    kept = rows_file.read_bytes()
+    run = [
+        subprocess.run(
+            make(f"RESULTS={folder}"),
+            cwd=ROOT,
+            env=ENVIRONMENT,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        for _ in range(2)
+    ]
+    return {
+        "folder": folder,
+        "interrupted": (first.returncode, output),
+        "kept": kept,
+        "run": run,
+        "rows": read_rows(rows_file),
+    }
+
+
+def test_an_interrupt_says_how_to_go_on(smoke):
+    code, output = smoke["interrupted"]
+    assert code == 130
+    assert "run the same command to go on" in output
+
+
+def test_after_an_interrupt_no_finished_case_is_lost_or_measured_again(smoke):
+    assert (smoke["folder"] / "rows.jsonl").read_bytes().startswith(smoke["kept"])
+    assert len(smoke["rows"]) == len({row.case for row in smoke["rows"]})
+
+
+def test_every_case_of_the_plan_is_done(smoke):
+    assert smoke["run"][0].returncode == 0, smoke["run"][0].stderr
+    assert {row.case for row in smoke["rows"]} == set(cases("smoke"))
+    assert {row.status for row in smoke["rows"]} == {"done"}
+
+
+def test_a_second_run_does_nothing_and_says_so(smoke):
+    second = smoke["run"][1]
+    assert second.returncode == 0
+    assert "nothing to measure" in second.stdout
+    assert "up to date" in second.stdout
+    assert not any(name in second.stdout for name in NAMES)
+
+
+def test_all_three_methods_agree_at_full_precision_of_float32(smoke):
+    differences = [row for row in smoke["rows"] if row.relative_difference is not None]
+    assert {row.method for row in differences} == {"reverse_over_forward", "reverse_over_reverse"}
+    assert {row.model for row in differences} >= {"tiny_resnet", "tiny_vit", "tiny_bert"}
+    assert max(row.relative_difference for row in differences) < TOLERANCE
+
+
+def test_every_hvp_has_the_gradient_beside_each_repetition(smoke):
+    timed = [row for row in smoke["rows"] if row.quantity == "time"]
+    for row in timed:
+        assert len(row.seconds) == row.repetitions
+        expected = 0 if row.method == "gradient" else row.repetitions
+        assert len(row.gradient_seconds) == expected
+        assert len(row.warmup_seconds) == row.warmup
+        assert min(row.seconds) > 0
+
+
+def test_memory_rows_hold_every_counter_of_a_cpu_under_its_own_name(smoke):
+    program = {"xla_argument_bytes", "xla_output_bytes", "xla_temp_bytes"}
+    resident = {"resident_before_bytes", "resident_peak_bytes"}
+    for row in smoke["rows"]:
+        if row.quantity == "memory":
+            assert row.memory_bytes.keys() == resident | (program if row.mode == "jit" else set())
+
+
+def test_the_precision_settings_are_recorded(smoke):
+    for row in smoke["rows"]:
+        assert any("matmul_precision" in name for name in row.environment["precision"])
+
+
+def test_every_figure_is_drawn(smoke):
+    drawn = {file.name for file in (smoke["folder"] / "figures").iterdir()} - {".drawn"}
+    for name in NAMES:
+        if not name.endswith("_b64"):  # smoke has no batch size 64
+            assert {f"{name}.png", f"{name}.pdf"} <= drawn

@@ -1,0 +1,150 @@
+"""Every method is the Hessian times a vector: against the dense Hessian, and across frameworks."""
+
+from functools import partial
+
+import jax
+import numpy as np
+import pytest
+import torch
+from cases import FAMILIES, FRAMEWORKS, HVPS, NAMES, array, build, flat, mapped, module, random_like
+
+from reproduce import measure, problems
+from reproduce.plan import METHODS
+
+MODES = {"jax": ("jit", "eager"), "torch": ("eager",)}
+
+
+def computed(framework, mode, method, loss, params, v):
+    """What ``method`` gives in ``mode``, the way the worker runs it."""
+    device, hvp = module(framework, "device"), module(framework, "hvp")
+
+    def function(params, v):
+        return hvp.METHODS[method](loss, params, v)
+
+    program, _ = device.compile(function, mode, params, v)
+    return flat(program(params, v))
+
+
+def dense_product(framework, loss, params, v):
+    """The whole Hessian of ``loss`` times ``v``."""
+    product = partial(module(framework, "hvp").dense_hessian_product, loss)
+    return flat((jax.jit(product) if framework == "jax" else product)(params, v))
+
+
+def assert_equal(result, expected, tolerance):
+    assert measure.relative_difference([result], [expected]) <= tolerance
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("framework", FRAMEWORKS)
+def test_every_hvp_is_the_dense_hessian_times_the_vector(framework, name):
+    loss, params = build(framework, name)
+    v = random_like(framework, params)
+    dense = dense_product(framework, loss, params, v)
+    for mode in MODES[framework]:
+        for method in HVPS:
+            assert_equal(computed(framework, mode, method, loss, params, v), dense, 1e-10)
+
+
+@pytest.mark.parametrize("framework", FRAMEWORKS)
+def test_an_error_of_one_part_in_a_thousand_is_caught(framework):
+    loss, params = build(framework, "mlp")
+    v = random_like(framework, params)
+    dense = dense_product(framework, loss, params, v)
+    result = computed(framework, "eager", "reverse_over_reverse", loss, params, v)
+    assert_equal(result, dense, 1e-10)
+    with pytest.raises(AssertionError):
+        assert_equal(result * (1 + 1e-3), dense, 1e-10)
+
+
+@pytest.mark.parametrize("framework", FRAMEWORKS)
+def test_the_gradient_is_the_slope_of_the_loss(framework):
+    loss, params = build(framework, "mlp")
+    v = random_like(framework, params)
+    gradient = computed(framework, "eager", "gradient", loss, params, v)
+    step = 1e-6
+    ahead, behind = (
+        mapped(lambda p, d: p + sign * step * d, params, v)  # noqa: B023
+        for sign in (1, -1)
+    )
+    slope = (float(loss(ahead)) - float(loss(behind))) / (2 * step)
+    assert gradient @ flat(v) == pytest.approx(slope, rel=1e-7)
+
+
+@pytest.mark.parametrize("method", HVPS)
+@pytest.mark.parametrize("framework", FRAMEWORKS)
+def test_an_hvp_is_linear_in_the_vector(framework, method):
+    loss, params = build(framework, "bert")
+    v, w = random_like(framework, params, 1), random_like(framework, params, 2)
+    combined = mapped(lambda a, b: 2 * a - 3 * b, v, w)
+    of = lambda vector: computed(framework, "eager", method, loss, params, vector)  # noqa: E731
+    assert_equal(of(combined), 2 * of(v) - 3 * of(w), 1e-12)
+
+
+@pytest.mark.parametrize("method", HVPS)
+@pytest.mark.parametrize("framework", FRAMEWORKS)
+def test_an_hvp_is_symmetric(framework, method):
+    loss, params = build(framework, "vit")
+    v, w = random_like(framework, params, 1), random_like(framework, params, 2)
+    of = lambda vector: computed(framework, "eager", method, loss, params, vector)  # noqa: E731
+    assert flat(w) @ of(v) == pytest.approx(flat(v) @ of(w), rel=1e-10)
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("name", FAMILIES)
+def test_both_frameworks_compute_the_same_with_equal_weights(monkeypatch, name, method):
+    # In PyTorch, transformers' ViT takes this softmax in float32, whatever it is given.
+    monkeypatch.setattr(torch.nn.functional, "softmax", lambda x, dim, **_: x.softmax(dim))
+    problem = FAMILIES[name]
+    weights = problems.weights(problem, dtype="float64")
+    vector = problems.seeded_vector(weights)
+    results = {}
+    for framework in FRAMEWORKS:
+        loss, params = build(framework, name, "matched")
+        _, v = module(framework, "models").build(problem, vector, "matched")
+        results[framework] = module(framework, "hvp").METHODS[method](loss, params, v)
+    of_jax = module("jax", "models").from_flax(problem, results["jax"], like=weights)
+    of_torch = {name: value.numpy() for name, value in results["torch"].items()}
+    assert of_jax.keys() == of_torch.keys()
+    pairs = [(of_jax[name], of_torch[name]) for name in of_torch]
+    assert measure.relative_difference(*map(list, zip(*pairs, strict=True))) <= 1e-9
+
+
+def test_pytorchs_own_layer_norm_would_make_reverse_over_forward_wrong():
+    weight, x = (
+        torch.arange(1.0, 6, dtype=torch.float64),
+        array("torch", np.random.default_rng(0).standard_normal((3, 5))),
+    )
+    hvp, v = module("torch", "hvp"), random_like("torch", {"x": x})
+    native = torch.nn.LayerNorm(5, dtype=torch.float64)
+    native.weight.data.copy_(weight)
+    difference = {}
+    for name, layer in (("native", native), ("ours", module("torch", "models").LayerNorm(native))):
+        loss = lambda params: (layer(params["x"]) ** 3).sum()  # noqa: B023, E731
+        right, other = (hvp.METHODS[m](loss, {"x": x}, v)["x"].detach().numpy() for m in HVPS[:2])
+        difference[name] = measure.relative_difference([other], [right])
+    assert difference["ours"] < 1e-12
+    assert difference["native"] > 1e-3  # mended upstream? then LayerNorm of ours can go
+    x = x.detach()
+    np.testing.assert_allclose(layer(x).detach(), native(x).detach(), rtol=1e-12)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_jitted_function_is_traced_once_and_its_calls_compile_nothing(method):
+    loss, params = build("jax", "bert")
+    device, hvp = module("jax", "device"), module("jax", "hvp")
+    traces, compilations = [], []
+
+    def function(params, v):
+        traces.append(method)
+        return hvp.METHODS[method](loss, params, v)
+
+    program, _ = device.compile(function, "jit", params, params)
+    listen = lambda event, _, **__: compilations.append(event)  # noqa: E731
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    try:
+        measure.repeat(lambda: device.wait(program(params, params)), None, 3, lambda: 0.0)
+    finally:
+        jax.monitoring.unregister_event_duration_listener(listen)
+    assert traces == [method]
+    assert [event for event in compilations if "compile" in event] == []

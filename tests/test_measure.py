@@ -1,0 +1,106 @@
+"""Seconds come from the given clock, and bytes from what was really allocated."""
+
+import time
+
+import numpy as np
+import pytest
+
+from reproduce import measure
+
+MIB = 1 << 20
+
+
+class Clock:
+    """A clock that a call moves forward by as much as it says."""
+
+    def __init__(self):
+        self.now = 100.0
+
+    def __call__(self):
+        return self.now
+
+    def call(self, *durations):
+        remaining = iter(durations)
+
+        def call():
+            self.now += next(remaining)
+
+        return call
+
+
+def test_each_repetition_times_the_call_and_right_after_it_the_gradient():
+    clock, order = Clock(), []
+    call, gradient = clock.call(3, 5), clock.call(1, 2)
+
+    def noted(name, function):
+        return lambda: (order.append(name), function())[1]
+
+    times = measure.repeat(noted("hvp", call), noted("gradient", gradient), 2, clock)
+    assert times == ([3, 5], [1, 2])
+    assert order == ["hvp", "gradient", "hvp", "gradient"]
+
+
+def test_a_gradient_is_timed_alone():
+    clock = Clock()
+    assert measure.repeat(clock.call(1, 2, 4), None, 3, clock) == ([1, 2, 4], [])
+
+
+def test_a_result_is_freed_after_the_clock_stopped():
+    clock = Clock()
+
+    class Result:
+        def __del__(self):
+            clock.now += 50
+
+    seconds, _ = measure.repeat(Result, None, 3, clock)
+    assert seconds == [0, 0, 0]
+
+
+def test_steady_times_are_not_suspicious():
+    assert measure.suspicions([1.0, 1.01, 0.99, 1.0, 1.02]) == []
+
+
+def test_scattered_times_are_suspicious_and_the_sentence_says_by_how_much():
+    (sentence,) = measure.suspicions([1.0, 1.1, 0.9, 1.2, 0.8])
+    assert "span 24% of the median" in sentence
+    assert "measure again" in sentence
+
+
+def test_a_slow_first_value_is_suspicious():
+    (sentence,) = measure.suspicions([3.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0])
+    assert "first value is 3.0 medians" in sentence
+
+
+def test_hvps_that_disagree_beyond_rounding_are_suspicious():
+    assert measure.disagreement(None) == measure.disagreement(1e-4) == []
+    (sentence,) = measure.disagreement(0.36)
+    assert "differs from forward-over-reverse's by 36%" in sentence
+
+
+def test_the_relative_difference_is_that_of_the_whole_vectors():
+    a, b = [np.array([3.0, 0.0]), np.array([[4.5]])], [np.array([3.0, 0.0]), np.array([[4.0]])]
+    assert measure.relative_difference(a, b) == pytest.approx(0.5 / 5)
+
+
+def test_the_resident_peak_counts_what_a_call_allocates_and_frees_again():
+    counters = {}
+    with measure.resident_peak(counters):
+        np.ones(64 * MIB, dtype="uint8")
+        np.ones(32 * MIB, dtype="uint8")
+    rise = counters["resident_peak_bytes"] - counters["resident_before_bytes"]
+    assert rise == pytest.approx(64 * MIB, abs=4 * MIB)
+
+
+def test_the_gpu_peak_is_the_most_that_polling_saw():
+    readings = [100, 300, 700, 200]
+    polled = []
+
+    def used_bytes():
+        polled.append(readings[min(len(polled), 3)])
+        return polled[-1]
+
+    counters = {}
+    with measure.nvml_peak(counters, used_bytes):
+        while len(polled) < 4:
+            time.sleep(0.001)
+    assert counters == {"nvml_used_before_bytes": 100, "nvml_used_peak_bytes": 700}

@@ -1,0 +1,137 @@
+"""The problems are the article's: architectures, sizes, inputs; and their numbers are seeded."""
+
+import math
+
+import jax
+import numpy as np
+import pytest
+import torch
+from cases import FAMILIES, module
+
+from reproduce import problems
+from reproduce.problems import PROBLEMS
+
+PARAMETERS_IN_JAX = {
+    "resnet34": 21_797_672,
+    "resnet50": 25_557_032,
+    "vit": 86_444_776,
+    "bert": 109_483_778,
+}
+PARAMETERS_IN_TORCH = PARAMETERS_IN_JAX | {
+    "resnet34": 21_780_648,  # without batch normalisation
+    "resnet50": 25_503_912,
+}
+
+
+def in_flax(problem):
+    """Flax's trees of ``problem`` as shapes, without memory for the weights."""
+    shapes = problems.weight_shapes(problem)
+    weights = {name: np.broadcast_to(np.float32(0), shape) for name, shape in shapes.items()}
+    return jax.eval_shape(lambda: module("jax", "models").to_flax(problem, weights))
+
+
+def batch_of(family, size=64):
+    return problems.batch(FAMILIES[family], size)
+
+
+@pytest.mark.parametrize("name", [*PROBLEMS, *FAMILIES])
+def test_weights_are_named_and_shaped_as_transformers_does(name):
+    problem = (PROBLEMS | FAMILIES)[name]
+    configuration, model = module("torch", "models").MODELS[problem.family]
+    with torch.device("meta"):
+        state = model(configuration(**problem.config)).state_dict()
+    expected = {n: tuple(t.shape) for n, t in state.items() if not n.endswith("batches_tracked")}
+    assert problems.weight_shapes(problem) == expected
+
+
+@pytest.mark.parametrize("name", PARAMETERS_IN_JAX)
+def test_jax_differentiates_this_many_parameters(name):
+    params, _ = in_flax(PROBLEMS[name])
+    assert sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(params)) == PARAMETERS_IN_JAX[name]
+
+
+@pytest.mark.parametrize("name", [*PROBLEMS, *FAMILIES])
+def test_flax_initialises_the_same_tree(name):
+    problem = (PROBLEMS | FAMILIES)[name]
+    configuration, model = module("jax", "models").MODELS[problem.family]
+    images = (1, problem.input_size, problem.input_size, 3)
+    shape = (1, problem.input_size) if problem.family == "bert" else images
+    flax_model = model(configuration(**problem.config), input_shape=shape, _do_init=False)
+    initial = jax.eval_shape(
+        lambda: flax_model.init_weights(jax.random.PRNGKey(0), flax_model.input_shape)
+    )
+    params, statistics = in_flax(problem)
+    expected = {"params": params, **statistics} if statistics else params
+    assert jax.tree.map(lambda leaf: leaf.shape, expected) == jax.tree.map(
+        lambda leaf: leaf.shape, initial
+    )
+
+
+@pytest.mark.parametrize("name", PARAMETERS_IN_TORCH)
+def test_torch_differentiates_this_many_parameters(name):
+    shapes = problems.weight_shapes(PROBLEMS[name])
+    weights = {name: np.broadcast_to(np.float32(0), shape) for name, shape in shapes.items()}
+    _, params = module("torch", "models").build(PROBLEMS[name], weights, "article")
+    assert sum(value.numel() for value in params.values()) == PARAMETERS_IN_TORCH[name]
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_weights_come_back_from_flax_unchanged(name):
+    models, weights = module("jax", "models"), problems.weights(FAMILIES[name])
+    params, _ = models.to_flax(FAMILIES[name], weights)
+    returned = models.from_flax(FAMILIES[name], params, like=weights)
+    assert returned.keys() == {name for name in weights if "running" not in name}
+    for weight, value in returned.items():
+        np.testing.assert_array_equal(value, weights[weight])
+
+
+def test_a_seed_decides_weights_inputs_and_vector():
+    problem = FAMILIES["resnet"]
+    for draw in (
+        lambda seed: problems.weights(problem, seed),
+        lambda seed: problems.batch(problem, 4, seed),
+        lambda seed: problems.seeded_vector(problems.weights(problem), seed),
+    ):
+        first, again, other = draw(0), draw(0), draw(1)
+        for name, value in first.items():
+            np.testing.assert_array_equal(value, again[name])
+        assert any((value != other[name]).any() for name, value in first.items())
+
+
+def test_weights_spread_as_transformers_initialises_them():
+    weights = problems.weights(PROBLEMS["tiny_resnet"])
+    convolution = weights["resnet.encoder.stages.1.layers.0.layer.1.convolution.weight"]
+    assert convolution.std() == pytest.approx(math.sqrt(2 / (16 * 9)), rel=0.05)
+    assert weights["classifier.1.weight"].std() == pytest.approx(0.02, rel=0.2)
+    scale = weights["resnet.embedder.embedder.normalization.weight"]
+    assert abs(scale - 1).max() < 0.04
+
+
+def test_images_are_standard_normal_and_labels_uniform():
+    drawn = batch_of("resnet")
+    assert drawn["pixel_values"].shape == (64, 32, 32, 3)
+    assert drawn["pixel_values"].dtype == np.float32
+    assert drawn["pixel_values"].mean() == pytest.approx(0, abs=0.01)
+    assert drawn["pixel_values"].std() == pytest.approx(1, abs=0.01)
+    assert set(drawn["labels"]) == {0, 1, 2}
+
+
+def test_tokens_are_uniform_below_10000_and_masks_are_bits():
+    drawn = problems.batch(PROBLEMS["bert"], 128)
+    assert drawn["input_ids"].shape == (128, 32)
+    assert 9_900 < drawn["input_ids"].max() < 10_000
+    assert drawn["input_ids"].mean() == pytest.approx(5_000, rel=0.05)
+    for name in ("attention_mask", "token_type_ids"):
+        assert set(drawn[name].ravel()) == {0, 1}
+    assert set(drawn["labels"]) == {0, 1}
+
+
+@pytest.mark.parametrize("framework", ["jax", "torch"])
+def test_a_sequence_that_is_masked_as_a_whole_makes_no_nan(framework):
+    models, problem = module(framework, "models"), FAMILIES["bert"]
+    loss, params = models.build(problem, problems.weights(problem), "article")
+    batch = batch_of("bert", 2) | {"attention_mask": np.zeros((2, 5), dtype="int32")}
+    hvp = module(framework, "hvp").forward_over_reverse
+    result = hvp(lambda p: loss(p, models.to_device(batch)), params, params)
+    leaves = module(framework, "device").to_numpy(result)
+    assert all(np.isfinite(leaf).all() for leaf in leaves)

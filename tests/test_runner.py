@@ -1,0 +1,183 @@
+"""Cases run once each, in order, whatever becomes of them; what is done is not done again."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import fake_worker
+import msgspec
+import pytest
+from fake_worker import CRASH, DONE, HANG, KILLED, OUT_OF_MEMORY
+
+from reproduce import environment, runner, worker
+from reproduce.plan import METHODS, Case, PlanError, cases
+from reproduce.rows import read_rows
+
+TESTS = Path(__file__).parent
+
+
+def case(batch_size=DONE, **changes):
+    fields = {
+        "plan": "smoke",
+        "framework": "torch",
+        "mode": "eager",
+        "model": "tiny_bert",
+        "batch_size": batch_size,
+        "method": "gradient",
+        "quantity": "time",
+        "warmup": 1,
+        "repetitions": 1,
+    }
+    return Case(**(fields | changes))
+
+
+@pytest.fixture(autouse=True)
+def without_frameworks(monkeypatch):
+    monkeypatch.setattr(worker, "run", fake_worker.run)
+    monkeypatch.setattr(worker, "modules", lambda framework: [])
+
+
+def measure(folder, *wanted, timeout_seconds=20):
+    return runner.measure(list(wanted), folder, on_gpu=False, timeout_seconds=timeout_seconds)
+
+
+def log(folder):
+    return (folder / "workers.log").read_text().splitlines()
+
+
+def test_time_cases_run_in_the_plans_order_after_the_memory_cases(tmp_path):
+    wanted = [case(method=m, quantity=q) for m in METHODS for q in ("time", "memory")]
+    measure(tmp_path, *wanted)
+    ran = log(tmp_path)
+    assert all(line.startswith("memory") for line in ran[:4])
+    assert ran[4:] == [str(each) for each in wanted if each.quantity == "time"]
+
+
+def test_each_case_has_a_process_of_its_own(tmp_path):
+    rows = measure(tmp_path, *(case(method=method) for method in METHODS))
+    assert len({row.memory_bytes["resident_peak_bytes"] for row in rows}) == len(METHODS)
+
+
+def test_a_finished_case_is_not_measured_again(tmp_path):
+    measure(tmp_path, case())
+    rows = measure(tmp_path, case(), case(method="reverse_over_forward"))
+    assert [row.method for row in rows] == ["gradient", "reverse_over_forward"]
+    assert len(log(tmp_path)) == 2
+
+
+@pytest.mark.parametrize(
+    ("target", "changed"),
+    [
+        ("code_hash", lambda framework: "another"),
+        ("identity", lambda on_gpu: {"device": "another device"}),
+    ],
+)
+def test_a_change_of_code_or_environment_measures_anew(tmp_path, monkeypatch, target, changed):
+    measure(tmp_path, case())
+    monkeypatch.setattr(environment, target, changed)
+    measure(tmp_path, case())
+    assert len(read_rows(tmp_path / "rows.jsonl")) == 2
+
+
+def test_a_change_of_settings_is_another_case(tmp_path):
+    measure(tmp_path, case())
+    (row,) = measure(tmp_path, case(seed=1))
+    assert row.seed == 1
+    assert len(log(tmp_path)) == 2
+
+
+def test_every_failure_becomes_a_row_with_a_reason_and_the_run_goes_on(tmp_path):
+    sizes = (CRASH, KILLED, HANG, OUT_OF_MEMORY, DONE)
+    rows = measure(tmp_path, *map(case, sizes), timeout_seconds=2)
+    assert [(row.batch_size, row.status) for row in rows] == [
+        (CRASH, "error"),
+        (KILLED, "out_of_memory"),
+        (HANG, "timeout"),
+        (OUT_OF_MEMORY, "out_of_memory"),
+        (DONE, "done"),
+    ]
+    assert [bool(row.reason) for row in rows] == [True, True, True, True, False]
+    assert "exit code 7" in rows[0].reason
+    assert "2 s" in rows[2].reason
+
+
+def test_crashes_and_time_limits_are_tried_again_and_out_of_memory_is_not(tmp_path):
+    wanted = [case(size) for size in (CRASH, HANG, OUT_OF_MEMORY)]
+    measure(tmp_path, *wanted, timeout_seconds=1)
+    measure(tmp_path, *wanted, timeout_seconds=1)
+    assert log(tmp_path).count(str(wanted[0])) == 2
+    assert log(tmp_path).count(str(wanted[1])) == 2
+    assert log(tmp_path).count(str(wanted[2])) == 1
+
+
+def test_a_row_is_on_disk_before_the_next_case_starts(tmp_path):
+    # The second case hangs: what the file holds meanwhile is what the first one left.
+    program = f"""
+import sys; sys.path[:0] = [{str(TESTS)!r}]
+from pathlib import Path
+import fake_worker, test_runner
+from reproduce import runner, worker
+worker.run, worker.modules = fake_worker.run, lambda framework: []
+try:
+    test_runner.measure(Path({str(tmp_path)!r}), test_runner.case(), test_runner.case({HANG}))
+except KeyboardInterrupt:
+    sys.exit(130)
+"""
+    process = subprocess.Popen([sys.executable, "-c", program], cwd=TESTS.parent)
+    until(lambda: read_rows(tmp_path / "rows.jsonl"))
+    with pytest.raises(PlanError, match="another run is measuring into"):
+        measure(tmp_path, case())
+    os.kill(process.pid, signal.SIGINT)
+    assert process.wait(timeout=10) == 130
+    assert len(read_rows(tmp_path / "rows.jsonl")) == 1
+    measure(tmp_path, case())
+    assert len(log(tmp_path)) == 2
+
+
+def until(condition, seconds=30):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "sentence"),
+    [
+        ({"model": "lenet"}, "model 'lenet' was asked for; there are resnet34, resnet50, vit"),
+        ({"framework": "tensorflow"}, "the plan needs 'tensorflow', which is not installed here"),
+    ],
+)
+def test_what_cannot_be_measured_is_refused_before_anything_is(tmp_path, wrong, sentence):
+    wrong_case = msgspec.structs.replace(case(), **wrong)
+    with pytest.raises(PlanError, match=sentence):
+        measure(tmp_path, case(), wrong_case)
+    assert not (tmp_path / "rows.jsonl").exists()
+
+
+def test_too_little_memory_or_disk_is_refused_before_anything_is_measured(tmp_path, monkeypatch):
+    monkeypatch.setattr(environment, "free_bytes", lambda on_gpu: 2**20)
+    with pytest.raises(PlanError, match=r"of memory, .* are free"):
+        measure(tmp_path, case())
+    monkeypatch.setattr(runner, "NEEDED_DISK_BYTES", 2**60)
+    with pytest.raises(PlanError, match="of disk"):
+        measure(tmp_path, case())
+
+
+def test_an_unknown_plan_is_refused_with_the_known_ones():
+    with pytest.raises(PlanError, match="plan 'all' was asked for; there are article, cpu, smoke"):
+        cases("all")
+
+
+def test_a_row_says_what_it_was_measured_on(tmp_path):
+    (row,) = measure(tmp_path, case())
+    identity = row.environment["identity"]
+    assert row.device == identity["device"]
+    assert row.device.startswith("CPU: ")
+    assert identity["packages"]["torch"].startswith("2.")
+    assert {"lock", "settings", "python", "cores"} <= identity.keys()
+    assert {"load", "revision"} <= row.environment["state"].keys()
+    assert row.case_seconds > 0

@@ -1,0 +1,167 @@
+"""Rows are summarised as the article does: overheads, medians, 20 % and 80 % quantiles."""
+
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pytest
+
+from paper_figures import summary
+from reproduce.rows import read_rows
+
+SAMPLE = Path(__file__).parent / "rows_sample.jsonl"
+CELL = ("resnet34", 2, "reverse_over_forward")
+
+
+@pytest.fixture(scope="module")
+def hvp_row():
+    """A finished row whose numbers are easy to work out by hand."""
+    model, batch_size, method = CELL
+    return msgspec.structs.replace(
+        read_rows(SAMPLE)[0],
+        framework="jax",
+        mode="jit",
+        model=model,
+        batch_size=batch_size,
+        method=method,
+        quantity="time",
+        status="done",
+        device="device A",
+        started="2026-01-02T00:00:00Z",
+        seconds=(5.0, 3.0, 9.0),
+        gradient_seconds=(1.0, 2.0, 1.5),
+        memory_bytes={},
+    )
+
+
+def changed(row, **fields):
+    return msgspec.structs.replace(row, **fields)
+
+
+def test_an_hvp_time_is_what_it_takes_on_top_of_the_gradient_of_the_same_repetition(hvp_row):
+    assert summary.overhead_seconds(hvp_row) == [4.0, 1.0, 7.5]
+
+
+def test_a_gradient_time_is_its_own(hvp_row):
+    gradient = changed(hvp_row, method="gradient", gradient_seconds=())
+    assert summary.overhead_seconds(gradient) == [5.0, 3.0, 9.0]
+
+
+def test_an_hvp_without_a_gradient_time_for_each_repetition_is_refused(hvp_row):
+    with pytest.raises(ValueError, match="shorter"):
+        summary.overhead_seconds(changed(hvp_row, gradient_seconds=(1.0,)))
+
+
+def test_a_cell_holds_the_median_and_the_20_and_80_percent_quantiles(hvp_row):
+    gradient = changed(hvp_row, method="gradient", seconds=tuple(range(10, -1, -1)))
+    cell = summary.summarise([gradient], summary.overhead_seconds).iloc[0]
+    assert (cell["low"], cell["median"], cell["high"]) == (2, 5, 8)
+
+
+def test_a_failed_row_keeps_its_status_and_has_no_numbers(hvp_row):
+    failed = changed(hvp_row, status="out_of_memory", reason="too large")
+    cell = summary.summarise([failed], summary.overhead_seconds).loc[CELL]
+    assert cell["status"] == "out_of_memory"
+    assert np.isnan([cell["low"], cell["median"], cell["high"]]).all()
+
+
+def test_a_cell_without_a_row_is_not_measured(hvp_row):
+    frame = summary.summarise([hvp_row], summary.overhead_seconds)
+    full = summary.with_gaps(frame, [CELL, ("bert", 2, "gradient")])
+    assert list(full["status"]) == ["done", "not_measured"]
+    assert full.loc[CELL, "median"] == 4.0
+
+
+def test_the_last_row_of_a_case_replaces_the_earlier_ones(hvp_row):
+    again = changed(hvp_row, seconds=(1.0,), started="2026-01-03T00:00:00Z")
+    assert summary.last_of_each_case([hvp_row, again]) == [again]
+    assert summary.last_of_each_case([again, hvp_row]) == [hvp_row]
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"plan": "another"},
+        {"framework": "torch"},
+        {"mode": "eager"},
+        {"model": "vit"},
+        {"batch_size": 4},
+        {"method": "gradient"},
+        {"quantity": "memory"},
+        {"vector": "seeded"},
+        {"normalisation": "matched"},
+        {"device": "device B"},
+    ],
+    ids=lambda other: next(iter(other)),
+)
+def test_rows_that_differ_in_their_case_or_device_are_both_kept(hvp_row, other):
+    rows = [hvp_row, changed(hvp_row, **other)]
+    assert summary.last_of_each_case(rows) == rows
+
+
+@pytest.mark.parametrize("other", [{"device": "device B"}, {"plan": "another"}], ids=str)
+def test_rows_of_another_device_or_plan_than_the_newest_are_left_out_with_a_sentence(
+    hvp_row, other
+):
+    newer = changed(hvp_row, started="2026-01-03T00:00:00Z", **other)
+    for rows in ([newer, hvp_row, hvp_row], [hvp_row, hvp_row, newer]):
+        kept, sentence = summary.newest(rows, summary.MACHINE)
+        assert kept == [newer]
+        assert sentence == (
+            f"Left out 2 rows of device 'device A', plan {hvp_row.plan!r}: "
+            f"drawn are the newest, device {newer.device!r}, plan {newer.plan!r}."
+        )
+
+
+def test_nothing_is_said_where_all_rows_are_of_one_machine(hvp_row):
+    assert summary.newest([hvp_row, hvp_row], summary.MACHINE) == ([hvp_row, hvp_row], "")
+    assert summary.newest([], summary.MACHINE) == ([], "")
+
+
+RESIDENT = {"resident_before_bytes": 100, "resident_peak_bytes": 150}
+ALLOCATOR = {"jax_bytes_in_use_before": 10, "jax_peak_bytes_in_use": 40}
+
+
+def memory_rows(hvp_row, *recorded, **fields):
+    return [
+        changed(hvp_row, quantity="memory", memory_bytes=counters, **fields)
+        for counters in recorded
+    ]
+
+
+def test_the_first_counter_is_drawn_where_all_rows_have_it(hvp_row):
+    rows = memory_rows(hvp_row, RESIDENT | ALLOCATOR, RESIDENT | ALLOCATOR, mode="eager")
+    counter = summary.shared_counter(rows)
+    assert counter.name == "jax_allocator"
+    assert counter.bytes_of(rows[0]) == 30
+
+
+def test_one_row_without_the_first_counter_moves_all_to_the_next(hvp_row):
+    rows = memory_rows(hvp_row, RESIDENT | ALLOCATOR, RESIDENT, mode="eager")
+    counter = summary.shared_counter(rows)
+    assert counter.name == "resident_set"
+    assert [counter.bytes_of(row) for row in rows] == [50, 50]
+
+
+def test_a_failed_row_has_no_say_in_the_counter(hvp_row):
+    rows = memory_rows(hvp_row, RESIDENT | ALLOCATOR, mode="eager")
+    rows += memory_rows(hvp_row, {}, mode="eager", status="error", reason="made up")
+    assert summary.shared_counter(rows).name == "jax_allocator"
+
+
+def test_the_compiled_program_counts_temporary_and_output_bytes(hvp_row):
+    rows = memory_rows(hvp_row, {"xla_temp_bytes": 5, "xla_output_bytes": 2} | RESIDENT)
+    counter = summary.shared_counter(rows)
+    assert (counter.name, counter.bytes_of(rows[0])) == ("xla_program", 7)
+
+
+def test_pytorch_counts_its_peak_over_what_was_allocated_before(hvp_row):
+    recorded = {"torch_peak_allocated_bytes": 9, "torch_allocated_before_bytes": 4} | RESIDENT
+    rows = memory_rows(hvp_row, recorded, framework="torch", mode="eager")
+    counter = summary.shared_counter(rows)
+    assert (counter.name, counter.bytes_of(rows[0])) == ("torch_allocator", 5)
+
+
+def test_there_is_no_counter_where_the_rows_have_none_in_common(hvp_row):
+    rows = memory_rows(hvp_row, RESIDENT)
+    assert summary.shared_counter(rows) is None
