@@ -1,6 +1,7 @@
 """The command line: ``python -m reproduce VERB``; a thin shell over the modules."""
 
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -47,8 +48,11 @@ def plan(
 ) -> None:
     """Print what a plan measures and what it is expected to cost, before it runs."""
     found = cases(name, more_models=tuple(more_model or ()))
+    on_gpu = name == "article" or _takes_gpu(name)
+    expected = partial(runner.expected_seconds, on_gpu=on_gpu)
+    counted = "method" if every_case else "cases"
     table = Table(
-        "quantity", "framework", "mode", "model", "batch sizes", "cases", "time", "memory"
+        "quantity", "framework", "mode", "model", "batch sizes", counted, "time", "memory"
     )
     for group in _groups(found, every_case):
         first = group[0]
@@ -59,12 +63,12 @@ def plan(
             first.model,
             ", ".join(map(str, sorted({case.batch_size for case in group}))),
             first.method if every_case else str(len(group)),
-            cost.readable_seconds(sum(map(cost.seconds, group))),
+            cost.readable_seconds(sum(map(expected, group))),
             cost.readable_bytes(max(map(cost.memory_bytes, group))),
         )
     console = Console(width=None if sys.stdout.isatty() else 120)
     console.print(table)
-    total = cost.readable_seconds(sum(map(cost.seconds, found)))
+    total = cost.readable_seconds(sum(map(expected, found)))
     console.print(
         f"{len(found)} cases, about {total}; at most "
         f"{cost.readable_bytes(max(map(cost.memory_bytes, found)))} of memory at a time, "

@@ -6,23 +6,40 @@ The constants were fitted to recorded runs of the plans; nothing measured uses t
 from reproduce.plan import Case, Method
 
 GIB = 1 << 30
-STARTING_SECONDS = 0.7
 
-# Seconds of one gradient: fixed, and per sample of the batch.
+# Seconds of one gradient, fixed and per sample of the batch. For ``article``: fitted to the
+# article's released times on its A100. For ``cpu``: to a run on two cores of an AMD EPYC.
 GRADIENT_SECONDS = {
-    "article": {"resnet34": (0.005, 0.0005), "vit": (0.008, 0.0004), "bert": (0.008, 0.0004)},
-    "cpu": {"resnet34": (0.05, 0.17), "vit": (0.25, 0.1), "bert": (0.3, 0.1)},
+    ("article", "jax"): {
+        "resnet34": (0.006, 0.00046),
+        "resnet50": (0.01, 0.0009),
+        "vit": (0.006, 0.0004),
+        "bert": (0.006, 0.00028),
+    },
+    ("article", "torch"): {
+        "resnet34": (0.018, 0.00036),
+        "resnet50": (0.025, 0.0008),
+        "vit": (0.048, 0.0011),
+        "bert": (0.05, 0.0009),
+    },
+    ("cpu", "jax"): {"resnet34": (0.05, 0.15), "vit": (0.2, 0.08), "bert": (0.2, 0.06)},
+    ("cpu", "torch"): {"resnet34": (0.06, 0.13), "vit": (0.36, 0.1), "bert": (0.4, 0.1)},
 }
+GRADIENT_SECONDS_OF_OTHERS = (0.005, 0.0)
 GRADIENTS_IN: dict[Method, float] = {
     "gradient": 1,
     "forward_over_reverse": 2.7,
     "reverse_over_forward": 2.7,
-    "reverse_over_reverse": 3.8,
+    "reverse_over_reverse": 3.5,
 }
-WITHOUT_JIT_SLOWDOWN = 7
-COMPILING_SECONDS = {"article": 20, "cpu": 4, "smoke": 0.7}
+# Without jit, JAX compiles single operations and then spends its time between them.
+WITHOUT_JIT_GRADIENT_SECONDS = {"article": 0.8, "cpu": 1.4, "smoke": 0.25}
+# Compiling a program for the first time, and taking an equal one from the shared folder.
+COMPILING_SECONDS = {"article": 20, "cpu": 12, "smoke": 2.5}
+SHARED_COMPILING_SECONDS = {"article": 4, "cpu": 2.2, "smoke": 0.3}
+STARTING_SECONDS = {"article": 1.5, "cpu": 0.6, "smoke": 0.2}
 
-# Bytes per parameter of a copy of everything, and per sample of the batch.
+# Bytes of the activations per sample of the batch, and of one copy of the weights.
 SAMPLE_BYTES = {"resnet34": 0.12 * GIB, "resnet50": 0.3 * GIB, "vit": 0.2 * GIB, "bert": 0.2 * GIB}
 WEIGHT_BYTES = {"resnet34": 0.1 * GIB, "resnet50": 0.1 * GIB, "vit": 0.35 * GIB, "bert": 0.45 * GIB}
 LOADED_FRAMEWORKS_BYTES = 1 * GIB
@@ -30,16 +47,30 @@ LOADED_FRAMEWORKS_BYTES = 1 * GIB
 
 def seconds(case: Case) -> float:
     """The expected seconds of ``case`` as a whole, on the device that its plan is for."""
-    fixed, per_sample = GRADIENT_SECONDS.get(case.plan, {}).get(case.model, (0.002, 0.0))
-    gradient = fixed + per_sample * case.batch_size
+    is_hvp, is_time = case.method != "gradient", case.quantity == "time"
+    gradient = _gradient_seconds(case)
+    hvp = GRADIENTS_IN[case.method] * gradient
+    pairs = case.warmup + case.repetitions if is_time else 2
+    calls = pairs * (hvp + gradient if is_hvp and is_time else hvp)
+    check = 2.7 * gradient if is_hvp and is_time else 0
+    return STARTING_SECONDS[case.plan] + _compiling_seconds(case) + calls + check
+
+
+def _gradient_seconds(case: Case) -> float:
     if case.framework == "jax" and case.mode == "eager":
-        gradient *= WITHOUT_JIT_SLOWDOWN
-    method = GRADIENTS_IN[case.method] * gradient
-    calls = 1 + case.warmup + case.repetitions if case.quantity == "time" else 1
-    pair = method if case.method == "gradient" or case.quantity == "memory" else method + gradient
-    programs = 2 if case.quantity == "time" and case.method != "gradient" else 1
-    compiling = COMPILING_SECONDS[case.plan] * programs if case.framework == "jax" else 0
-    return STARTING_SECONDS + compiling + calls * pair
+        return WITHOUT_JIT_GRADIENT_SECONDS[case.plan]
+    of_plan = GRADIENT_SECONDS.get((case.plan, case.framework), {})
+    fixed, per_sample = of_plan.get(case.model, GRADIENT_SECONDS_OF_OTHERS)
+    return fixed + per_sample * case.batch_size
+
+
+def _compiling_seconds(case: Case) -> float:
+    if case.framework != "jax":
+        return 0
+    if case.quantity == "memory":
+        return COMPILING_SECONDS[case.plan]
+    programs = 1 if case.method == "gradient" else 2.7
+    return SHARED_COMPILING_SECONDS[case.plan] * programs
 
 
 def memory_bytes(case: Case) -> int:

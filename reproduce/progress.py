@@ -1,7 +1,7 @@
 """What the user sees while a plan is measured."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -22,16 +22,15 @@ PEAKS = (
 class Progress:
     """A line for each finished case, and on a terminal a bar with the time left."""
 
-    def __init__(
-        self,
-        done: int,
-        missing: list[Case],
-        folder: Path,
-        expected_seconds: Callable[[Case], float],
-    ) -> None:
+    def __init__(self, done: int, missing: dict[Case, float], folder: Path) -> None:
+        """Says what is to be measured.
+
+        ``missing`` gives each case that is, with the seconds by which it is expected to
+        prolong the run; ``done`` cases are in ``folder`` already.
+        """
         self.console = Console(highlight=False, soft_wrap=True)
-        self.total, self.finished, self.expected_seconds = len(missing), 0, expected_seconds
-        self.expected_left, self.expected_past = sum(map(expected_seconds, missing)), 0.0
+        self.total, self.finished, self.expected = len(missing), 0, missing
+        self.expected_left, self.expected_past = sum(missing.values()), 0.0
         self.start = time.monotonic()
         if not missing:
             self.console.print(f"All {done} cases are in {folder} already: nothing to measure.")
@@ -77,7 +76,7 @@ class Progress:
     def end(self, row: Row) -> None:
         """Prints what ``row`` found."""
         self.finished += 1
-        expected = self.expected_seconds(row.case)
+        expected = self.expected[row.case]
         self.expected_left -= expected
         self.expected_past += expected
         self.console.print(

@@ -7,7 +7,7 @@ import signal
 import time
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from contextlib import AbstractContextManager, suppress
+from contextlib import AbstractContextManager, closing, suppress
 from datetime import UTC, datetime
 from importlib.util import find_spec
 from pathlib import Path
@@ -43,13 +43,16 @@ def measure(cases: list[Case], folder: Path, on_gpu: bool, timeout_seconds: floa
         site = Measuring(folder, on_gpu, timeout_seconds)
         missing = pending(cases, rows.rows, site.identity)
         done = len(cases) - len(missing)
-        with Progress(done, missing, folder, site.expected_seconds) as progress:
+        expected = {case: expected_seconds(case, on_gpu) for case in missing}
+        with Progress(done, expected, folder) as progress:
             progress.report_aside(rows.set_aside)
             if missing:
                 site.load(missing, progress)
-            for row in site.rows(missing, progress):
-                rows.append(row)
-                progress.end(row)
+            # Closed however the loop ends: that is what ends the workers.
+            with closing(site.rows(missing, progress)) as found:
+                for row in found:
+                    rows.append(row)
+                    progress.end(row)
         rows.close()
     wanted = set(cases)
     return [row for case, row in newest(rows.rows).items() if case in wanted]
@@ -100,6 +103,16 @@ def pending(cases: list[Case], rows: list[Row], identity: dict) -> list[Case]:
     return [case for case in cases if case not in settled]
 
 
+def expected_seconds(case: Case, on_gpu: bool) -> float:
+    """The seconds by which ``case`` is expected to prolong a run."""
+    return cost.seconds(case) / cases_at_once(case.quantity, on_gpu)
+
+
+def cases_at_once(quantity: Quantity, on_gpu: bool) -> int:
+    """How many cases of ``quantity`` run side by side."""
+    return len(os.sched_getaffinity(0)) if quantity == "memory" and not on_gpu else 1
+
+
 def newest(rows: list[Row]) -> dict[Case, Row]:
     """The last row of each case."""
     return {row.case: row for row in rows}
@@ -130,9 +143,11 @@ class Measuring:
 
     def __init__(self, folder: Path, on_gpu: bool, timeout_seconds: float) -> None:
         self.folder, self.on_gpu, self.timeout_seconds = folder, on_gpu, timeout_seconds
-        self.identity = environment.identity(on_gpu)
+        # As it reads in a row, where JSON has made lists of tuples.
+        self.identity = msgspec.json.decode(msgspec.json.encode(environment.identity(on_gpu)))
         self.context = multiprocessing.get_context("forkserver")
         self.processes: set[multiprocessing.process.BaseProcess] = set()
+        self.stopped = False
 
     def load(self, cases: list[Case], progress: Progress) -> None:
         """Loads the frameworks once, in the process that all workers fork from."""
@@ -155,17 +170,9 @@ class Measuring:
         cores = os.sched_getaffinity(0)
         for quantity in ("memory", "time"):
             chosen = [case for case in cases if case.quantity == quantity]
-            side_by_side = self._goes_side_by_side(quantity)
-            places = [{core} for core in cores] if side_by_side else [cores]
+            at_once = cases_at_once(quantity, self.on_gpu)
+            places = [{core} for core in cores] if at_once > 1 else [cores]
             yield from self._rows(chosen, places, progress)
-
-    def expected_seconds(self, case: Case) -> float:
-        """The seconds by which ``case`` is expected to prolong the run."""
-        at_once = len(os.sched_getaffinity(0)) if self._goes_side_by_side(case.quantity) else 1
-        return cost.seconds(case) / at_once
-
-    def _goes_side_by_side(self, quantity: Quantity) -> bool:
-        return quantity == "memory" and not self.on_gpu
 
     def _rows(self, cases: list[Case], places: list[set[int]], progress: Progress) -> Iterator[Row]:
         """One case at a time on each of ``places``, which are sets of cores.
@@ -191,6 +198,7 @@ class Measuring:
                     yield future.result()
             except BaseException:
                 pool.shutdown(wait=False, cancel_futures=True)
+                self.stopped = True
                 for process in list(self.processes):
                     process.kill()
                 raise
@@ -216,6 +224,8 @@ class Measuring:
         process = self.context.Process(target=worker.run, args=(sending, case, site))
         process.start()
         self.processes.add(process)
+        if self.stopped:  # meanwhile
+            process.kill()
         sending.close()
         try:
             if not receiving.poll(self.timeout_seconds):

@@ -78,6 +78,7 @@ def find(case: Case, site: Site) -> Finding:
     hvp, models, device = map(import_module, modules(case.framework))
     finding = Finding(precision=device.precision())
     try:
+        _check_platform(device, "cpu" if site.gpu is None else "gpu")
         device.use_cores(len(site.cores))
         if site.shared_programs is not None:
             device.share_programs(site.shared_programs)
@@ -184,6 +185,15 @@ def _whole_gpu_counter(counters: dict[str, int], gpu: str | None) -> AbstractCon
 
 def _process_counter(counters: dict[str, int], gpu: str | None) -> AbstractContextManager[None]:
     return measure.resident_peak(counters) if gpu is None else nullcontext()
+
+
+def _check_platform(device: ModuleType, wanted: str) -> None:
+    # A framework that cannot load CUDA falls back to the CPU: never under a GPU's name.
+    if device.platform() != wanted:
+        raise RuntimeError(
+            f"a {wanted} was asked for, the framework uses the {device.platform()}; "
+            "see workers.log for why it could not load the other"
+        )
 
 
 def _status(error: Exception, device: ModuleType) -> Status:

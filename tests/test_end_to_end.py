@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
+from conftest import start_interruptible
 
 from paper_figures.figures import NAMES
 from reproduce.plan import cases
@@ -34,7 +35,9 @@ def smoke(tmp_path_factory):
     folder = tmp_path_factory.mktemp("smoke")
     rows_file = folder / "rows.jsonl"
     command = [sys.executable, "-m", "reproduce", "measure", "smoke", str(folder)]
-    first = subprocess.Popen(command, cwd=ROOT, env=ENVIRONMENT, stdout=subprocess.PIPE, text=True)
+    first = start_interruptible(
+        command, cwd=ROOT, env=ENVIRONMENT, stdout=subprocess.PIPE, text=True
+    )
     while len(read_rows(rows_file)) < 5:
         assert first.poll() is None
         time.sleep(0.2)

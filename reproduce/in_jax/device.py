@@ -38,6 +38,11 @@ def to_numpy(tree: Tree) -> list[np.ndarray]:
     return [np.asarray(leaf) for leaf in jax.tree.leaves(tree)]
 
 
+def platform() -> str:
+    """``gpu`` or ``cpu``: where JAX computes in this process."""
+    return jax.default_backend()
+
+
 def use_cores(count: int) -> None:
     """Do nothing: XLA takes the cores that the process may use."""
 

@@ -44,6 +44,11 @@ def to_numpy(tree: Tree) -> list[np.ndarray]:
     return [leaf.detach().cpu().numpy() for leaf in tree.values()]
 
 
+def platform() -> str:
+    """``gpu`` or ``cpu``: where PyTorch computes in this process."""
+    return "gpu" if default_device().type == "cuda" else "cpu"
+
+
 def use_cores(count: int) -> None:
     """Compute with ``count`` threads, where PyTorch would take those of its parent."""
     torch.set_num_threads(count)

@@ -1,0 +1,92 @@
+"""A worker's finding says what happened, whatever happened."""
+
+import os
+
+import msgspec
+import pytest
+from cases import FRAMEWORKS, module
+
+from reproduce import worker
+from reproduce.plan import Case
+
+CASE = Case(
+    plan="smoke",
+    framework="torch",
+    mode="eager",
+    model="tiny_bert",
+    batch_size=2,
+    method="reverse_over_reverse",
+    quantity="time",
+    warmup=2,
+    repetitions=3,
+)
+
+
+@pytest.fixture
+def find(tmp_path):
+    def find(gpu=None, **changes):
+        cores = os.sched_getaffinity(0)
+        site = worker.Site(tmp_path / "log", cores=cores, gpu=gpu, shared_programs=None)
+        return worker.find(msgspec.structs.replace(CASE, **changes), site)
+
+    return find
+
+
+def test_an_hvp_is_timed_with_the_gradient_beside_it(find):
+    finding = find()
+    assert finding.status == "done"
+    assert len(finding.seconds) == len(finding.gradient_seconds) == 3
+    assert len(finding.warmup_seconds) == 2
+    assert finding.relative_difference < 1e-5
+
+
+def test_forward_over_reverse_is_the_reference_and_is_not_compared(find):
+    assert find(method="forward_over_reverse").relative_difference is None
+
+
+@pytest.mark.parametrize("vector", ["params", "seeded"])
+def test_another_vector_can_be_asked_for(find, vector):
+    finding = find(vector=vector)
+    assert finding.status == "done"
+    assert finding.relative_difference < 1e-5
+
+
+@pytest.mark.parametrize("framework", FRAMEWORKS)
+def test_a_framework_without_its_gpu_is_an_error_and_not_a_cpu_measurement(find, framework):
+    finding = find(gpu="GPU-0", framework=framework)
+    assert finding.status == "error"
+    assert "a gpu was asked for, the framework uses the cpu" in finding.reason
+    assert finding.seconds == []
+
+
+def test_a_mode_that_a_framework_has_not_got_is_unsupported(find):
+    finding = find(mode="jit")
+    assert finding.status == "unsupported"
+    assert "measures it in mode 'eager' only" in finding.reason
+
+
+def test_an_operation_without_a_forward_mode_is_unsupported(find, monkeypatch):
+    def without_forward_mode(loss, params, v):
+        raise NotImplementedError("Trying to use forward AD with an op that does not support it")
+
+    methods = module("torch", "hvp").METHODS
+    monkeypatch.setitem(methods, "forward_over_reverse", without_forward_mode)
+    assert find(method="forward_over_reverse").status == "unsupported"
+
+
+@pytest.mark.parametrize("framework", FRAMEWORKS)
+def test_a_batch_beyond_all_memory_is_out_of_memory(find, framework):
+    finding = find(framework=framework, quantity="memory", batch_size=10**12)
+    assert finding.status == "out_of_memory"
+    assert finding.reason
+
+
+def test_a_hvp_that_is_wrong_is_measured_with_a_warning(find, monkeypatch):
+    hvp = module("torch", "hvp")
+    wrong = lambda *arguments: {  # noqa: E731
+        name: 1.5 * value for name, value in hvp.reverse_over_reverse(*arguments).items()
+    }
+    monkeypatch.setitem(hvp.METHODS, "reverse_over_reverse", wrong)
+    finding = find()
+    assert finding.relative_difference == pytest.approx(0.5, rel=1e-3)
+    assert "differs from forward-over-reverse's by 50%" in finding.warnings[0]
