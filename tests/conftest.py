@@ -1,8 +1,8 @@
 """Settings that hold for every test, made before any framework is imported."""
 
 import os
-import signal
 import subprocess
+import sys
 
 os.environ |= {
     "CUDA_VISIBLE_DEVICES": "",
@@ -14,10 +14,12 @@ os.environ |= {
 }
 
 
+LET_INTERRUPTS_THROUGH = (
+    "import os, signal, sys; signal.signal(signal.SIGINT, signal.SIG_DFL); "
+    "os.execv(sys.argv[1], sys.argv[1:])"
+)
+
+
 def start_interruptible(command, **options):
     """A process that SIGINT reaches, also where the tests themselves run with it ignored."""
-
-    def let_interrupts_through():
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
-
-    return subprocess.Popen(command, preexec_fn=let_interrupts_through, **options)  # noqa: PLW1509
+    return subprocess.Popen([sys.executable, "-c", LET_INTERRUPTS_THROUGH, *command], **options)
