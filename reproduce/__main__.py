@@ -49,7 +49,8 @@ def plan(
     """Print what a plan measures and what it is expected to cost, before it runs."""
     found = cases(name, more_models=tuple(more_model or ()))
     on_gpu = name == "article" or _takes_gpu(name)
-    expected = partial(runner.expected_seconds, on_gpu=on_gpu)
+    at_once = runner.memory_cases_at_once(found, on_gpu=on_gpu)
+    expected = partial(runner.expected_seconds, memory_cases_at_once=at_once)
     counted = "method" if every_case else "cases"
     table = Table(
         "quantity", "framework", "mode", "model", "batch sizes", counted, "time", "memory"
@@ -71,8 +72,9 @@ def plan(
     total = cost.readable_seconds(sum(map(expected, found)))
     console.print(
         f"{len(found)} cases, about {total}; at most "
-        f"{cost.readable_bytes(max(map(cost.memory_bytes, found)))} of memory at a time, "
-        "and less than 0.1 GiB of disk."
+        f"{cost.readable_bytes(max(map(cost.memory_bytes, found)))} of memory for a case, "
+        f"memory cases at a time: {at_once}; {cost.readable_bytes(runner.NEEDED_DISK_BYTES)} "
+        "of disk must be free."
     )
 
 

@@ -1,14 +1,15 @@
 """What a case is expected to cost before it runs: seconds and bytes, for planning only.
 
-The constants were fitted to recorded runs of the plans; nothing measured uses them.
+Nothing measured uses these constants. Those of ``cpu`` and ``smoke`` were fitted to runs
+on two cores; of those of ``article``, only the gradients of its three models are based on
+measurements, the article's own: the rest are guesses until a GPU has run it.
 """
 
 from reproduce.plan import Case, Method
 
 GIB = 1 << 30
 
-# Seconds of one gradient, fixed and per sample of the batch. For ``article``: fitted to the
-# article's released times on its A100. For ``cpu``: to a run on two cores of an AMD EPYC.
+# Seconds of one gradient, fixed and per sample of the batch.
 GRADIENT_SECONDS = {
     ("article", "jax"): {
         "resnet34": (0.006, 0.00046),

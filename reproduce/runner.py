@@ -17,7 +17,7 @@ import msgspec
 from filelock import FileLock, Timeout
 
 from reproduce import cost, environment, worker
-from reproduce.plan import Case, PlanError, Quantity
+from reproduce.plan import Case, PlanError
 from reproduce.problems import PROBLEMS
 from reproduce.progress import Progress
 from reproduce.rows import Row, RowsFile
@@ -40,10 +40,11 @@ def measure(cases: list[Case], folder: Path, on_gpu: bool, timeout_seconds: floa
     check(cases, folder, on_gpu)
     with _locked(folder):
         rows = RowsFile(folder / "rows.jsonl")
-        site = Measuring(folder, on_gpu, timeout_seconds)
+        at_once = memory_cases_at_once(cases, on_gpu)
+        site = Measuring(folder, on_gpu, timeout_seconds, at_once)
         missing = pending(cases, rows.rows, site.identity)
         done = len(cases) - len(missing)
-        expected = {case: expected_seconds(case, on_gpu) for case in missing}
+        expected = {case: expected_seconds(case, at_once) for case in missing}
         with Progress(done, expected, folder) as progress:
             progress.report_aside(rows.set_aside)
             if missing:
@@ -103,14 +104,18 @@ def pending(cases: list[Case], rows: list[Row], identity: dict) -> list[Case]:
     return [case for case in cases if case not in settled]
 
 
-def expected_seconds(case: Case, on_gpu: bool) -> float:
+def expected_seconds(case: Case, memory_cases_at_once: int) -> float:
     """The seconds by which ``case`` is expected to prolong a run."""
-    return cost.seconds(case) / cases_at_once(case.quantity, on_gpu)
+    at_once = memory_cases_at_once if case.quantity == "memory" else 1
+    return cost.seconds(case) / at_once
 
 
-def cases_at_once(quantity: Quantity, on_gpu: bool) -> int:
-    """How many cases of ``quantity`` run side by side."""
-    return len(os.sched_getaffinity(0)) if quantity == "memory" and not on_gpu else 1
+def memory_cases_at_once(cases: Iterable[Case], on_gpu: bool) -> int:
+    """How many memory cases run side by side: as cores and free memory allow, one on a GPU."""
+    if on_gpu:
+        return 1
+    that_fit = environment.free_bytes(on_gpu) // max(map(cost.memory_bytes, cases))
+    return max(1, min(len(os.sched_getaffinity(0)), that_fit))
 
 
 def newest(rows: list[Row]) -> dict[Case, Row]:
@@ -141,8 +146,11 @@ def _locked(folder: Path) -> AbstractContextManager:
 class Measuring:
     """Where cases are measured: folder, device, and the processes that workers fork from."""
 
-    def __init__(self, folder: Path, on_gpu: bool, timeout_seconds: float) -> None:
+    def __init__(
+        self, folder: Path, on_gpu: bool, timeout_seconds: float, memory_cases_at_once: int
+    ) -> None:
         self.folder, self.on_gpu, self.timeout_seconds = folder, on_gpu, timeout_seconds
+        self.memory_cases_at_once = memory_cases_at_once
         # As it reads in a row, where JSON has made lists of tuples.
         self.identity = msgspec.json.decode(msgspec.json.encode(environment.identity(on_gpu)))
         self.context = multiprocessing.get_context("forkserver")
@@ -164,14 +172,13 @@ class Measuring:
 
         Yields:
             A row as soon as it is found. On a CPU, memory is counted by process, so that
-            as many cases as there are cores can run side by side, each on its own core;
-            what they compile is then there for the timings.
+            several cases can run side by side, each on cores of its own; what they
+            compile is then there for the timings, which run alone.
         """
-        cores = os.sched_getaffinity(0)
-        for quantity in ("memory", "time"):
+        cores = sorted(os.sched_getaffinity(0))
+        for quantity, at_once in (("memory", self.memory_cases_at_once), ("time", 1)):
             chosen = [case for case in cases if case.quantity == quantity]
-            at_once = cases_at_once(quantity, self.on_gpu)
-            places = [{core} for core in cores] if at_once > 1 else [cores]
+            places = [set(cores[first::at_once]) for first in range(at_once)]
             yield from self._rows(chosen, places, progress)
 
     def _rows(self, cases: list[Case], places: list[set[int]], progress: Progress) -> Iterator[Row]:

@@ -92,7 +92,7 @@ def find(case: Case, site: Site) -> Finding:
     except Exception as error:
         traceback.print_exc()
         finding.status = _status(error, device)
-        finding.reason = f"{type(error).__name__}: {str(error).strip().splitlines()[0][:300]}"
+        finding.reason = "".join(traceback.format_exception_only(error)).splitlines()[0][:300]
     return finding
 
 

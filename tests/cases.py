@@ -10,11 +10,12 @@ import numpy as np
 import torch
 
 from reproduce import problems
+from reproduce.plan import METHODS
 
 jax.config.update("jax_enable_x64", True)
 
 FRAMEWORKS = ("jax", "torch")
-HVPS = ("forward_over_reverse", "reverse_over_forward", "reverse_over_reverse")
+HVPS = METHODS[1:]
 FAMILIES = {
     "resnet": problems.Problem(
         "resnet",

@@ -63,7 +63,7 @@ def test_the_plan_is_printed_with_its_cost_before_anything_runs():
     assert result.returncode == 0
     assert "resnet34" in result.stdout
     assert "1, 2, 4, 8, 16, 32, 64, 128" in " ".join(result.stdout.split())
-    assert "of memory at a time" in " ".join(result.stdout.split())
+    assert "of memory for a case" in " ".join(result.stdout.split())
 
 
 def test_every_case_of_a_plan_can_be_listed():

@@ -181,3 +181,12 @@ def test_a_row_says_what_it_was_measured_on(tmp_path):
     assert {"lock", "settings", "python", "cores"} <= identity.keys()
     assert {"load", "revision"} <= row.environment["state"].keys()
     assert row.case_seconds > 0
+
+
+def test_memory_cases_run_side_by_side_only_as_far_as_memory_goes(monkeypatch):
+    cores = len(os.sched_getaffinity(0))
+    needed = runner.cost.memory_bytes(case())
+    for free, expected in ((needed, 1), (needed // 2, 1), (1000 * needed, cores)):
+        monkeypatch.setattr(environment, "free_bytes", lambda on_gpu, free=free: free)
+        assert runner.memory_cases_at_once([case()], on_gpu=False) == expected
+        assert runner.memory_cases_at_once([case()], on_gpu=True) == 1

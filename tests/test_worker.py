@@ -74,6 +74,15 @@ def test_an_operation_without_a_forward_mode_is_unsupported(find, monkeypatch):
     assert find(method="forward_over_reverse").status == "unsupported"
 
 
+def test_an_error_without_a_message_is_named_by_its_type(find, monkeypatch):
+    def without_memory(loss, params, v):
+        raise MemoryError
+
+    monkeypatch.setitem(module("torch", "hvp").METHODS, "forward_over_reverse", without_memory)
+    finding = find(method="forward_over_reverse")
+    assert (finding.status, finding.reason) == ("out_of_memory", "MemoryError")
+
+
 @pytest.mark.parametrize("framework", FRAMEWORKS)
 def test_a_batch_beyond_all_memory_is_out_of_memory(find, framework):
     finding = find(framework=framework, quantity="memory", batch_size=10**12)
