@@ -3,6 +3,7 @@
 VENV ?= .venv
 PLAN ?=
 RESULTS ?=
+TARGET ?= a100
 
 PYTHON := $(VENV)/bin/python
 # A copy of the locks that the environment was made from. Where it is missing, the
@@ -12,17 +13,21 @@ LOCKS := requirements.lock requirements-test.lock
 COMPILE := uv pip compile --quiet --no-header --generate-hashes \
 	--python-version 3.11 --python-platform x86_64-manylinux_2_28
 
+# What is drawn and written from an accounting.
+ACCOUNTED := bench_hvp_memory_jax bench_hvp_memory_jax_without_jit bench_hvp_memory_torch \
+	memory_against_published operations
+
 # Sets the shell variables plan and results, by default those that fit the machine.
 CHOOSE = plan='$(PLAN)'; results='$(RESULTS)'; \
 	[ -n "$$plan" ] || plan=$$($(PYTHON) -m reproduce default-plan) || exit; \
 	results=$${results:-results/$$plan}
 
 .DEFAULT_GOAL := help
-.PHONY: help all measure figures plan smoke test lint setup lock clean
+.PHONY: help all a100 account measure figures plan smoke test lint setup lock clean
 
 help: ## Print the targets.
-	@echo "hvp-repro; variables: PLAN=article|cpu|smoke  RESULTS=<folder>  VENV=<folder>"
-	@sed -n 's/^\([a-z/<>]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 18
+	@echo "hvp-repro; variables: PLAN=article|cpu|smoke  RESULTS=<folder>  VENV=<folder>  TARGET=a100|h100|<file>"
+	@sed -n 's/^\([a-z0-9/<>]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 18
 
 all: setup ## Set up if needed, measure what is missing, draw what has changed.
 	@$(CHOOSE); $(PYTHON) -m reproduce measure "$$plan" "$$results"; measured=$$?; \
@@ -34,7 +39,17 @@ all: setup ## Set up if needed, measure what is missing, draw what has changed.
 	else \
 		$(PYTHON) -m paper_figures "$$results" && touch "$$drawn" || exit; \
 	fi; \
+	if [ "$$plan" = cpu ]; then $(MAKE) --no-print-directory a100 PLAN= || measured=$$?; fi; \
 	exit $$measured
+
+a100: ## Account for the article's memory on an A100; no GPU is needed.
+	@$(MAKE) --no-print-directory account TARGET=a100
+
+account: setup ## The same for the GPU that TARGET names.
+	@folder=$(or $(RESULTS),results)/$$(basename '$(TARGET)' .txtpb); \
+	$(PYTHON) -m reproduce account '$(or $(PLAN),article)' "$$folder" --target '$(TARGET)'; \
+	accounted=$$?; [ $$accounted -le 1 ] || exit $$accounted; \
+	$(PYTHON) -m paper_figures "$$folder" $(ACCOUNTED) || exit; exit $$accounted
 
 measure: setup ## Measure the cases of the plan that are missing.
 	@$(CHOOSE); $(PYTHON) -m reproduce measure "$$plan" "$$results"
@@ -84,6 +99,6 @@ lock: ## Resolve requirements*.in anew into the locks.
 	@$(COMPILE) --output-file requirements-test.lock requirements-test.in
 
 clean: ## Remove figures, compiled programs and caches; measured rows stay.
-	@rm -rf results/*/figures results/*/programs .pytest_cache .ruff_cache
+	@rm -rf results/*/figures results/*/tables results/*/programs .pytest_cache .ruff_cache
 	@find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
 	@echo "Removed figures, compiled programs and caches; the rows in results/ are still there."

@@ -1,1 +1,1 @@
-"""Draws the article's figures from recorded rows; never measures."""
+"""Draws the article's figures and writes its tables from recorded rows; never measures."""

@@ -5,9 +5,11 @@ from typing import Annotated
 
 import typer
 
-from paper_figures.figures import DIAGRAMS, NAMES, CannotDraw, select, write
-from paper_figures.summary import MACHINE, last_of_each_case, newest
+from paper_figures import figures, tables
+from paper_figures.summary import last_of_each_case
 from reproduce.rows import Row, RowsError, read_rows
+
+NAMES = (*figures.NAMES, *tables.TABLES)
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 
@@ -19,53 +21,51 @@ def main(
         list[str] | None, typer.Argument(help=f"All of them, or any of {', '.join(NAMES)}.")
     ] = None,
 ) -> None:
-    """Draw the article's figures into RESULTS/figures, as PNG and PDF.
+    """Draw the article's figures and write its tables into RESULTS/figures and RESULTS/tables.
 
-    The exit code is 2 for wrong input, and 1 if a figure that was named cannot be drawn.
+    A figure is written as PNG and PDF, a table as CSV and Markdown. The exit code is 2 for
+    wrong input, and 1 if what was named cannot be made.
 
     Raises:
         Exit: with that code.
     """
     _refuse_unknown(names or [])
     wanted = names or NAMES
-    rows = _rows(results / "rows.jsonl") if set(wanted) - set(DIAGRAMS) else []
-    folder = results / "figures"
-    folder.mkdir(parents=True, exist_ok=True)
-    missing = False
-    for name in wanted:
-        try:
-            own, left_out = select(name, rows)
-            png, pdf = write(name, own, folder)
-            typer.echo(f"{png} and {pdf.name}")
-            _say(f"{name}: {left_out}" if left_out else "")
-        except CannotDraw as reason:
-            missing = True
-            typer.echo(f"{name} is not drawn: {reason}.")
-    raise typer.Exit(1 if missing and names else 0)
+    rows = _rows(results / "rows.jsonl") if set(wanted) - set(figures.DIAGRAMS) else []
+    made = [_make(name, rows, results) for name in wanted]
+    raise typer.Exit(1 if names and not all(made) else 0)
+
+
+def _make(name: str, rows: list[Row], results: Path) -> bool:
+    """Return whether ``name`` could be made, and print its files or the reason."""
+    is_table = name in tables.TABLES
+    maker, folder = (tables, "tables") if is_table else (figures, "figures")
+    own, left_out = maker.select(name, rows)
+    try:
+        first, second = maker.write(name, own, results / folder)
+    except figures.CannotDraw as reason:
+        typer.echo(f"{name} is not {'written' if is_table else 'drawn'}: {reason}.")
+        return False
+    typer.echo(f"{first} and {second.name}")
+    if left_out:
+        typer.echo(f"{name}: {left_out}")
+    return True
 
 
 def _refuse_unknown(names: list[str]) -> None:
     unknown = [name for name in names if name not in NAMES]
     if unknown:
         _refuse(
-            f"There is no figure {', '.join(map(repr, unknown))}: choose from {', '.join(NAMES)}."
+            f"There is no figure or table {', '.join(map(repr, unknown))}: "
+            f"choose from {', '.join(NAMES)}."
         )
 
 
 def _rows(path: Path) -> list[Row]:
-    """Return the rows to draw, and print what is left out of ``path``."""
     try:
-        recorded = read_rows(path)
+        return last_of_each_case(read_rows(path))
     except RowsError as error:
         _refuse(str(error))
-    rows, left_out = newest(last_of_each_case(recorded), MACHINE)
-    _say(left_out)
-    return rows
-
-
-def _say(sentence: str) -> None:
-    if sentence:
-        typer.echo(sentence)
 
 
 def _refuse(sentence: str) -> None:

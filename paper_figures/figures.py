@@ -1,12 +1,15 @@
 """The article's figures: what each is drawn from, and how its panels are put together."""
 
+import math
 import os
 import textwrap
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
 import matplotlib
+import numpy as np
 import pandas as pd
 from matplotlib.artist import Artist
 from matplotlib.figure import Figure
@@ -85,25 +88,36 @@ def write(name: str, rows: Sequence[Row], folder: Path) -> list[Path]:
 
 
 def _save(figure: Figure, path: Path) -> Path:
-    # Renamed when complete, so that no reader ever sees half a file.
     suffix = path.suffix[1:]
-    unfinished = path.with_name(f".{path.name}.unfinished")
-    figure.savefig(unfinished, format=suffix, metadata=UNDATED[suffix])
-    os.replace(unfinished, path)
+    with whole_file(path) as unfinished:
+        figure.savefig(unfinished, format=suffix, metadata=UNDATED[suffix])
     return path
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """Make ``path`` out of what the block writes, so that no reader ever sees half a file.
+
+    Its folder is made if there is none.
+
+    Yields:
+        The path to write to, which is renamed at the end of the block.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f".{path.name}.unfinished")
+    yield unfinished
+    os.replace(unfinished, path)
 
 
 def select(name: str, rows: Iterable[Row]) -> tuple[list[Row], str]:
     """Return the rows that the figure ``name`` is drawn from, and a sentence on those left out.
 
-    Those are rows of its own kind, but with another vector or normalisation than the
-    newest. A diagram needs no rows.
+    Those are rows of its own kind, but of another device, plan, vector or normalisation than
+    the newest. A diagram needs no rows.
     """
     if name in DIAGRAMS:
         return [], ""
-    kind = BENCHES[name][:3]
-    own = [row for row in rows if (row.quantity, row.framework, row.mode) == kind]
-    return summary.newest(own, summary.SETTINGS)
+    return summary.newest(summary.of_kind(rows, BENCHES[name][:3]))
 
 
 def draw(name: str, rows: Sequence[Row]) -> Figure:
@@ -127,16 +141,34 @@ def draw(name: str, rows: Sequence[Row]) -> Figure:
     values, note = _values(bench, rows)
     cells = [(m, b, method) for m in sizes for b in sizes[m] for method in style.METHODS]
     table = summary.with_gaps(summary.summarise(rows, values), cells)
-    shown = [table.xs(batch_size, level="batch_size")]
+    table = table.assign(**_references(bench, rows, table.index))
+    row, run = rows[0], (bench.framework, bench.mode)
+    title = style.batch_title(run, batch_size, row.device)
+    shown = {title: table.xs(batch_size, level="batch_size")}
     if bench.has_curve and curve_model:
-        shown.append(table.xs(curve_model, level="model"))
-    row = rows[0]
+        title = style.curve_title(run, curve_model, row.device)
+        shown[title] = table.xs(curve_model, level="model")
     notes = {
+        "deviation": style.deviation_note(run, row.device),
         "values": note,
         "settings": style.settings_note(row.quantity, row.vector, row.normalisation),
         "machine": style.machine_note(row.device, row.plan),
     }
-    return _assemble(bench, shown, batch_size, curve_model, notes)
+    return _assemble(bench.quantity, shown, notes)
+
+
+def _references(bench: Bench, rows: Sequence[Row], cells: pd.Index) -> dict[str, list[float]]:
+    """Return what the values at ``cells`` are held against, in bytes, as far as there is any."""
+    is_published = bench.quantity == "memory" and style.is_articles(rows[0].device)
+    known = {
+        "published": summary.published_bytes(bench.framework, bench.mode) if is_published else {},
+        "reserved": summary.reserved_bytes(rows),
+    }
+    return {
+        name: [values.get(cell, np.nan) for cell in cells]
+        for name, values in known.items()
+        if values.keys() & set(cells)
+    }
 
 
 def _batch_sizes(bench: Bench, rows: Sequence[Row]) -> dict[str, list[int]]:
@@ -176,65 +208,66 @@ def _values(bench: Bench, rows: Sequence[Row]) -> tuple[Callable[[Row], Sequence
     return (lambda row: [counter.bytes_of(row)]), style.memory_note(counter.name)
 
 
-def _assemble(
-    bench: Bench,
-    shown: Sequence[pd.DataFrame],
-    batch_size: int,
-    curve_model: str | None,
-    notes: dict[str, str],
-) -> Figure:
-    numbers = ["low", "median", "high"]
-    scale, unit = style.unit(bench.quantity, max(table["median"].max() for table in shown))
-    scaled = [table.assign(**(table[numbers] / scale)) for table in shown]
-    run = (bench.framework, bench.mode)
+def _assemble(quantity: str, shown: dict[str, pd.DataFrame], notes: dict[str, str]) -> Figure:
+    """Return the figure of the panels ``shown``, by title: first the bars, then the curve."""
+    scale, unit = style.unit(quantity, max(table["median"].max() for table in shown.values()))
+    scaled = [table.assign(**(table.select_dtypes("number") / scale)) for table in shown.values()]
     figure = Figure(layout="none")
     all_axes = figure.subplots(1, len(shown), squeeze=False)[0]
     panels.bars(all_axes[0], scaled[0])
-    all_axes[0].set_title(style.batch_title(run, batch_size))
-    all_axes[0].set_ylabel(style.overhead_label(bench.quantity, unit))
+    all_axes[0].set_ylabel(style.overhead_label(quantity, unit))
     for axes, table in zip(all_axes[1:], scaled[1:], strict=True):
         panels.curve(axes, table)
-        axes.set_title(style.curve_title(run, curve_model))
-        axes.set_ylabel(style.axis_label(bench.quantity, unit))
-    _lay_out(figure, notes)
+        axes.set_ylabel(style.axis_label(quantity, unit))
+    for axes, title in zip(all_axes, shown, strict=True):
+        axes.set_title(title)
+    references = [name for name in style.REFERENCES if name in scaled[0]]
+    _lay_out(figure, style.legend_keys(references), notes)
     return figure
 
 
-def _lay_out(figure: Figure, notes: dict[str, str]) -> None:
-    """Give ``figure`` its size, its legend above and its notes below.
+def _lay_out(figure: Figure, keys: Sequence[str], notes: dict[str, str]) -> None:
+    """Give ``figure`` its size, a legend of ``keys`` above and its notes below.
 
     ``notes`` maps the kind of a note to its text, from the bottom up.
     """
     panel_count = len(figure.axes)
     width = style.FIGURE_WIDTH_INCHES[panel_count]
+    columns = {kind: round(width * count) for kind, count in style.NOTE_COLUMNS_PER_INCH.items()}
     texts = {
-        kind: "\n".join(textwrap.wrap(text, round(style.NOTE_COLUMNS_PER_INCH * width)))
+        kind: "\n".join(textwrap.wrap(text, columns[kind], break_on_hyphens=False))
         for kind, text in notes.items()
         if text
     }
     foot = style.FOOT_INCHES
     lines = sum(text.count("\n") + 1 for text in texts.values())
     bottom = foot + lines * style.LINE_INCHES + style.AXIS_LABEL_INCHES[panel_count]
-    height = bottom + style.AXES_HEIGHT_INCHES + style.TOP_INCHES
+    title_lines = 1 + max(axes.get_title().count("\n") for axes in figure.axes)
+    top = style.top_inches(math.ceil(len(keys) / style.LEGEND_COLUMNS), title_lines)
+    height = bottom + style.AXES_HEIGHT_INCHES + top
     figure.set_size_inches(width, height)
     figure.subplots_adjust(
         left=style.LEFT_INCHES / width,
         right=1 - style.RIGHT_INCHES / width,
         bottom=bottom / height,
-        top=1 - style.TOP_INCHES / height,
+        top=1 - top / height,
         wspace=style.BETWEEN_PANELS,
     )
     for kind, text in texts.items():
         figure.text(style.NOTE_INCHES / width, foot / height, text, **style.note(kind))
         foot += style.LINE_INCHES * (text.count("\n") + 1)
     figure.legend(
-        [_legend_key(method, with_line=panel_count > 1) for method in style.METHODS],
-        [style.method_label(method) for method in style.METHODS],
+        [_legend_key(key, with_line=panel_count > 1) for key in keys],
+        [style.legend_label(key) for key in keys],
         handler_map={tuple: HandlerTuple(ndivide=None, pad=0.3)},
         **style.legend(panel_count),
     )
 
 
-def _legend_key(method: str, with_line: bool) -> tuple[Artist, ...]:
-    bar = Patch(**style.bar(method))
-    return (bar, Line2D([], [], **style.line(method))) if with_line else (bar,)
+def _legend_key(key: str, with_line: bool) -> tuple[Artist, ...]:
+    if key == "published":
+        return (Line2D([], [], **style.published_bar()), Line2D([], [], **style.published_key()))
+    if key == "reserved":
+        return (Patch(**style.reserve()),)
+    bar = Patch(**style.bar(key))
+    return (bar, Line2D([], [], **style.line(key))) if with_line else (bar,)

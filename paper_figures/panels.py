@@ -13,12 +13,14 @@ from matplotlib.ticker import MaxNLocator
 from paper_figures import style
 
 BAR_WIDTH = 0.2
+RANGE = ("low", "median", "high")
 
 
 def bars(axes: Axes, summary: pd.DataFrame) -> None:
     """Draw the medians of one batch size as bars grouped by model, with 20-80 % error bars.
 
-    ``summary`` is indexed by (model, method) in drawing order.
+    ``summary`` is indexed by (model, method) in drawing order. What is ``reserved`` extends
+    a bar, what is ``published`` is a marker on it.
     """
     models = summary.index.unique("model")
     for place, method in enumerate(style.METHODS):
@@ -29,23 +31,30 @@ def bars(axes: Axes, summary: pd.DataFrame) -> None:
         axes.bar(at[done], drawn["median"], BAR_WIDTH, **style.bar(method))
         spread = (drawn["high"] > drawn["low"]).to_numpy()
         _error_bars(axes, at[done][spread], drawn[spread])
+        if "reserved" in summary:
+            more = drawn["reserved"] - drawn["median"]
+            axes.bar(at[done], more, BAR_WIDTH, drawn["median"], **style.reserve())
+        if "published" in summary:
+            axes.plot(at, values["published"], **style.published_bar())
         for x, status in zip(at[~done], values["status"][~done], strict=True):
             _mark_gap(axes, (x, style.GAP_FOOT), method, style.gap_over_bar(status))
     axes.set_xticks(range(len(models)), [style.model_label(model) for model in models])
     axes.set_xlim(-0.6, len(models) - 0.4)
     axes.tick_params(axis="x", length=0)
-    _from_zero(axes, summary)
+    _from_zero(axes, summary.filter([*RANGE, "reserved", "published"]))
 
 
 def curve(axes: Axes, summary: pd.DataFrame) -> None:
     """Draw the medians of one model against the batch size, with 20-80 % bands.
 
-    ``summary`` is indexed by (batch size, method).
+    ``summary`` is indexed by (batch size, method). What is ``published`` is a dotted curve.
     """
     for place, method in enumerate(style.METHODS):
         values = summary.xs(method, level="method").sort_index()
         axes.plot(values.index, values["median"], **style.line(method))
         axes.fill_between(values.index, values["low"], values["high"], **style.band(method))
+        if "published" in summary:
+            axes.plot(values.index, values["published"], **style.published_line(method))
         for batch_size, status in values["status"][values["status"] != "done"].items():
             foot = style.GAP_FOOT + place * style.GAP_LINE
             _mark_gap(axes, (batch_size, foot), method, style.gap_beside_curve(status))
@@ -53,7 +62,7 @@ def curve(axes: Axes, summary: pd.DataFrame) -> None:
     axes.set_xticks(range(0, largest + 1, max(1, largest // 4)))
     axes.set_xlim(0, 1.04 * largest)
     axes.set_xlabel("Batch size")
-    _from_zero(axes, summary)
+    _from_zero(axes, summary.filter([*RANGE, "published"]))
 
 
 def _error_bars(axes: Axes, at: np.ndarray, values: pd.DataFrame) -> None:
@@ -61,9 +70,9 @@ def _error_bars(axes: Axes, at: np.ndarray, values: pd.DataFrame) -> None:
     axes.errorbar(at, values["median"], [below, above], **style.error_bar())
 
 
-def _from_zero(axes: Axes, summary: pd.DataFrame) -> None:
+def _from_zero(axes: Axes, drawn: pd.DataFrame) -> None:
     # An overhead within the noise can be negative: then zero is a line within the panel.
-    lowest, highest = summary["low"].min(), summary["high"].max()
+    lowest, highest = drawn.min(axis=None), drawn.max(axis=None)
     axes.set_ylim(min(0, 1.07 * lowest) if lowest < 0 else 0, 1.07 * highest if highest > 0 else 1)
     if lowest < 0:
         axes.axhline(0, color=style.INK, linewidth=0.8)

@@ -3,6 +3,9 @@
 All text that a reader of a figure sees is here.
 """
 
+import math
+import re
+from collections.abc import Sequence
 from typing import Any
 
 INK = "#222222"
@@ -28,6 +31,21 @@ MODELS = {
     "tiny_vit": "tiny ViT",
     "tiny_bert": "tiny BERT",
 }
+EVALUATION = "Evaluation"
+# Operations as multiples of the gradient's, where all are products of a layer's input and weight:
+# 1 for the evaluation, 3 for the gradient, 8 for an HVP that gives no gradient beside it.
+THEORY = {
+    "evaluation": 1 / 3,
+    "gradient": 1.0,
+    "forward_over_reverse": 8 / 3,
+    "reverse_over_forward": 8 / 3,
+    "reverse_over_reverse": 8 / 3,
+}
+# What values are held against, in the order of the legend.
+REFERENCES = {
+    "published": "Published (NVML, first call)",
+    "reserved": "Simulated reserve, recorded by autograd",
+}
 RUNS = {
     ("jax", "jit"): "JAX with jit",
     ("jax", "eager"): "JAX without jit",
@@ -47,6 +65,7 @@ GAP_TEXT = {
     "bbox": {"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 0.6},
     "zorder": 4,
 }
+PUBLISHED = {"markerfacecolor": "white", "markeredgecolor": INK, "markeredgewidth": 1.1}
 # In heights of the panel: the lowest cross, and the distance to the next method's.
 GAP_FOOT = 0.035
 GAP_LINE = 0.06
@@ -57,6 +76,27 @@ COUNTERS = {
         "peak of PyTorch's allocator during one call, over what was allocated before it"
     ),
     "resident_set": "rise of the process's resident set during one call",
+    "live_arrays": "peak of the arrays alive during one call, beyond its arguments",
+    "live_tensors": "peak of the tensors alive during one call, beyond its arguments",
+}
+DEVIATIONS = {
+    ("jax", "jit"): (
+        "Published below batch size 16: the workspace of the first call, 0.73 GiB for every "
+        "method. HVPs of ViT and BERT are 6 to 18 % below published, probably since the compiler "
+        "is another (JAX 0.4.21 then, 0.10.2 now)."
+    ),
+    ("jax", "eager"): (
+        "Published has on top what NVML sees: code and workspaces of the libraries, for ResNet34 "
+        "0.6 to 1.1 GiB at any batch size. Its reverse-over-reverse (JAX 0.4.21) also grew by more "
+        "per sample."
+    ),
+    ("torch", "eager"): (
+        "Dashed: the allocator's reserve if the parameters require gradients, as in the article's "
+        "code: PyTorch then records the HVP once more. With that, forward-over-reverse of ViT and "
+        "BERT is within 2 % of published. Reverse-over-forward is above it, as group normalisation "
+        "stands in for layer normalisation. ResNet34 has 0.6 to 3.4 GiB on top: probably code and "
+        "workspaces of the CUDA libraries."
+    ),
 }
 # (size of the unit, its name), smallest first; a larger unit starts at a tenth of itself.
 UNITS = {
@@ -74,6 +114,7 @@ ARTICLE_VECTORS = {"time": "gradient", "memory": "params"}
 ARTICLE_DEVICE = "NVIDIA A100-SXM4-40GB"
 ARTICLE_PLAN = "article"
 ARTICLE_MACHINE_IN_SHORT = "A100"
+NOT_RUN = re.compile(r"(?P<name>.+) \((?P<how>\w+), not run\)")
 
 DPI = 160
 # By the number of panels.
@@ -81,13 +122,18 @@ FIGURE_WIDTH_INCHES = {1: 6.6, 2: 9.0}
 AXES_HEIGHT_INCHES = 3.3
 LEFT_INCHES = 1.05
 RIGHT_INCHES = 0.2
+# Above the panels: a title of one line and a legend of two rows, and what each more takes.
 TOP_INCHES = 1.12
+TITLE_LINE_INCHES = 0.2
+LEGEND_COLUMNS = 2
+LEGEND_ROW_INCHES = 0.25
 # The single panel of bars has no label under its axis.
 AXIS_LABEL_INCHES = {1: 0.42, 2: 0.64}
 FOOT_INCHES = 0.1
 NOTE_INCHES = 0.15
 LINE_INCHES = 0.2
-NOTE_COLUMNS_PER_INCH = 11
+# Warnings are bold, and wider.
+NOTE_COLUMNS_PER_INCH = {"deviation": 12.5, "values": 12.5, "settings": 11, "machine": 11}
 BETWEEN_PANELS = 0.28
 
 
@@ -123,7 +169,7 @@ def model_order(model: str) -> tuple[int, str]:
 
 def method_label(method: str) -> str:
     """Return the name of ``method`` as in the article's legends."""
-    return METHODS[method][0]
+    return METHODS[method][0] if method in METHODS else EVALUATION
 
 
 def bar(method: str) -> dict[str, Any]:
@@ -148,6 +194,28 @@ def line(method: str) -> dict[str, Any]:
 def band(method: str) -> dict[str, Any]:
     """Return the keyword arguments of a quantile band of ``method``."""
     return {"color": METHODS[method][1], "alpha": 0.3, "linewidth": 0}
+
+
+def published_bar() -> dict[str, Any]:
+    """Return the keyword arguments of the marker of a published value on a bar."""
+    return {"marker": "D", "markersize": 6, "linestyle": "", **PUBLISHED, "zorder": 3}
+
+
+def published_line(method: str) -> dict[str, Any]:
+    """Return the keyword arguments of the published values of ``method`` beside its curve."""
+    _, color, marker, _ = METHODS[method]
+    line = {"color": color, "linestyle": ":", "linewidth": 1.3}
+    return {**line, "marker": marker, "markersize": 5, **PUBLISHED}
+
+
+def published_key() -> dict[str, Any]:
+    """Return the keyword arguments of the legend's line for all published curves."""
+    return published_line("gradient") | {"color": MUTED, "marker": "o"}
+
+
+def reserve() -> dict[str, Any]:
+    """Return the keyword arguments of the part of a bar that is reserved and not in use."""
+    return {"facecolor": "none", "edgecolor": INK, "linewidth": 0.9, "linestyle": (0, (3, 2))}
 
 
 def error_bar() -> dict[str, Any]:
@@ -178,11 +246,22 @@ def gap_beside_curve(status: str) -> dict[str, Any]:
 def note(kind: str) -> dict[str, Any]:
     """Return the keyword arguments of a note under a figure.
 
-    Notes on ``values`` explain; those on ``settings`` and ``machine`` warn.
+    Notes on ``values`` and ``deviation`` explain; those on ``settings`` and ``machine`` warn.
     """
     look = {"ha": "left", "va": "bottom", "fontsize": 9.5, "linespacing": 1.25}
     warning = {"color": WARNING, "fontweight": "bold"}
-    return look | ({"color": MUTED} if kind == "values" else warning)
+    return look | ({"color": MUTED} if kind in {"values", "deviation"} else warning)
+
+
+def legend_keys(references: Sequence[str]) -> list[str]:
+    """Return what the legend names, down its two columns: methods, then ``references``."""
+    methods = list(METHODS)
+    return [*methods[:2], *references[:1], *methods[2:], *references[1:]]
+
+
+def legend_label(key: str) -> str:
+    """Return the text of the legend for a method or a reference."""
+    return REFERENCES[key] if key in REFERENCES else method_label(key)
 
 
 def legend(panels: int) -> dict[str, Any]:
@@ -190,7 +269,7 @@ def legend(panels: int) -> dict[str, Any]:
     return {
         "loc": "upper center",
         "bbox_to_anchor": (0.5, 0.995),
-        "ncols": 2,
+        "ncols": LEGEND_COLUMNS,
         "handlelength": {1: 1.8, 2: 3.2}[panels],
     }
 
@@ -215,14 +294,38 @@ def overhead_label(quantity: str, unit_name: str) -> str:
     return axis_label(quantity, unit_name) + overhead
 
 
-def batch_title(run: tuple[str, str], batch_size: int) -> str:
-    """Return the title of a panel of bars: framework and batch size."""
-    return f"{RUNS[run]}, batch size {batch_size}"
+def top_inches(legend_rows: int, title_lines: int) -> float:
+    """Return the height of what is above the panels."""
+    more_rows, more_lines = legend_rows - 2, title_lines - 1
+    return TOP_INCHES + more_rows * LEGEND_ROW_INCHES + more_lines * TITLE_LINE_INCHES
 
 
-def curve_title(run: tuple[str, str], model: str) -> str:
-    """Return the title of a panel of curves: framework and model."""
-    return f"{RUNS[run]}, {model_label(model)}"
+def batch_title(run: tuple[str, str], batch_size: int, device: str) -> str:
+    """Return the title of a panel of bars: framework, batch size, and whether it was not run."""
+    return "\n".join(filter(None, [f"{RUNS[run]}, batch size {batch_size}", not_run(device)]))
+
+
+def curve_title(run: tuple[str, str], model: str, device: str) -> str:
+    """Return the title of a panel of curves: framework, model, and whether it was not run."""
+    return "\n".join(filter(None, [f"{RUNS[run]}, {model_label(model)}", not_run(device)]))
+
+
+def not_run(device: str) -> str:
+    """Return how rows came about whose ``device`` was not run; empty if they were measured.
+
+    ``NVIDIA A100-SXM4-40GB (compiled, not run)`` gives ``compiled for A100, not run``.
+    """
+    found = NOT_RUN.fullmatch(device)
+    if found is None:
+        return ""
+    model = found["name"].removeprefix("NVIDIA ").partition("-")[0]
+    return f"{found['how']} for {model}, not run"
+
+
+def is_articles(device: str) -> bool:
+    """Return whether ``device`` is the article's, run or not."""
+    found = NOT_RUN.fullmatch(device)
+    return (device if found is None else found["name"]) == ARTICLE_DEVICE
 
 
 def time_note(counts: list[int], has_curve: bool) -> str:
@@ -239,6 +342,14 @@ def memory_note(counter: str) -> str:
     return f"Memory: {COUNTERS[counter]}."
 
 
+def deviation_note(run: tuple[str, str], device: str) -> str:
+    """Return what keeps values of a ``device`` that was not run away from the published ones.
+
+    It is empty where there are no published ones, or where the device was run.
+    """
+    return DEVIATIONS[run] if is_articles(device) and not_run(device) else ""
+
+
 def settings_note(quantity: str, vector: str, normalisation: str) -> str:
     """Return the line on vector and normalisation; empty if both are the article's."""
     if vector == ARTICLE_VECTORS[quantity] and normalisation == "article":
@@ -250,12 +361,65 @@ def settings_note(quantity: str, vector: str, normalisation: str) -> str:
 
 
 def machine_note(device: str, plan: str) -> str:
-    """Return the line on device and plan; empty on the article's device with its plan."""
-    differs = [ARTICLE_MACHINE_IN_SHORT] * (device != ARTICLE_DEVICE)
+    """Return the line on device and plan; empty on the article's device with its plan.
+
+    That the device was not run is in the titles of the panels.
+    """
+    differs = [ARTICLE_MACHINE_IN_SHORT] * (not is_articles(device))
     differs += ["plan"] * (plan != ARTICLE_PLAN)
     if not differs:
         return ""
     return f"Device: {device} · plan: {plan} — not the article's {' or '.join(differs)}"
+
+
+LINE_LABELS = ("Model", "Batch size")
+THEORY_LINE = ("Theory", "")
+NO_ROW = "–"
+MEMORY_TABLE = """# Memory beside the article's
+
+A cell is ours / published, in GiB, and in parentheses the deviation, ours / published − 1.
+Published values were read off the article's images; `memory_against_published.csv` has the
+uncertainty of each."""
+COMPARED_TABLES = {
+    "ours": "",
+    "reserved": "With the simulated reserve of PyTorch's allocator in place of its tensors:",
+    "recorded": (
+        "The same, with parameters that require gradients, as the article's released code "
+        "passes them, so that PyTorch records every HVP once more:"
+    ),
+}
+OPERATIONS_TABLE = """# Floating-point operations
+
+Counted, not run. For JAX, XLA counts the traced program before it optimises it; for PyTorch,
+products and convolutions are counted, and nothing that is done entry by entry. Theory counts
+the products of the layers alone: a gradient costs 3 evaluations, an HVP 8, or 9 (3 gradients)
+where it computes the gradient as well."""
+GFLOP_TABLE = "In 10⁹ operations:"
+GRADIENTS_TABLE = "In multiples of the gradient:"
+
+
+def section_title(run: tuple[str, str], origin: str = "") -> str:
+    """Return the title of a framework's part of a table, with the rows' ``origin``, if given."""
+    return "## " + ", ".join(filter(None, [RUNS[run], origin]))
+
+
+def gflop(operations: float) -> str:
+    """Return a cell with 10⁹ operations."""
+    return f"{operations:.1f}"
+
+
+def gradients(multiple: float) -> str:
+    """Return a cell with a multiple of the gradient, missing or not."""
+    return NO_ROW if math.isnan(multiple) else f"{multiple:.2f}"
+
+
+def compared(ours: float, published: float, deviation: float, status: str) -> str:
+    """Return a cell that compares ``ours``, missing or not, with ``published``, both in GiB."""
+    if math.isnan(ours):
+        return f"{GAPS.get(status, NO_ROW)} / {published:.2f}"
+    failed = "" if status == "done" else f", {GAPS[status]}"
+    sign = "−" if deviation < 0 else "+"
+    return f"{ours:.2f} / {published:.2f} ({sign}{abs(deviation):.1f} %){failed}"
 
 
 EIGENVALUES = {

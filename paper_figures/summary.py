@@ -6,6 +6,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
+from reproduce import published
 from reproduce.rows import Row
 
 QUANTILES = (0.2, 0.5, 0.8)
@@ -20,9 +21,9 @@ CASE_KEY = (
     "vector",
     "normalisation",
 )
-MACHINE = ("device", "plan")
-SETTINGS = ("vector", "normalisation")
+SETTINGS = ("device", "plan", "vector", "normalisation")
 CELL = ["model", "batch_size", "method"]
+GIB = 2**30
 
 
 class Counter(NamedTuple):
@@ -48,11 +49,15 @@ TORCH_ALLOCATOR = Counter(
     "torch_allocator", ("torch_peak_allocated_bytes",), ("torch_allocated_before_bytes",)
 )
 RESIDENT_SET = Counter("resident_set", ("resident_peak_bytes",), ("resident_before_bytes",))
+LIVE_ARRAYS = Counter("live_arrays", ("live_peak_bytes",))
+LIVE_TENSORS = Counter("live_tensors", ("live_peak_bytes",))
+SIMULATED_RESERVE = Counter("simulated_reserve", ("simulated_reserved_bytes",))
+RECORDED_RESERVE = Counter("recorded_reserve", ("recorded_reserved_bytes",))
 
 COUNTERS = {
     ("jax", "jit"): (XLA_PROGRAM,),
-    ("jax", "eager"): (JAX_ALLOCATOR, RESIDENT_SET),
-    ("torch", "eager"): (TORCH_ALLOCATOR, RESIDENT_SET),
+    ("jax", "eager"): (JAX_ALLOCATOR, RESIDENT_SET, LIVE_ARRAYS),
+    ("torch", "eager"): (TORCH_ALLOCATOR, RESIDENT_SET, LIVE_TENSORS),
 }
 
 
@@ -62,13 +67,19 @@ def last_of_each_case(rows: Iterable[Row]) -> list[Row]:
     return list(last.values())
 
 
-def newest(rows: Sequence[Row], fields: tuple[str, ...]) -> tuple[list[Row], str]:
-    """Return the rows that agree with the newest in ``fields``, and a sentence on the others.
+def of_kind(rows: Iterable[Row], kind: tuple[str, str, str]) -> list[Row]:
+    """Return the rows of one quantity, framework and mode."""
+    return [row for row in rows if (row.quantity, row.framework, row.mode) == kind]
 
-    The sentence is empty if there are no others.
+
+def newest(rows: Sequence[Row]) -> tuple[list[Row], str]:
+    """Return the rows that agree with the newest in ``SETTINGS``, and a sentence on the others.
+
+    The sentence names the settings that differ, and is empty if none does.
     """
     if not rows:
         return [], ""
+    fields = [field for field in SETTINGS if len({getattr(row, field) for row in rows}) > 1]
     wanted = _named(max(reversed(rows), key=lambda row: row.started), fields)
     kept = [row for row in rows if _named(row, fields) == wanted]
     others = sorted({_named(row, fields) for row in rows} - {wanted})
@@ -80,7 +91,7 @@ def newest(rows: Sequence[Row], fields: tuple[str, ...]) -> tuple[list[Row], str
     )
 
 
-def _named(row: Row, fields: tuple[str, ...]) -> str:
+def _named(row: Row, fields: Sequence[str]) -> str:
     return ", ".join(f"{field} {getattr(row, field)!r}" for field in fields)
 
 
@@ -134,3 +145,26 @@ def with_gaps(frame: pd.DataFrame, cells: Iterable[tuple[str, int, str]]) -> pd.
     """Return the frame at ``cells``, those it has not with the status ``not_measured``."""
     full = frame.reindex(pd.MultiIndex.from_tuples(cells, names=CELL))
     return full.fillna({"status": "not_measured"})
+
+
+def reserved_bytes(rows: Iterable[Row]) -> dict[tuple[str, int, str], int]:
+    """Return what PyTorch's allocator would reserve for the article's parameters, simulated.
+
+    Those are recorded by autograd. By (model, batch size, method).
+    """
+    return {
+        (row.model, row.batch_size, row.method): RECORDED_RESERVE.bytes_of(row)
+        for row in rows
+        if RECORDED_RESERVE.is_in(row)
+    }
+
+
+def published_bytes(framework: str, mode: str) -> dict[tuple[str, int, str], float]:
+    """Return the memory that the article's figure shows, by (model, batch size, method)."""
+    table = published.memory()
+    of_run = table[(table["framework"] == framework) & (table["mode"] == mode)]
+    return dict(
+        zip(
+            of_run[CELL].itertuples(index=False, name=None), GIB * of_run["memory_gib"], strict=True
+        )
+    )

@@ -10,8 +10,9 @@ from rich.console import Console
 from rich.table import Table
 
 from reproduce import cost, environment, runner
-from reproduce.plan import PLANS, Case, Normalisation, PlanError, Vector, cases
-from reproduce.rows import RowsError
+from reproduce.plan import PLANS, Case, Normalisation, PlanError, Vector, accounted_cases, cases
+from reproduce.rows import Row, RowsError
+from reproduce.target import load
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -104,8 +105,36 @@ def measure(
     try:
         rows = runner.measure(found, results, on_gpu, timeout_seconds)
     except KeyboardInterrupt:
-        print("\nStopped. Every finished case is kept; run the same command to go on.")
-        raise typer.Exit(130) from None
+        _stopped()
+    _report_failures(rows)
+
+
+@app.command()
+def account(
+    name: PlanName,
+    results: Annotated[Path, typer.Argument(help="The folder for rows.jsonl.")],
+    target: Annotated[str, typer.Option(help="a100, h100, or a description's file.")] = "a100",
+    timeout_seconds: Annotated[float, typer.Option(help="Time limit of one case.")] = 600,
+) -> None:
+    """Account for a plan's memory and operations on a GPU that is not there.
+
+    Raises:
+        Exit: with code 1 if a case failed or would not fit into the GPU, 130 if interrupted.
+    """
+    found = accounted_cases(name)
+    try:
+        rows = runner.measure(found, results, False, timeout_seconds, load(target))
+    except KeyboardInterrupt:
+        _stopped()
+    _report_failures(rows)
+
+
+def _stopped() -> None:
+    print("\nStopped. Every finished case is kept; run the same command to go on.")
+    raise typer.Exit(130) from None
+
+
+def _report_failures(rows: list[Row]) -> None:
     failed = [row for row in rows if row.status != "done"]
     for row in failed:
         print(f"{row.status}: {row.case}: {row.reason}", file=sys.stderr)

@@ -40,6 +40,11 @@ COMPILING_SECONDS = {"article": 20, "cpu": 12, "smoke": 2.5}
 SHARED_COMPILING_SECONDS = {"article": 4, "cpu": 2.2, "smoke": 0.3}
 STARTING_SECONDS = {"article": 1.5, "cpu": 0.6, "smoke": 0.2}
 
+# Accounting for a case on one core: compiled for a GPU, run without arithmetic, counted.
+ACCOUNTING_SECONDS = {("jax", "jit"): 7, ("jax", "eager"): 4.5, ("torch", "eager"): 3.5}
+COUNTING_SECONDS = 2
+ACCOUNTING_BYTES = 3 * GIB
+
 # Bytes of the activations per sample of the batch, and of one copy of the weights.
 SAMPLE_BYTES = {"resnet34": 0.12 * GIB, "resnet50": 0.3 * GIB, "vit": 0.2 * GIB, "bert": 0.2 * GIB}
 WEIGHT_BYTES = {"resnet34": 0.1 * GIB, "resnet50": 0.1 * GIB, "vit": 0.35 * GIB, "bert": 0.45 * GIB}
@@ -55,6 +60,13 @@ def seconds(case: Case) -> float:
     calls = pairs * (hvp + gradient if is_hvp and is_time else hvp)
     check = 2.7 * gradient if is_hvp and is_time else 0
     return STARTING_SECONDS[case.plan] + _compiling_seconds(case) + calls + check
+
+
+def accounting_seconds(case: Case) -> float:
+    """The expected seconds of accounting for ``case`` at full size on one core."""
+    if case.quantity == "operations":
+        return COUNTING_SECONDS
+    return ACCOUNTING_SECONDS[case.framework, case.mode]
 
 
 def _gradient_seconds(case: Case) -> float:
@@ -90,5 +102,7 @@ def readable_seconds(seconds: float) -> str:
 
 
 def readable_bytes(count: float) -> str:
-    """``count`` bytes for a person: ``1.5 GiB``, ``12 MiB``."""
-    return f"{count / GIB:.1f} GiB" if count > GIB / 10 else f"{count / 2**20:.0f} MiB"
+    """``count`` bytes for a person: ``1.5 GiB``, ``12 MiB``, ``85 KiB``."""
+    if count > GIB / 10:
+        return f"{count / GIB:.1f} GiB"
+    return f"{count / 2**20:.0f} MiB" if count > 2**20 else f"{count / 2**10:.0f} KiB"

@@ -17,6 +17,9 @@ from typing import Any
 import psutil
 import pynvml
 
+from reproduce.plan import Case
+from reproduce.target import Target
+
 ROOT = Path(__file__).resolve().parent.parent
 ARTICLE_DEVICE = "NVIDIA A100-SXM4-40GB"
 PACKAGES = ("jax", "jaxlib", "flax", "transformers", "torch", "numpy", "triton")
@@ -116,6 +119,22 @@ def used_bytes_of(uuid: str) -> Callable[[], int]:
     pynvml.nvmlInit()
     handle = pynvml.nvmlDeviceGetHandleByUUID(uuid)
     return lambda: pynvml.nvmlDeviceGetMemoryInfo(handle).used
+
+
+def device_of_accounting(target: Target, case: Case) -> str:
+    """The name of the device that ``case`` is accounted for on, which says that it did not run."""
+    if case.quantity == "operations":
+        return "no device (counted, not run)"
+    how = "compiled" if case.mode == "jit" else "accounted"
+    return f"{target.device} ({how}, not run)"
+
+
+def identity_of_accounting(target: Target) -> dict[str, Any]:
+    """What an accounting depends on beside the code and the case: not on this machine."""
+    of_machine = ("cpu", "cores", "device")
+    found = {name: value for name, value in identity(False).items() if name not in of_machine}
+    target_hash = hashlib.sha256(target.description.encode()).hexdigest()
+    return found | {"target": target.name, "target_description": target_hash}
 
 
 def device(on_gpu: bool) -> str:

@@ -17,7 +17,8 @@ SPREAD_LIMIT = 0.1
 FIRST_VALUE_LIMIT = 0.5
 DIFFERENCE_LIMIT = 1e-2
 NVML_POLL_SECONDS = 0.001
-M_MMAP_THRESHOLD = -3
+# Parameters of mallopt(3) by their number: M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD.
+MALLOPT = {-1: 1 << 16, -2: 0, -3: 1 << 16}
 
 
 def repeat(call: Call, gradient: Call | None, count: int, clock: Clock) -> tuple[list, list]:
@@ -77,17 +78,25 @@ def relative_difference(a: list[np.ndarray], b: list[np.ndarray]) -> float:
     return float(np.sqrt(difference / sum(map(_squared_norm, b))))
 
 
+def return_freed_memory_at_once() -> None:
+    """Makes the C library give freed memory back to the system instead of keeping it.
+
+    To be called before anything large is allocated: what the library has kept by then it
+    hands out again, and never gives back. Source: mallopt(3).
+    """
+    libc = ctypes.CDLL(None)
+    for parameter, value in MALLOPT.items():
+        libc.mallopt(parameter, value)
+
+
 @contextmanager
 def resident_peak(counters: dict[str, int]) -> Iterator[None]:
     """Adds the process's resident set before the block, and its peak inside it, in bytes.
 
-    Freed memory is given back to the system first, and from then on at once, so that
-    the peak counts what is in use and not what the allocator keeps. Source: proc(5),
-    ``clear_refs`` and ``VmHWM``.
+    It counts what is in use, and not what the C library keeps, only in a process that
+    returns freed memory at once. Source: proc(5), ``clear_refs`` and ``VmHWM``.
     """
-    libc = ctypes.CDLL(None)
-    libc.mallopt(M_MMAP_THRESHOLD, 1 << 20)
-    libc.malloc_trim(0)
+    ctypes.CDLL(None).malloc_trim(0)
     Path("/proc/self/clear_refs").write_text("5")
     counters["resident_before_bytes"] = _process_status_bytes("VmRSS")
     yield

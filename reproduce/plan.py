@@ -13,12 +13,18 @@ import msgspec
 
 Framework = Literal["jax", "torch"]
 Mode = Literal["jit", "eager"]
-Method = Literal["gradient", "forward_over_reverse", "reverse_over_forward", "reverse_over_reverse"]
-Quantity = Literal["time", "memory"]
+Method = Literal[
+    "evaluation",
+    "gradient",
+    "forward_over_reverse",
+    "reverse_over_forward",
+    "reverse_over_reverse",
+]
+Quantity = Literal["time", "memory", "operations"]
 Vector = Literal["gradient", "params", "seeded"]
 Normalisation = Literal["article", "matched"]
 
-METHODS = Method.__args__
+METHODS = Method.__args__[1:]
 POWERS_OF_TWO = (1, 2, 4, 8, 16, 32, 64, 128)
 ORDER_SEED = 0
 
@@ -147,6 +153,41 @@ def cases(
     ]
     random.Random(ORDER_SEED).shuffle(found)
     return found
+
+
+def accounted_cases(name: str) -> list[Case]:
+    """The cases of the plan ``name`` that can be accounted for on a GPU that is not there.
+
+    These are its memory cases; and, for every model in both frameworks at the largest
+    batch that all models have, the operations of an evaluation and of each method.
+
+    Raises:
+        PlanError: if there is no plan ``name``.
+    """
+    memory = [case for case in cases(name) if case.quantity == "memory"]
+    sizes = [{case.batch_size for case in memory if case.model == m} for m in _models(memory)]
+    operations = [
+        Case(
+            plan=name,
+            framework=framework,
+            mode=mode,
+            model=model,
+            batch_size=max(set.intersection(*sizes)),
+            method=method,
+            quantity="operations",
+            warmup=0,
+            repetitions=1,
+            vector="params",
+        )
+        for framework, mode in (("jax", "jit"), ("torch", "eager"))
+        for model in _models(memory)
+        for method in Method.__args__
+    ]
+    return memory + operations
+
+
+def _models(cases: list[Case]) -> list[str]:
+    return sorted({case.model for case in cases})
 
 
 def _sizes(grid: Grid, more_models: tuple[str, ...]) -> Iterator[tuple[str, int]]:

@@ -95,6 +95,8 @@ class Progress:
 def _found(row: Row) -> str:
     if row.status != "done":
         return f"{row.status}: {row.reason}"
+    if row.quantity == "operations":
+        return f"{row.flops / 1e9:.1f} GFLOP"
     if row.quantity == "memory":
         return cost.readable_bytes(_rise_bytes(row.memory_bytes))
     middle = sorted(row.seconds)[len(row.seconds) // 2]
@@ -102,5 +104,9 @@ def _found(row: Row) -> str:
 
 
 def _rise_bytes(counters: dict[str, int]) -> int:
+    if "live_peak_bytes" in counters:
+        return counters["live_peak_bytes"]
+    if "xla_total_bytes" in counters:
+        return counters["xla_temp_bytes"] + counters["xla_output_bytes"]
     peak, before = next(pair for pair in PEAKS if pair[0] in counters)
     return counters[peak] - counters[before]

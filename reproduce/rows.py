@@ -22,7 +22,8 @@ class Row(Case, frozen=True, kw_only=True):
     right after each of them (empty where the method is the gradient itself),
     ``warmup_seconds`` what ran before; ``memory_bytes`` has every counter that the
     device has, under its own name. ``relative_difference`` is that of this HVP to
-    forward-over-reverse's: norm of the difference over the norm. ``case_seconds`` is
+    forward-over-reverse's: norm of the difference over the norm. ``flops`` counts the
+    floating-point operations of the method, where the case asks for them. ``case_seconds`` is
     the whole of the case, from start to row, ``measuring_seconds`` its part after the
     problem is set up, and ``compile_seconds``, by method, with tracing, a part of that.
     """
@@ -39,6 +40,7 @@ class Row(Case, frozen=True, kw_only=True):
     case_seconds: float = 0.0
     memory_bytes: dict[str, int] = {}
     relative_difference: float | None = None
+    flops: float | None = None
     warnings: tuple[str, ...] = ()
     environment: dict[str, Any] = {}
     code_hash: str

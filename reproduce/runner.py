@@ -21,14 +21,22 @@ from reproduce.plan import Case, PlanError
 from reproduce.problems import PROBLEMS
 from reproduce.progress import Progress
 from reproduce.rows import Row, RowsFile
+from reproduce.target import Target
 
 SETTLED = {"done", "out_of_memory", "unsupported"}
 NEEDED_DISK_BYTES = 1 << 30
 
 
-def measure(cases: list[Case], folder: Path, on_gpu: bool, timeout_seconds: float) -> list[Row]:
+def measure(
+    cases: list[Case],
+    folder: Path,
+    on_gpu: bool,
+    timeout_seconds: float,
+    target: Target | None = None,
+) -> list[Row]:
     """One row for each of ``cases``, those that ``folder`` held already among them.
 
+    With a ``target``, the cases are accounted for on that GPU instead of measured here.
     Only the missing cases are measured, and those whose code or environment changed or
     that ended by a crash or the time limit. A failed case becomes a row, and the run
     goes on. An interrupt ends the workers and goes on to the caller.
@@ -37,14 +45,14 @@ def measure(cases: list[Case], folder: Path, on_gpu: bool, timeout_seconds: floa
         PlanError: if the plan cannot be measured here, before anything is.
     """
     _set_worker_environment(on_gpu)
-    check(cases, folder, on_gpu)
+    check(cases, folder, on_gpu, target)
     with _locked(folder):
         rows = RowsFile(folder / "rows.jsonl")
-        at_once = memory_cases_at_once(cases, on_gpu)
-        site = Measuring(folder, on_gpu, timeout_seconds, at_once)
+        at_once = memory_cases_at_once(cases, on_gpu, target)
+        site = Measuring(folder, on_gpu, timeout_seconds, at_once, target)
         missing = pending(cases, rows.rows, site.identity)
         done = len(cases) - len(missing)
-        expected = {case: expected_seconds(case, at_once) for case in missing}
+        expected = {case: expected_seconds(case, at_once, target) for case in missing}
         with Progress(done, expected, folder) as progress:
             progress.report_aside(rows.set_aside)
             if missing:
@@ -59,8 +67,8 @@ def measure(cases: list[Case], folder: Path, on_gpu: bool, timeout_seconds: floa
     return [row for case, row in newest(rows.rows).items() if case in wanted]
 
 
-def check(cases: Iterable[Case], folder: Path, on_gpu: bool) -> None:
-    """Nothing, if all of ``cases`` can be measured here into ``folder``.
+def check(cases: Iterable[Case], folder: Path, on_gpu: bool, target: Target | None = None) -> None:
+    """Nothing, if all of ``cases`` can be measured or accounted for here into ``folder``.
 
     Raises:
         PlanError: the first thing that stands in the way.
@@ -83,7 +91,7 @@ def check(cases: Iterable[Case], folder: Path, on_gpu: bool) -> None:
             f"the plan needs {cost.readable_bytes(NEEDED_DISK_BYTES)} of disk for {folder}, "
             f"{cost.readable_bytes(free_disk)} are free; make room or give another RESULTS"
         )
-    needed, free = max(map(cost.memory_bytes, cases)), environment.free_bytes(on_gpu)
+    needed, free = _needed_bytes(cases, target), environment.free_bytes(on_gpu)
     if needed > free and not on_gpu:
         raise PlanError(
             f"the plan needs about {cost.readable_bytes(needed)} of memory, "
@@ -104,18 +112,24 @@ def pending(cases: list[Case], rows: list[Row], identity: dict) -> list[Case]:
     return [case for case in cases if case not in settled]
 
 
-def expected_seconds(case: Case, memory_cases_at_once: int) -> float:
+def expected_seconds(case: Case, memory_cases_at_once: int, target: Target | None = None) -> float:
     """The seconds by which ``case`` is expected to prolong a run."""
+    if target is not None:
+        return cost.accounting_seconds(case) / memory_cases_at_once
     at_once = memory_cases_at_once if case.quantity == "memory" else 1
     return cost.seconds(case) / at_once
 
 
-def memory_cases_at_once(cases: Iterable[Case], on_gpu: bool) -> int:
+def memory_cases_at_once(cases: Iterable[Case], on_gpu: bool, target: Target | None = None) -> int:
     """How many memory cases run side by side: as cores and free memory allow, one on a GPU."""
     if on_gpu:
         return 1
-    that_fit = environment.free_bytes(on_gpu) // max(map(cost.memory_bytes, cases))
+    that_fit = environment.free_bytes(on_gpu) // _needed_bytes(cases, target)
     return max(1, min(len(os.sched_getaffinity(0)), that_fit))
+
+
+def _needed_bytes(cases: Iterable[Case], target: Target | None) -> int:
+    return max(map(cost.memory_bytes, cases)) if target is None else cost.ACCOUNTING_BYTES
 
 
 def newest(rows: list[Row]) -> dict[Case, Row]:
@@ -147,12 +161,19 @@ class Measuring:
     """Where cases are measured: folder, device, and the processes that workers fork from."""
 
     def __init__(
-        self, folder: Path, on_gpu: bool, timeout_seconds: float, memory_cases_at_once: int
+        self,
+        folder: Path,
+        on_gpu: bool,
+        timeout_seconds: float,
+        memory_cases_at_once: int,
+        target: Target | None = None,
     ) -> None:
         self.folder, self.on_gpu, self.timeout_seconds = folder, on_gpu, timeout_seconds
-        self.memory_cases_at_once = memory_cases_at_once
+        self.memory_cases_at_once, self.target = memory_cases_at_once, target
+        accounted = target and environment.identity_of_accounting(target)
+        identity = accounted or environment.identity(on_gpu)
         # As it reads in a row, where JSON has made lists of tuples.
-        self.identity = msgspec.json.decode(msgspec.json.encode(environment.identity(on_gpu)))
+        self.identity = msgspec.json.decode(msgspec.json.encode(identity))
         self.context = multiprocessing.get_context("forkserver")
         self.processes: set[multiprocessing.process.BaseProcess] = set()
         self.stopped = False
@@ -168,7 +189,7 @@ class Measuring:
             first.join()
 
     def rows(self, cases: list[Case], progress: Progress) -> Iterator[Row]:
-        """The rows of ``cases``, memory first, then time.
+        """The rows of ``cases``: first what is counted, then what is timed.
 
         Yields:
             A row as soon as it is found. On a CPU, memory is counted by process, so that
@@ -176,8 +197,8 @@ class Measuring:
             compile is then there for the timings, which run alone.
         """
         cores = sorted(os.sched_getaffinity(0))
-        for quantity, at_once in (("memory", self.memory_cases_at_once), ("time", 1)):
-            chosen = [case for case in cases if case.quantity == quantity]
+        for is_timed, at_once in ((False, self.memory_cases_at_once), (True, 1)):
+            chosen = [case for case in cases if (case.quantity == "time") == is_timed]
             places = [set(cores[first::at_once]) for first in range(at_once)]
             yield from self._rows(chosen, places, progress)
 
@@ -216,13 +237,18 @@ class Measuring:
         finding = msgspec.structs.asdict(self._finding(case, cores))
         precision = finding.pop("precision")
         of_run = {
-            "device": self.identity["device"],
+            "device": self._device(case),
             "case_seconds": time.perf_counter() - start,
             "environment": {"identity": self.identity, "state": state, "precision": precision},
             "code_hash": environment.code_hash(case.framework),
             "started": started,
         }
         return msgspec.convert(msgspec.structs.asdict(case) | finding | of_run, Row)
+
+    def _device(self, case: Case) -> str:
+        if self.target is not None:
+            return environment.device_of_accounting(self.target, case)
+        return self.identity["device"]
 
     def _finding(self, case: Case, cores: set[int]) -> worker.Finding:
         """What a process of its own finds, or how that process ended."""
@@ -256,8 +282,14 @@ class Measuring:
             log=self.folder / "workers.log",
             cores=cores,
             gpu=environment.gpu()[0].uuid if self.on_gpu else None,
-            shared_programs=self.folder.resolve() / "programs" if shares_programs else None,
+            shared_programs=self._programs() if shares_programs else None,
+            target=self.target,
         )
+
+    def _programs(self) -> Path:
+        folder = self.folder.resolve() / "programs"
+        folder.mkdir(exist_ok=True)
+        return folder
 
 
 def _crashed(exit_code: int, log: Path) -> worker.Finding:

@@ -1,4 +1,7 @@
-"""The child: loads one framework, measures one case, hands back what it found."""
+"""The child: loads one framework, measures one case, hands back what it found.
+
+For a GPU that is not there it accounts for the case instead, with the same functions.
+"""
 
 import gc
 import os
@@ -15,12 +18,15 @@ from types import ModuleType
 from typing import Any
 
 import msgspec
+import numpy as np
 
-from reproduce import environment, measure, problems
+from reproduce import cost, environment, measure, problems
 from reproduce.plan import Case, Framework, Method
 from reproduce.rows import Status
+from reproduce.target import Target
 
 REFERENCE = "forward_over_reverse"
+NAMES = ("hvp", "models", "device", "accounting")
 
 
 class Finding(msgspec.Struct, kw_only=True):
@@ -35,6 +41,7 @@ class Finding(msgspec.Struct, kw_only=True):
     measuring_seconds: float = 0.0
     memory_bytes: dict[str, int] = {}
     relative_difference: float | None = None
+    flops: float | None = None
     warnings: list[str] = []
     precision: dict[str, Any] = {}
 
@@ -43,17 +50,19 @@ class Site(msgspec.Struct, frozen=True):
     """Where a worker works: log, cores, GPU by its UUID, and folder of shared programs.
 
     ``gpu`` is None on a CPU, ``shared_programs`` None where each process compiles anew.
+    With a ``target``, nothing is measured, and the case is accounted for on that GPU.
     """
 
     log: Path
     cores: set[int]
     gpu: str | None
     shared_programs: Path | None
+    target: Target | None = None
 
 
 def modules(framework: Framework) -> list[str]:
     """The modules that a worker of ``framework`` needs, to be loaded once before forking."""
-    return [f"reproduce.in_{framework}.{name}" for name in ("hvp", "models", "device")]
+    return [f"reproduce.in_{framework}.{name}" for name in NAMES]
 
 
 def run(connection: Connection, case: Case, site: Site) -> None:
@@ -75,16 +84,22 @@ def run(connection: Connection, case: Case, site: Site) -> None:
 
 def find(case: Case, site: Site) -> Finding:
     """What measuring ``case`` in this process gives; a failure is a finding, too."""
-    hvp, models, device = map(import_module, modules(case.framework))
+    hvp, models, device, accounting = map(import_module, modules(case.framework))
     finding = Finding(precision=device.precision())
     try:
         _check_platform(device, "cpu" if site.gpu is None else "gpu")
         device.use_cores(len(site.cores))
-        if site.shared_programs is not None:
+        if site.shared_programs is not None and site.target is None:
             device.share_programs(site.shared_programs)
-        experiment = Experiment(case, finding, hvp, models, device)
+        if case.quantity == "memory" and site.gpu is None:
+            measure.return_freed_memory_at_once()
+        experiment = Experiment(case, finding, hvp, models, device, _weights(case, site.target))
         start = time.perf_counter()
-        if case.quantity == "time":
+        if case.quantity == "operations":
+            finding.flops = accounting.flops(*experiment.call(case.method))
+        elif site.target is not None:
+            experiment.account(accounting, site.target, site.shared_programs)
+        elif case.quantity == "time":
             experiment.measure_time()
         else:
             experiment.measure_memory(site.gpu)
@@ -106,10 +121,10 @@ class Experiment:
         hvp: ModuleType,
         models: ModuleType,
         device: ModuleType,
+        weights: dict[str, np.ndarray],
     ) -> None:
         self.case, self.finding, self.hvp, self.device = case, finding, hvp, device
         problem = problems.PROBLEMS[case.model]
-        weights = problems.weights(problem, case.seed)
         self.loss, self.params = models.build(problem, weights, case.normalisation)
         self.batch = models.to_device(problems.batch(problem, case.batch_size, case.seed))
         self.v = self.params
@@ -163,18 +178,46 @@ class Experiment:
             counters |= self.device.bytes_after_call()
             del result
 
+    def account(self, accounting: ModuleType, target: Target, programs: Path) -> None:
+        """Finds what the method's memory would be on ``target``, and whether it fits."""
+        start = time.perf_counter()
+        function, *arguments = self.call(self.case.method)
+        needed, counters = accounting.memory(function, self.case.mode, target, programs, *arguments)
+        self.finding.memory_bytes = counters
+        if self.case.mode == "jit":
+            self.finding.compile_seconds[self.case.method] = time.perf_counter() - start
+        if needed > target.memory_bytes:
+            self.finding.status = "out_of_memory"
+            self.finding.reason = (
+                f"needs {cost.readable_bytes(needed)}, and {target.device} has "
+                f"{cost.readable_bytes(target.memory_bytes)}; take a smaller batch"
+            )
+
     def prepare(self, method: Method) -> Callable[[], Any]:
         """A call that computes ``method`` and returns its result once it is there."""
-
-        def function(params: Any, v: Any, batch: Any) -> Any:
-            return self.hvp.METHODS[method](lambda params: self.loss(params, batch), params, v)
-
-        arguments = self.params, self.v, self.batch
         start = time.perf_counter()
+        function, *arguments = self.call(method)
         program, program_bytes = self.device.compile(function, self.case.mode, *arguments)
         self.finding.compile_seconds[method] = time.perf_counter() - start
         self.finding.memory_bytes |= program_bytes
         return lambda: self.device.wait(program(*arguments))
+
+    def call(self, method: Method) -> tuple[Any, ...]:
+        """The function that ``method`` is of parameters, vector and batch, and these three."""
+
+        def function(params: Any, v: Any, batch: Any) -> Any:
+            return self.hvp.METHODS[method](lambda params: self.loss(params, batch), params, v)
+
+        return function, self.params, self.v, self.batch
+
+
+def _weights(case: Case, target: Target | None) -> dict[str, np.ndarray]:
+    """The weights of ``case``; zeros where only their shapes are looked at."""
+    problem = problems.PROBLEMS[case.model]
+    if target is None:
+        return problems.weights(problem, case.seed)
+    shapes = problems.weight_shapes(problem)
+    return {name: np.zeros(shape, "float32") for name, shape in shapes.items()}
 
 
 def _whole_gpu_counter(counters: dict[str, int], gpu: str | None) -> AbstractContextManager[None]:

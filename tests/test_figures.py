@@ -15,14 +15,14 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 from typer.testing import CliRunner
 
-from paper_figures import figures, style, summary
-from paper_figures.__main__ import app
+from paper_figures import figures, style, summary, tables
+from paper_figures.__main__ import NAMES, app
 from reproduce.plan import METHODS, cases
 from reproduce.rows import read_rows
 
 ROOT = Path(__file__).parent.parent
 SAMPLE = Path(__file__).parent / "rows_sample.jsonl"
-ROWS, _ = summary.newest(summary.last_of_each_case(read_rows(SAMPLE)), summary.MACHINE)
+ROWS = summary.last_of_each_case(read_rows(SAMPLE))
 MEASURED = [name for name, bench in figures.BENCHES.items() if not bench.only_this_size]
 WITH_CURVE = [name for name in MEASURED if figures.BENCHES[name].has_curve]
 MEMORY = [name for name in MEASURED if figures.BENCHES[name].quantity == "memory"]
@@ -344,14 +344,23 @@ def test_the_figures_at_batch_64_need_that_batch_size_in_all_models():
         figures.draw("bench_hvp_time_jax_b64", at_63)
 
 
-@pytest.mark.parametrize("other", [{"vector": "seeded"}, {"normalisation": "matched"}], ids=str)
-def test_rows_of_another_vector_or_normalisation_than_the_newest_are_left_out(other):
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"vector": "seeded"},
+        {"normalisation": "matched"},
+        {"device": "another"},
+        {"plan": "another"},
+    ],
+    ids=str,
+)
+def test_rows_of_other_settings_than_the_newest_are_left_out(other):
     older = rows_of(MEASURED[0])
     newer = [msgspec.structs.replace(row, started="9999", **other) for row in older]
     kept, sentence = figures.select(MEASURED[0], [*newer, *older])
     assert kept == newer
     (changed,) = other.items()
-    assert sentence.startswith(f"Left out {len(older)} rows of vector ")
+    assert sentence.startswith(f"Left out {len(older)} rows of {next(iter(other))} ")
     assert "{} {!r}".format(*changed) in sentence.split("drawn are the newest")[1]
 
 
@@ -417,9 +426,9 @@ def test_rows_of_another_machine_are_left_out_with_a_sentence(tmp_path):
     older = [msgspec.structs.replace(row, device="another machine", started="2000") for row in rows]
     results = write_results(tmp_path, [*older, *rows])
     result = CliRunner().invoke(app, [results, MEASURED[0]])
-    sentence, written = result.output.splitlines()
-    assert sentence.startswith(f"Left out {len(rows)} rows of ")
-    assert "'another machine'" in sentence
+    written, sentence = result.output.splitlines()
+    left_out = f"Left out {len(rows)} rows of device 'another machine': drawn are the newest"
+    assert sentence.startswith(f"{MEASURED[0]}: {left_out}")
     assert written.startswith(str(tmp_path / "figures" / f"{MEASURED[0]}.png"))
     assert result.exit_code == 0
 
@@ -439,10 +448,11 @@ def test_each_figure_is_written_or_its_absence_explained_on_one_line(tmp_path):
     lines = result.output.splitlines()
     drawn = {MEMORY[0], *figures.DIAGRAMS}
     assert result.exit_code == 0
-    assert len(lines) == len(figures.NAMES)
-    for name, line in zip(figures.NAMES, lines, strict=True):
+    assert len(lines) == len(NAMES)
+    for name, line in zip(NAMES, lines, strict=True):
+        made = "written" if name in tables.TABLES else "drawn"
         assert name in line
-        assert ("is not drawn: there are no rows" in line) == (name not in drawn)
+        assert (f"is not {made}: there are no rows" in line) == (name not in drawn)
     files = {path.name for path in (tmp_path / "figures").iterdir()}
     assert files == {f"{name}.{suffix}" for name in drawn for suffix in ("png", "pdf")}
 
@@ -459,12 +469,12 @@ def test_a_named_figure_without_rows_ends_with_exit_code_1(tmp_path):
     assert "bench_hvp_time_jax is not drawn: there are no rows" in result.output
 
 
-def test_a_wrong_name_ends_with_one_sentence_that_lists_the_figures(tmp_path):
+def test_a_wrong_name_ends_with_one_sentence_that_lists_the_right_ones(tmp_path):
     result = CliRunner().invoke(app, [str(tmp_path), "no_such_figure"])
     (sentence,) = result.stderr.splitlines()
     assert result.exit_code == 2
     assert "'no_such_figure'" in sentence
-    assert all(name in sentence for name in figures.NAMES)
+    assert all(name in sentence for name in NAMES)
     assert list(tmp_path.iterdir()) == []
 
 

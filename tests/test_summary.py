@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from paper_figures import summary
+from reproduce import published
 from reproduce.rows import read_rows
 
 SAMPLE = Path(__file__).parent / "rows_sample.jsonl"
@@ -99,23 +100,31 @@ def test_rows_that_differ_in_their_case_or_device_are_both_kept(hvp_row, other):
     assert summary.last_of_each_case(rows) == rows
 
 
-@pytest.mark.parametrize("other", [{"device": "device B"}, {"plan": "another"}], ids=str)
-def test_rows_of_another_device_or_plan_than_the_newest_are_left_out_with_a_sentence(
-    hvp_row, other
-):
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"device": "device B"},
+        {"plan": "another"},
+        {"device": "device B", "plan": "another"},
+        {"vector": "seeded"},
+        {"normalisation": "matched"},
+    ],
+    ids=str,
+)
+def test_rows_of_other_settings_than_the_newest_are_left_out_with_a_sentence(hvp_row, other):
     newer = changed(hvp_row, started="2026-01-03T00:00:00Z", **other)
+    older, wanted = (
+        ", ".join(f"{field} {getattr(row, field)!r}" for field in other) for row in (hvp_row, newer)
+    )
     for rows in ([newer, hvp_row, hvp_row], [hvp_row, hvp_row, newer]):
-        kept, sentence = summary.newest(rows, summary.MACHINE)
+        kept, sentence = summary.newest(rows)
         assert kept == [newer]
-        assert sentence == (
-            f"Left out 2 rows of device 'device A', plan {hvp_row.plan!r}: "
-            f"drawn are the newest, device {newer.device!r}, plan {newer.plan!r}."
-        )
+        assert sentence == f"Left out 2 rows of {older}: drawn are the newest, {wanted}."
 
 
-def test_nothing_is_said_where_all_rows_are_of_one_machine(hvp_row):
-    assert summary.newest([hvp_row, hvp_row], summary.MACHINE) == ([hvp_row, hvp_row], "")
-    assert summary.newest([], summary.MACHINE) == ([], "")
+def test_nothing_is_said_where_all_rows_have_the_same_settings(hvp_row):
+    assert summary.newest([hvp_row, hvp_row]) == ([hvp_row, hvp_row], "")
+    assert summary.newest([]) == ([], "")
 
 
 RESIDENT = {"resident_before_bytes": 100, "resident_peak_bytes": 150}
@@ -165,3 +174,27 @@ def test_pytorch_counts_its_peak_over_what_was_allocated_before(hvp_row):
 def test_there_is_no_counter_where_the_rows_have_none_in_common(hvp_row):
     rows = memory_rows(hvp_row, RESIDENT)
     assert summary.shared_counter(rows) is None
+
+
+@pytest.mark.parametrize(("framework", "name"), [("jax", "live_arrays"), ("torch", "live_tensors")])
+def test_accounted_rows_count_their_live_peak(hvp_row, framework, name):
+    recorded = {"live_argument_bytes": 4, "live_peak_bytes": 9}
+    rows = memory_rows(hvp_row, recorded, framework=framework, mode="eager")
+    counter = summary.shared_counter(rows)
+    assert (counter.name, counter.bytes_of(rows[0])) == (name, 9)
+
+
+def test_the_simulated_reserve_is_that_of_the_rows_that_have_it(hvp_row):
+    rows = memory_rows(hvp_row, {"recorded_reserved_bytes": 7}, {})
+    rows[1] = changed(rows[1], method="gradient")
+    assert summary.reserved_bytes(rows) == {CELL: 7}
+
+
+def test_published_memory_is_in_bytes_and_of_one_framework_and_mode():
+    table = published.memory()
+    found = summary.published_bytes("jax", "eager")
+    of_run = table[(table["framework"] == "jax") & (table["mode"] == "eager")]
+    assert len(found) == len(of_run)
+    for line in of_run.itertuples():
+        cell = line.model, line.batch_size, line.method
+        assert found[cell] == 2**30 * line.memory_gib

@@ -1,0 +1,222 @@
+"""The tables beside the figures: memory against the article's, and operations against theory.
+
+Each is written twice: as CSV with one line a cell, and as Markdown to be read.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from paper_figures import figures, style, summary
+from reproduce import published
+from reproduce.rows import Row
+
+CASE = ["framework", "mode", *summary.CELL]
+# What is compared with the published value, and the name of its deviation.
+OURS = {
+    "ours": "deviation",
+    "reserved": "reserved_deviation",
+    "recorded": "recorded_deviation",
+}
+# Digits after the point, by column of the CSV.
+DIGITS = {
+    "ours_gib": 5,
+    "deviation_percent": 2,
+    "reserved_gib": 5,
+    "reserved_deviation_percent": 2,
+    "recorded_gib": 5,
+    "recorded_deviation_percent": 2,
+    "gflop": 3,
+    "gradients": 4,
+    "theory_gradients": 4,
+}
+
+
+def select(name: str, rows: Iterable[Row]) -> tuple[list[Row], str]:
+    """Return the rows that the table ``name`` is made of, and a sentence on those left out.
+
+    They are chosen as for a figure, for each framework and mode.
+    """
+    rows = list(rows)
+    chosen = [summary.newest(summary.of_kind(rows, kind)) for kind in KINDS[name]]
+    return [row for own, _ in chosen for row in own], " ".join(filter(None, (s for _, s in chosen)))
+
+
+def write(name: str, rows: Sequence[Row], folder: Path) -> list[Path]:
+    """Return the two files of the table ``name``, written as CSV and Markdown into ``folder``.
+
+    ``rows`` are those that `select` returns for it; the same rows give the same bytes.
+
+    Raises:
+        CannotDraw: as the table's own function.
+    """
+    table, text = TABLES[name](rows)
+    csv = table.round(DIGITS).to_csv(index=False, lineterminator="\n")
+    return [_save(csv, folder / f"{name}.csv"), _save(text, folder / f"{name}.md")]
+
+
+def _save(text: str, path: Path) -> Path:
+    with figures.whole_file(path) as unfinished:
+        unfinished.write_text(text, encoding="utf-8", newline="\n")
+    return path
+
+
+def memory_against_published(rows: Sequence[Row]) -> tuple[pd.DataFrame, str]:
+    """Return memory beside the article's, a line for each cell that both have, and its Markdown.
+
+    In GiB; the deviation, ours / published − 1, in percent; and both once more with the
+    simulated reserve of PyTorch's allocator, without and with recorded parameters.
+
+    Raises:
+        CannotDraw: no row is of the article's device, run or not, and of a cell that it
+            published; or the rows of a framework and mode have no memory counter in common.
+    """
+    own = [row for row in rows if style.is_articles(row.device)]
+    parts = [(of_run, _beside_published(of_run)) for of_run in _by_run(own)]
+    parts = [(of_run, table) for of_run, table in parts if len(table)]
+    if not parts:
+        raise figures.CannotDraw(
+            f"there are no rows for {style.ARTICLE_DEVICE} of memory that the article published"
+        )
+    text = [style.MEMORY_TABLE, *(_memory_section(*part) for part in parts)]
+    return pd.concat(table for _, table in parts), "\n\n".join(text) + "\n"
+
+
+def _beside_published(rows: Sequence[Row]) -> pd.DataFrame:
+    counter = summary.shared_counter(rows)
+    if counter is None:
+        raise figures.CannotDraw("its rows have no memory counter in common; measure them again")
+    records = [
+        (
+            *_case(row),
+            row.device,
+            row.status,
+            _gib(counter, row),
+            _gib(summary.SIMULATED_RESERVE, row),
+            _gib(summary.RECORDED_RESERVE, row),
+        )
+        for row in _in_order(rows)
+    ]
+    columns = [f"{name}_gib" for name in OURS]
+    table = pd.DataFrame(records, columns=[*CASE, "device", "status", *columns])
+    known = published.memory().rename(columns={"memory_gib": "published_gib"})
+    table = table.merge(known[[*CASE, "published_gib", "uncertainty_gib"]], on=CASE)
+    for ours, deviation in OURS.items():
+        ratio = table[f"{ours}_gib"] / table["published_gib"]
+        table[f"{deviation}_percent"] = 100 * (ratio - 1)
+    return table
+
+
+def _gib(counter: summary.Counter, row: Row) -> float:
+    return counter.bytes_of(row) / summary.GIB if counter.is_in(row) else np.nan
+
+
+def _memory_section(rows: Sequence[Row], table: pd.DataFrame) -> str:
+    row, run = rows[0], (rows[0].framework, rows[0].mode)
+    notes = [
+        style.memory_note(summary.shared_counter(rows).name),
+        style.settings_note(row.quantity, row.vector, row.normalisation),
+        style.machine_note(row.device, row.plan),
+    ]
+    parts = [
+        style.section_title(run, style.not_run(row.device)),
+        *notes,
+    ]
+    for ours, deviation in OURS.items():
+        if table[f"{ours}_gib"].notna().any():
+            parts += [style.COMPARED_TABLES[ours], _compared(table, ours, deviation)]
+    return "\n\n".join(filter(None, [*parts, style.deviation_note(run, row.device)]))
+
+
+def _compared(table: pd.DataFrame, ours: str, deviation: str) -> str:
+    """Return the Markdown that compares the column ``ours`` with the published one."""
+    columns = [f"{ours}_gib", "published_gib", f"{deviation}_percent", "status"]
+    texts = [style.compared(*values) for values in table[columns].itertuples(index=False)]
+    return _markdown(table.assign(text=texts), style.METHODS)
+
+
+def operations(rows: Sequence[Row]) -> tuple[pd.DataFrame, str]:
+    """Return the operations of each method, a line for each cell, and their Markdown.
+
+    In 10⁹ floating-point operations, and as multiples of the gradient's, beside theory.
+
+    Raises:
+        CannotDraw: there are no rows with operations.
+    """
+    counted = [row for row in _in_order(rows) if row.flops is not None]
+    if not counted:
+        raise figures.CannotDraw("there are no rows of operations; count them first")
+    gradients = {_case(row)[:-1]: row.flops for row in counted if row.method == "gradient"}
+    records = [
+        (*_case(row), row.flops / 1e9, row.flops / gradients.get(_case(row)[:-1], np.nan))
+        for row in counted
+    ]
+    table = pd.DataFrame(records, columns=[*CASE, "gflop", "gradients"])
+    table["theory_gradients"] = table["method"].map(style.THEORY)
+    sections = [_operations_section(*part) for part in table.groupby(CASE[:2], sort=False)]
+    return table, "\n\n".join([style.OPERATIONS_TABLE, *sections]) + "\n"
+
+
+def _operations_section(run: tuple[str, str], table: pd.DataFrame) -> str:
+    gflop = table.assign(text=table["gflop"].map(style.gflop))
+    gradients = table.assign(text=table["gradients"].map(style.gradients))
+    theory = map(style.gradients, style.THEORY.values())
+    parts = [
+        style.section_title(run),
+        style.GFLOP_TABLE,
+        _markdown(gflop, style.THEORY),
+        style.GRADIENTS_TABLE,
+        _markdown(gradients, style.THEORY),
+    ]
+    return "\n\n".join(parts) + f"\n{_line(*style.THEORY_LINE, *theory)}"
+
+
+def _by_run(rows: Sequence[Row]) -> list[list[Row]]:
+    runs = dict.fromkeys((row.framework, row.mode) for row in rows)
+    return [[row for row in rows if (row.framework, row.mode) == run] for run in runs]
+
+
+def _in_order(rows: Iterable[Row]) -> list[Row]:
+    """Return the rows of each framework and mode by model, batch size and method."""
+    methods = list(style.THEORY)
+    return sorted(
+        rows,
+        key=lambda row: (
+            list(style.RUNS).index((row.framework, row.mode)),
+            style.model_order(row.model),
+            row.batch_size,
+            methods.index(row.method),
+        ),
+    )
+
+
+def _case(row: Row) -> tuple[str, str, str, int, str]:
+    return tuple(getattr(row, name) for name in CASE)
+
+
+def _markdown(table: pd.DataFrame, methods: Iterable[str]) -> str:
+    """Return the column ``text``: a line for each model and batch size, a column a method."""
+    methods = list(methods)
+    header = [*style.LINE_LABELS, *map(style.method_label, methods)]
+    lines = [_line(*header), _line(*["---"] * len(header))]
+    for (model, batch_size), of_line in table.groupby(summary.CELL[:2], sort=False):
+        texts = dict(zip(of_line["method"], of_line["text"], strict=True))
+        cells = (texts.get(method, style.NO_ROW) for method in methods)
+        lines.append(_line(style.model_label(model), str(batch_size), *cells))
+    return "\n".join(lines)
+
+
+def _line(*cells: str) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+TABLES: dict[str, Callable[[Sequence[Row]], tuple[pd.DataFrame, str]]] = {
+    "memory_against_published": memory_against_published,
+    "operations": operations,
+}
+KINDS = {
+    "memory_against_published": [("memory", *run) for run in style.RUNS],
+    "operations": [("operations", *run) for run in style.RUNS],
+}

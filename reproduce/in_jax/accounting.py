@@ -1,0 +1,146 @@
+"""What a computation in JAX needs on a GPU that is not there: bytes and operations.
+
+With jit, XLA compiles for the GPU's description and tells its buffer assignment. Without
+jit, the computation runs operation by operation without arithmetic: every result is
+allocated, but neither computed nor touched, and the bytes that are alive are counted.
+"""
+
+import hashlib
+import mmap
+import weakref
+from collections.abc import Callable
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import jax
+import msgspec
+import numpy as np
+
+# No public interface lets one see single operations as they are executed.
+from jax._src import core
+from jax._src.array import ArrayImpl
+from jax.experimental import topologies
+from jax.sharding import SingleDeviceSharding
+
+from reproduce.in_jax.hvp import Tree
+from reproduce.plan import Mode
+from reproduce.target import Target
+
+# Autotuning runs the program, and without it XLA's Triton products fail to compile.
+WITHOUT_GPU = {"xla_gpu_autotune_level": 0, "xla_gpu_enable_triton_gemm": False}
+
+
+def memory(
+    function: Callable[..., Tree], mode: Mode, target: Target, cache: Path, *arguments: Tree
+) -> tuple[int, dict[str, int]]:
+    """The bytes that ``function`` of ``arguments`` needs on ``target``, and what they are made of.
+
+    In mode ``jit`` that is XLA's buffer assignment, kept in the folder ``cache`` by program
+    and target: ``xla_argument_bytes``, ``xla_output_bytes``, ``xla_temp_bytes``, and their
+    sum. In mode ``eager``, ``live_peak_bytes`` is the most that was alive at once beyond
+    the arguments' ``live_argument_bytes``.
+    """
+    if mode == "jit":
+        found = _compiled(function, target, cache, *arguments)
+        return found["xla_total_bytes"], found
+    trace = LiveArrays()
+    with jax.disable_jit(), core.set_current_trace(trace):
+        result = function(*arguments)
+    del result
+    argument_bytes = sum(leaf.nbytes for leaf in _distinct(arguments))
+    found = {"live_argument_bytes": argument_bytes, "live_peak_bytes": trace.peak_bytes}
+    return sum(found.values()), found
+
+
+def flops(function: Callable[..., Tree], *arguments: Tree) -> float:
+    """Floating-point operations of ``function``, as XLA counts them before it optimises."""
+    return jax.jit(function).lower(*_shapes(arguments, None)).cost_analysis()["flops"]
+
+
+class LiveArrays(core.Trace):
+    """Takes the place of JAX's evaluation: results are allocated, not computed, and counted.
+
+    What JAX does in Python stays as it is, so that arrays live as long as they do in a
+    run. Their values are 0: the computation must not branch on them.
+    """
+
+    __slots__ = ("live_bytes", "peak_bytes")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.live_bytes = self.peak_bytes = 0
+
+    def result(self, primitive: core.Primitive, arguments: list, parameters: dict) -> Any:
+        """What ``primitive`` gives: an array, or a list of them."""
+        avals, _ = primitive.abstract_eval(*map(core.typeof, arguments), **parameters)
+        return list(map(_untouched, avals)) if primitive.multiple_results else _untouched(avals)
+
+    def process_primitive(self, primitive, arguments, parameters, /):  # noqa: D102, as its base
+        with core.set_current_trace(core.eval_trace):
+            result = self.result(primitive, arguments, parameters)
+        return list(map(self._alive, result)) if primitive.multiple_results else self._alive(result)
+
+    def stage_value(self, value):  # noqa: D102
+        is_array = isinstance(value, jax.Array)
+        return value if is_array else self._alive(core.eval_trace.stage_value(value))
+
+    def process_call(self, primitive, function, arguments, parameters, /):  # noqa: D102
+        with core.set_current_trace(self):
+            return function.call_wrapped(*arguments)
+
+    def process_custom_jvp_call(self, primitive, function, jvp, arguments, /, **_):  # noqa: D102
+        return self.process_call(primitive, function, arguments, {})
+
+    def process_custom_vjp_call(self, primitive, function, fwd, bwd, arguments, /, **_):  # noqa: D102
+        return self.process_call(primitive, function, arguments, {})
+
+    def _alive(self, array: jax.Array) -> jax.Array:
+        self.live_bytes += array.nbytes
+        self.peak_bytes = max(self.peak_bytes, self.live_bytes)
+        weakref.finalize(array, self._dead, array.nbytes)
+        return array
+
+    def _dead(self, count: int) -> None:
+        self.live_bytes -= count
+
+
+def _untouched(aval: core.ShapedArray) -> jax.Array:
+    """An array of zeros whose pages the system has promised and not yet given."""
+    count = aval.size * aval.dtype.itemsize
+    pages = np.frombuffer(mmap.mmap(-1, max(1, count)), np.uint8)[:count]
+    array = jax.dlpack.from_dlpack(pages.view(aval.dtype).reshape(aval.shape))
+    return ArrayImpl(aval, array.sharding, [array], committed=False)
+
+
+def _compiled(
+    function: Callable[..., Tree], target: Target, cache: Path, *arguments: Tree
+) -> dict[str, int]:
+    device = topologies.get_topology_desc(
+        platform="cuda", target_config=target.description, topology="1x1x1"
+    ).devices[0]
+    lowered = jax.jit(function).lower(*_shapes(arguments, SingleDeviceSharding(device)))
+    program = f"{lowered.as_text()}{target.description}{metadata.version('jaxlib')}{WITHOUT_GPU}"
+    kept = cache / f"{hashlib.sha256(program.encode()).hexdigest()}.json"
+    if not kept.exists():
+        analysis = lowered.compile(compiler_options=WITHOUT_GPU).memory_analysis()
+        parts = {
+            "xla_argument_bytes": analysis.argument_size_in_bytes,
+            "xla_output_bytes": analysis.output_size_in_bytes,
+            "xla_temp_bytes": analysis.temp_size_in_bytes,
+        }
+        total = sum(parts.values()) - analysis.alias_size_in_bytes
+        unfinished = kept.with_suffix(".unfinished")
+        unfinished.write_bytes(msgspec.json.encode(parts | {"xla_total_bytes": total}))
+        unfinished.replace(kept)
+    return msgspec.json.decode(kept.read_bytes(), type=dict[str, int])
+
+
+def _shapes(arguments: Tree, sharding: SingleDeviceSharding | None) -> Tree:
+    return jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), arguments
+    )
+
+
+def _distinct(arguments: Tree) -> list[jax.Array]:
+    return list({id(leaf): leaf for leaf in jax.tree.leaves(arguments)}.values())

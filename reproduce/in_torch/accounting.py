@@ -1,0 +1,118 @@
+"""What a computation in PyTorch needs on a GPU that is not there: bytes and operations.
+
+It runs on fake tensors, which have a shape and a lifetime and no numbers. Every storage
+counts once, however many views of it there are, from its making to its end.
+"""
+
+import weakref
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves, tree_map_only
+from torch.utils.flop_counter import FlopCounterMode
+
+from reproduce.in_torch.caching_allocator import CachingAllocator
+from reproduce.in_torch.hvp import Tree
+from reproduce.plan import Mode
+from reproduce.target import Target
+
+# A tensor of zeros that has a shape and no memory, on any device.
+WITHOUT_MEMORY = torch.ops.aten._efficientzerotensor.default
+
+
+def memory(
+    function: Callable[..., Tree], mode: Mode, target: Target, cache: Path, *arguments: Tree
+) -> tuple[int, dict[str, int]]:
+    """The bytes that ``function`` of ``arguments`` needs, and what they are made of.
+
+    ``live_peak_bytes`` is the most that was alive at once beyond the arguments'
+    ``live_argument_bytes``, both as the allocator rounds them, and
+    ``simulated_reserved_bytes`` is by how much its reserve would have risen. The same two
+    as ``recorded_…`` are with parameters that require gradients, as the article's released
+    code passes them: PyTorch then records the whole HVP once more. None of them depends on
+    mode or target, and there is no program to keep in ``cache``.
+    """
+    plain, recorded = (_run(function, arguments, is_recorded) for is_recorded in (False, True))
+    argument_bytes = plain.argument_bytes
+    return argument_bytes + plain.peak_bytes, {
+        "live_argument_bytes": argument_bytes,
+        "live_peak_bytes": plain.peak_bytes,
+        "simulated_reserved_bytes": plain.reserved_bytes,
+        "recorded_live_peak_bytes": recorded.peak_bytes,
+        "recorded_reserved_bytes": recorded.reserved_bytes,
+    }
+
+
+def _run(function: Callable[..., Tree], arguments: Tree, is_recorded: bool) -> "LiveTensors":
+    fake = FakeTensorMode(allow_non_fake_inputs=True)
+    params, *others = tree_map_only(torch.Tensor, fake.from_tensor, arguments)
+    for leaf in tree_leaves(params):
+        leaf.requires_grad_(is_recorded)
+    live = LiveTensors((params, others))
+    with fake, live:
+        result = function(params, *others)
+    del result
+    return live
+
+
+def flops(function: Callable[..., Tree], *arguments: Tree) -> float:
+    """Floating-point operations of ``function``: two for each multiplication in its products.
+
+    Source: PyTorch's FlopCounterMode, which counts products and convolutions and nothing
+    that is done entry by entry.
+    """
+    fake = FakeTensorMode(allow_non_fake_inputs=True)
+    arguments = tree_map_only(torch.Tensor, fake.from_tensor, arguments)
+    with fake, FlopCounterMode(display=False) as counter:
+        function(*arguments)
+    return float(counter.get_total_flops())
+
+
+class LiveTensors(TorchDispatchMode):
+    """Sees every operation, and allocates and frees with it in a simulated allocator."""
+
+    def __init__(self, arguments: Tree) -> None:
+        """Allocates ``arguments``, which stay alive."""
+        super().__init__()
+        self.allocator = CachingAllocator()
+        self.storages: dict[int, Any] = {}
+        # Named, since the identity of a storage is free again once the last name is gone.
+        self.of_arguments = [leaf.untyped_storage() for leaf in tree_leaves(arguments)]
+        for storage in self.of_arguments:
+            self._alive(storage)
+        self.argument_bytes = self.allocator.allocated_bytes
+        self.reserved_for_arguments_bytes = self.allocator.reserved_bytes
+
+    @property
+    def peak_bytes(self) -> int:
+        """The most that was allocated at once beyond the arguments."""
+        return self.allocator.peak_allocated_bytes - self.argument_bytes
+
+    @property
+    def reserved_bytes(self) -> int:
+        """By how much the reserve rose beyond that of the arguments."""
+        return self.allocator.peak_reserved_bytes - self.reserved_for_arguments_bytes
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        result = function(*args, **(kwargs or {}))
+        if function is not WITHOUT_MEMORY:
+            for leaf in tree_leaves(result):
+                if isinstance(leaf, torch.Tensor):
+                    self._alive(leaf.untyped_storage())
+        return result
+
+    def _alive(self, storage: torch.UntypedStorage) -> None:
+        key = id(storage)
+        if key in self.storages or not storage.nbytes():
+            return
+        block = self.allocator.allocate(storage.nbytes())
+
+        def dead(_: weakref.ref) -> None:
+            self.allocator.free(block)
+            del self.storages[key]
+
+        self.storages[key] = weakref.ref(storage, dead)

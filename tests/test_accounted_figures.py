@@ -1,0 +1,249 @@
+"""Memory figures without a GPU show their rows, the published values and where both come from."""
+
+from itertools import pairwise
+from pathlib import Path
+
+import matplotlib
+import msgspec
+import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import to_rgba
+from matplotlib.container import BarContainer
+from matplotlib.text import Text
+
+from paper_figures import figures, style
+from reproduce import published
+from reproduce.plan import METHODS
+from reproduce.rows import read_rows
+
+SAMPLE = Path(__file__).parent / "rows_accounted.jsonl"
+ROWS = read_rows(SAMPLE)
+MEMORY = [name for name, bench in figures.BENCHES.items() if bench.quantity == "memory"]
+TORCH = "bench_hvp_memory_torch"
+MODELS = ["resnet34", "vit", "bert"]
+GIB = 2**30
+PUBLISHED, RESERVED = style.REFERENCES["published"], style.REFERENCES["reserved"]
+
+
+@pytest.fixture(autouse=True)
+def figure_settings():
+    with matplotlib.rc_context(style.rc()):
+        yield
+
+
+def rows_of(name, **changes):
+    own, _ = figures.select(name, ROWS)
+    return [msgspec.structs.replace(row, **changes) for row in own]
+
+
+def ours(row):
+    """What the row's bar shows, in GiB."""
+    counted = row.memory_bytes
+    if row.mode == "jit":
+        return (counted["xla_temp_bytes"] + counted["xla_output_bytes"]) / GIB
+    return counted["live_peak_bytes"] / GIB
+
+
+def published_of(name):
+    """The published GiB of a figure, by model, batch size and method."""
+    _, framework, mode, *_ = figures.BENCHES[name]
+    return {
+        (line.model, line.batch_size, line.method): line.memory_gib
+        for line in published.memory().itertuples()
+        if (line.framework, line.mode) == (framework, mode)
+    }
+
+
+def markers_at_bars(figure):
+    """For each method, the lines of markers on the bars: (x, GiB) of each marker."""
+    return [list(zip(*line.get_data(), strict=True)) for line in figure.axes[0].lines]
+
+
+def bars_at(figure, is_reserve):
+    """For each method, the bars of the first panel: those of the reserve, or the others."""
+    return [
+        container.patches
+        for container in figure.axes[0].containers
+        if isinstance(container, BarContainer)
+        and all((to_rgba(bar.get_facecolor())[3] == 0) == is_reserve for bar in container.patches)
+    ]
+
+
+def legend_texts(figure):
+    (legend,) = figure.legends
+    return [text.get_text() for text in legend.get_texts()]
+
+
+def notes(figure):
+    return [text.get_text().replace("\n", " ") for text in figure.texts]
+
+
+@pytest.mark.parametrize("name", MEMORY)
+def test_bars_are_as_high_as_their_rows(name):
+    rows = {(row.model, row.batch_size, row.method): row for row in rows_of(name)}
+    drawn = bars_at(figures.draw(name, list(rows.values())), is_reserve=False)
+    for method, bars in zip(METHODS, drawn, strict=True):
+        wanted = [ours(rows[model, 64, method]) for model in MODELS]
+        assert [bar.get_height() for bar in bars] == pytest.approx(wanted)
+
+
+@pytest.mark.parametrize("name", MEMORY)
+def test_a_marker_on_each_bar_is_at_the_published_value(name):
+    figure = figures.draw(name, rows_of(name))
+    known = published_of(name)
+    bars = bars_at(figure, is_reserve=False)
+    for method, markers, of_method in zip(METHODS, markers_at_bars(figure), bars, strict=True):
+        centres = [bar.get_x() + bar.get_width() / 2 for bar in of_method]
+        wanted = [known[model, 64, method] for model in MODELS]
+        assert [x for x, _ in markers] == pytest.approx(centres)
+        assert [y for _, y in markers] == pytest.approx(wanted)
+
+
+@pytest.mark.parametrize("name", MEMORY)
+def test_beside_each_curve_is_the_published_one_in_its_colour_and_shape(name):
+    rows = rows_of(name)
+    known = published_of(name)
+    lines = figures.draw(name, rows).axes[1].lines
+    for method, own, beside in zip(METHODS, lines[::2], lines[1::2], strict=True):
+        wanted = {
+            row.batch_size: ours(row)
+            for row in rows
+            if (row.model, row.method) == ("resnet34", method)
+        }
+        assert dict(zip(*own.get_data(), strict=True)) == pytest.approx(wanted)
+        assert dict(zip(*beside.get_data(), strict=True)) == pytest.approx(
+            {size: known["resnet34", size, method] for size in wanted}
+        )
+        assert beside.get_color() == own.get_color()
+        assert beside.get_marker() == own.get_marker()
+        assert beside.get_linestyle() == ":"
+
+
+def test_the_simulated_reserve_extends_each_bar_of_pytorch():
+    rows = {(row.model, row.batch_size, row.method): row for row in rows_of(TORCH)}
+    figure = figures.draw(TORCH, list(rows.values()))
+    for method, bars in zip(METHODS, bars_at(figure, is_reserve=True), strict=True):
+        for model, bar in zip(MODELS, bars, strict=True):
+            row = rows[model, 64, method]
+            top = bar.get_y() + bar.get_height()
+            assert bar.get_y() == pytest.approx(ours(row))
+            assert top == pytest.approx(row.memory_bytes["recorded_reserved_bytes"] / GIB)
+
+
+@pytest.mark.parametrize("name", MEMORY)
+def test_all_that_is_drawn_is_within_the_panels(name):
+    figure = figures.draw(name, rows_of(name))
+    known = published_of(name)
+    highest = max(value for (_, size, _), value in known.items() if size == 64)
+    assert figure.axes[0].get_ylim()[1] > highest
+    assert figure.axes[1].get_ylim()[1] > max(known["resnet34", 128, m] for m in METHODS)
+
+
+@pytest.mark.parametrize("name", MEMORY)
+def test_the_legend_names_what_is_published_and_what_is_reserved_once(name):
+    found = legend_texts(figures.draw(name, rows_of(name)))
+    assert found.count(PUBLISHED) == 1
+    assert found.count(RESERVED) == (name == TORCH)
+    assert [text for text in found if text not in {PUBLISHED, RESERVED}] == [
+        style.method_label(method) for method in METHODS
+    ]
+
+
+@pytest.mark.parametrize(
+    ("device", "said"),
+    [
+        ("NVIDIA A100-SXM4-40GB (compiled, not run)", "compiled for A100, not run"),
+        ("NVIDIA H100-SXM5-80GB (compiled, not run)", "compiled for H100, not run"),
+        ("NVIDIA A100-SXM4-40GB (accounted, not run)", "accounted for A100, not run"),
+        ("NVIDIA GeForce RTX 4090 (accounted, not run)", "accounted for GeForce RTX 4090, not run"),
+        ("NVIDIA A100-SXM4-40GB", None),
+        ("CPU: of a kind (with two cores)", None),
+    ],
+)
+def test_the_titles_say_what_was_not_run(device, said):
+    figure = figures.draw(MEMORY[0], rows_of(MEMORY[0], device=device))
+    lines = [axes.get_title().split("\n") for axes in figure.axes]
+    assert [line[0] for line in lines] == ["JAX with jit, batch size 64", "JAX with jit, ResNet34"]
+    assert [line[1:] for line in lines] == [[said] if said else []] * 2
+
+
+@pytest.mark.parametrize("name", MEMORY)
+def test_the_articles_device_that_was_not_run_needs_no_warning(name):
+    said = notes(figures.draw(name, rows_of(name)))
+    assert not any("Device" in note for note in said)
+    assert style.DEVIATIONS[figures.BENCHES[name][1:3]] in said
+
+
+def test_another_plan_or_device_that_was_not_run_is_named():
+    other = figures.draw(MEMORY[0], rows_of(MEMORY[0], plan="sample"))
+    assert any(note.endswith("not the article's plan") for note in notes(other))
+    device = "NVIDIA H100-SXM5-80GB (compiled, not run)"
+    other = figures.draw(MEMORY[0], rows_of(MEMORY[0], device=device))
+    assert f"Device: {device} · plan: article — not the article's A100" in notes(other)
+
+
+@pytest.mark.parametrize("name", MEMORY)
+def test_another_device_than_the_articles_is_drawn_without_published_values(name):
+    device = "NVIDIA H100-SXM5-80GB (accounted, not run)"
+    figure = figures.draw(name, rows_of(name, device=device))
+    assert markers_at_bars(figure) == []
+    assert len(figure.axes[1].lines) == len(METHODS)
+    assert PUBLISHED not in legend_texts(figure)
+    assert style.DEVIATIONS[figures.BENCHES[name][1:3]] not in notes(figure)
+
+
+def test_values_measured_on_the_articles_device_stand_beside_the_published_ones():
+    figure = figures.draw(MEMORY[0], rows_of(MEMORY[0], device=style.ARTICLE_DEVICE))
+    assert len(markers_at_bars(figure)) == len(METHODS)
+    assert PUBLISHED in legend_texts(figure)
+    assert style.DEVIATIONS["jax", "jit"] not in notes(figure)
+
+
+@pytest.mark.parametrize("name", MEMORY)
+def test_what_would_not_fit_is_a_gap_with_the_published_value_above(name):
+    rows = rows_of(name)
+    at = next(n for n, row in enumerate(rows) if (row.model, row.method) == ("vit", METHODS[-1]))
+    failed = {"status": "out_of_memory", "reason": "made up"}
+    rows[at] = msgspec.structs.replace(rows[at], **failed)
+    figure = figures.draw(name, rows)
+    assert [text.get_text() for text in figure.axes[0].texts] == [style.GAPS["out_of_memory"]]
+    known = published_of(name)["vit", 64, METHODS[-1]]
+    assert any(y == pytest.approx(known) for line in markers_at_bars(figure) for _, y in line)
+
+
+def test_each_figure_has_rows_of_its_own_device():
+    devices = {name: {row.device for row in rows_of(name)} for name in MEMORY}
+    assert [len(found) for found in devices.values()] == [1, 1, 1]
+    assert len(set.union(*devices.values())) == 2
+    assert all(figures.select(name, ROWS)[1] == "" for name in MEMORY)
+
+
+@pytest.mark.parametrize("name", MEMORY)
+def test_no_text_is_cut_off_or_in_another_text(name):
+    figure = figures.draw(name, rows_of(name))
+    FigureCanvasAgg(figure).draw()
+    width, height = figure.bbox.size
+    shown = [text for text in figure.findobj(Text) if text.get_text() and text.get_visible()]
+    for text in shown:
+        box = text.get_window_extent()
+        inside = box.x0 >= 0 and box.y0 >= 0 and box.x1 <= width and box.y1 <= height
+        assert inside, f"{text.get_text()!r} at {box}"
+    (legend,) = figure.legends
+    above = [axes.title for axes in figure.axes]
+    assert all(title.get_window_extent().y1 < legend.get_window_extent().y0 for title in above)
+    below = [text.get_window_extent() for text in figure.texts]
+    assert all(lower.y1 <= upper.y0 for lower, upper in pairwise(below))
+
+
+def test_the_same_rows_give_the_same_bytes(tmp_path):
+    written = []
+    for folder in (tmp_path / "first", tmp_path / "second"):
+        folder.mkdir()
+        paths = figures.write(TORCH, rows_of(TORCH), folder)
+        written.append([path.read_bytes() for path in paths])
+    assert written[0] == written[1]
+
+
+def test_the_sample_is_made_up_and_says_so():
+    assert all(row.environment == {"made_up": True} for row in ROWS)
+    assert {row.plan for row in ROWS} == {"article"}

@@ -1,0 +1,248 @@
+"""Bytes and operations on a GPU that is not there: against hand counts and against real runs."""
+
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import msgspec
+import numpy as np
+import pytest
+import torch
+from cases import module
+
+from reproduce import environment, problems, runner, worker
+from reproduce.plan import METHODS, Case, PlanError, accounted_cases
+from reproduce.target import FOLDER, load
+
+A100 = load("a100")
+FLOAT = 4
+CUBLAS_WORKSPACE = 4 << 20
+XLA_SLACK = 1 << 10
+TIMES = ("compile_seconds", "measuring_seconds", "case_seconds", "started")
+
+
+def case(framework, mode, model="tiny_resnet", **changes):
+    fields = {
+        "plan": "smoke",
+        "batch_size": 2,
+        "method": "forward_over_reverse",
+        "quantity": "memory",
+        "warmup": 0,
+        "repetitions": 1,
+        "vector": "params",
+    }
+    return Case(**(fields | {"framework": framework, "mode": mode, "model": model} | changes))
+
+
+def account(wanted, folder, target=A100):
+    return worker.find(wanted, worker.Site(folder / "log", {0}, None, folder, target))
+
+
+def jax_memory(function, mode, folder, *arguments):
+    return module("jax", "accounting").memory(function, mode, A100, folder, *arguments)[1]
+
+
+def torch_memory(function, *arguments):
+    return module("torch", "accounting").memory(function, "eager", A100, None, *arguments)[1]
+
+
+def test_the_compiled_program_has_the_bytes_of_a_hand_count(tmp_path):
+    x, y = jnp.ones((512, 256), "float32"), jnp.ones((256, 128), "float32")
+    found = jax_memory(lambda x, y: jnp.sin(x) @ y, "jit", tmp_path, x, y)
+    sine = 512 * 256 * FLOAT
+    assert found["xla_argument_bytes"] == (512 * 256 + 256 * 128) * FLOAT
+    assert found["xla_output_bytes"] == 512 * 128 * FLOAT
+    assert 0 <= found["xla_temp_bytes"] - sine - CUBLAS_WORKSPACE < XLA_SLACK
+    parts = [found[f"xla_{part}_bytes"] for part in ("argument", "output", "temp")]
+    assert found["xla_total_bytes"] == sum(parts)
+
+
+def test_a_models_gradient_has_its_parameters_as_arguments_and_as_output(tmp_path):
+    found = account(case("jax", "jit", method="gradient"), tmp_path).memory_bytes
+    problem = problems.PROBLEMS["tiny_resnet"]
+    shapes = problems.weight_shapes(problem)
+    trained = [shape for name, shape in shapes.items() if "running_" not in name]
+    params = FLOAT * sum(int(np.prod(shape)) for shape in trained)
+    batch = sum(value.nbytes for value in problems.batch(problem, 2).values())
+    pointer = 8
+    assert found["xla_argument_bytes"] == params + batch
+    assert found["xla_output_bytes"] == params + pointer * len(trained)
+
+
+@pytest.mark.parametrize(
+    ("framework", "mode"), [("jax", "jit"), ("jax", "eager"), ("torch", "eager")]
+)
+def test_a_case_too_large_for_the_target_does_not_fit(framework, mode, tmp_path):
+    small = msgspec.structs.replace(A100, device="a small GPU", memory_bytes=1 << 10)
+    found = account(case(framework, mode), tmp_path, small)
+    assert found.status == "out_of_memory"
+    assert "a small GPU has 1 KiB" in found.reason
+    assert found.memory_bytes
+
+
+def test_an_equal_program_is_not_compiled_again(tmp_path, monkeypatch):
+    first = account(case("jax", "jit"), tmp_path)
+    monkeypatch.setattr(jax.stages.Lowered, "compile", lambda *_, **__: 1 / 0)
+    assert account(case("jax", "jit"), tmp_path).memory_bytes == first.memory_bytes
+
+
+def test_another_target_gives_another_program(tmp_path):
+    account(case("jax", "jit"), tmp_path)
+    account(case("jax", "jit"), tmp_path, load("h100"))
+    assert len(list(tmp_path.glob("*.json"))) == 2
+
+
+@pytest.mark.parametrize("model", ["tiny_resnet", "tiny_vit", "tiny_bert"])
+@pytest.mark.parametrize("method", METHODS)
+def test_without_jit_a_run_without_arithmetic_holds_what_a_real_one_holds(
+    model, method, tmp_path, monkeypatch
+):
+    accounting = module("jax", "accounting")
+    without_arithmetic = account(case("jax", "eager", model, method=method), tmp_path)
+    monkeypatch.setattr(
+        accounting.LiveArrays,
+        "result",
+        lambda _, primitive, arguments, parameters: primitive.impl(*arguments, **parameters),
+    )
+    real = account(case("jax", "eager", model, method=method), tmp_path)
+    assert without_arithmetic.memory_bytes == real.memory_bytes
+
+
+def test_without_jit_the_live_arrays_are_those_of_a_hand_count(tmp_path):
+    x = jnp.ones(1000, "float32")
+
+    def function(x):
+        y = jax.lax.sin(x)
+        z = jax.lax.cos(y)
+        del y
+        return jax.lax.mul(z, z)
+
+    found = jax_memory(function, "eager", tmp_path, x)
+    assert found == {"live_argument_bytes": 1000 * FLOAT, "live_peak_bytes": 2 * 1000 * FLOAT}
+
+
+def test_in_pytorch_views_and_in_place_operations_count_once():
+    x = torch.ones(1024, 512)
+    size = x.nbytes
+    found = torch_memory(lambda x: (x * 2).t().reshape(-1)[3:].view(-1), x)
+    assert found["live_argument_bytes"] == size
+    assert found["live_peak_bytes"] == 2 * size  # the product, and its transpose laid out
+    assert torch_memory(lambda x: (x * 2).add_(1).mul_(3).view(-1), x)["live_peak_bytes"] == size
+
+
+def test_in_pytorch_a_symbolic_zero_takes_no_memory():
+    x = torch.ones(1024, 512)
+    zero = torch.ops.aten._efficientzerotensor
+    assert torch_memory(lambda x: zero(x.shape), x)["live_peak_bytes"] == 0
+
+
+# Below batch 8, much of BERT's memory on a CPU are zeros that are never touched.
+@pytest.mark.parametrize(("model", "batch_size"), [("resnet34", 4), ("vit", 4), ("bert", 8)])
+def test_in_pytorch_the_count_is_within_10_percent_of_a_real_run(model, batch_size, tmp_path):
+    wanted = [
+        case("torch", "eager", model, batch_size=batch_size, method=method) for method in METHODS
+    ]
+    measured = runner.measure(wanted, tmp_path / "run", False, timeout_seconds=300)
+    accounted = runner.measure(wanted, tmp_path / "count", False, 300, target=A100)
+    counts = {row.case: row.memory_bytes["live_peak_bytes"] for row in accounted}
+    for row in measured:
+        seen = row.memory_bytes["resident_peak_bytes"] - row.memory_bytes["resident_before_bytes"]
+        assert counts[row.case] == pytest.approx(seen, rel=0.1), row.case
+
+
+@pytest.mark.parametrize("framework", ["jax", "torch"])
+def test_the_operations_of_a_product_are_those_of_a_hand_count(framework):
+    make = {"jax": jnp.ones, "torch": torch.ones}[framework]
+    x, y = make((32, 64)), make((64, 16))
+    assert module(framework, "accounting").flops(lambda x, y: x @ y, x, y) == 2 * 32 * 64 * 16
+
+
+@pytest.mark.parametrize("framework", ["jax", "torch"])
+def test_a_deep_linear_network_costs_as_many_products_a_layer_as_the_docstrings_say(framework):
+    hvp, accounting = module(framework, "hvp"), module(framework, "accounting")
+    make = {"jax": jnp.ones, "torch": torch.ones}[framework]
+    depth, width, batch = 40, 64, 64
+    params = {f"W{layer:02}": make((width, width)) for layer in range(depth)}
+    x = make((width, batch))
+
+    def loss(params):
+        y = x
+        for name in sorted(params):
+            y = params[name] @ y
+        return (y * y).sum()
+
+    product = 2 * width * width * batch * depth
+    wanted = {"evaluation": 1, "gradient": 3} | dict.fromkeys(METHODS[1:], 8)
+    if framework == "torch":  # computes the gradient, too, which XLA finds to be unused
+        wanted |= {"forward_over_reverse": 9, "reverse_over_reverse": 9}
+    for method, products in wanted.items():
+        found = accounting.flops(
+            lambda params, v, method=method: hvp.METHODS[method](loss, params, v), params, params
+        )
+        # The first layer has no cotangent to hand on, and entrywise work is not a product.
+        assert found / product == pytest.approx(products, rel=0.05), method
+
+
+def test_two_accountings_give_the_same_rows_but_for_the_times(tmp_path):
+    wanted = [
+        case("jax", "jit"),
+        case("jax", "eager"),
+        case("torch", "eager"),
+        case("torch", "eager", quantity="operations"),
+        case("jax", "jit", quantity="operations", method="evaluation"),
+    ]
+    first, second = (
+        [without_times(row) for row in runner.measure(wanted, tmp_path / name, False, 300, A100)]
+        for name in "ab"
+    )
+    assert sorted(first, key=str) == sorted(second, key=str)
+    assert {row["device"] for row in first} == {
+        "NVIDIA A100-SXM4-40GB (compiled, not run)",
+        "NVIDIA A100-SXM4-40GB (accounted, not run)",
+        "no device (counted, not run)",
+    }
+
+
+def without_times(row):
+    kept = {name: value for name, value in msgspec.to_builtins(row).items() if name not in TIMES}
+    return kept | {"environment": {**row.environment, "state": {}}}
+
+
+def test_an_accounting_does_not_depend_on_the_machine_that_it_runs_on():
+    identity = environment.identity_of_accounting(A100)
+    assert not {"cpu", "cores", "device"} & identity.keys()
+    assert identity["packages"]["jax"]
+
+
+def test_what_is_accounted_for_is_the_memory_of_the_article_at_full_size():
+    wanted = accounted_cases("article")
+    memory = [each for each in wanted if each.quantity == "memory"]
+    assert len(memory) == 96
+    assert {each.batch_size for each in memory if each.model == "resnet34"} == {
+        4,
+        8,
+        16,
+        32,
+        64,
+        128,
+    }
+    assert {each.batch_size for each in wanted if each.quantity == "operations"} == {64}
+
+
+@pytest.mark.parametrize("name", [path.stem for path in FOLDER.glob("*.txtpb")])
+def test_a_target_is_found_by_name_or_by_file(name):
+    path = FOLDER / f"{name}.txtpb"
+    assert load(name) == load(str(path))
+    assert load(name).memory_bytes > 40e9
+
+
+def test_an_unknown_target_is_answered_with_the_known_ones():
+    with pytest.raises(PlanError, match="a100, h100"):
+        load("a1000")
+
+
+def test_a_description_without_a_memory_size_is_refused(tmp_path):
+    path = Path(tmp_path / "own.txtpb")
+    path.write_text('device_description_str: "mine"')
+    with pytest.raises(PlanError, match="device_memory_size"):
+        load(str(path))
