@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from reproduce import cost, environment, runner
+from reproduce import cost, environment, judge_commands, runner
 from reproduce.plan import PLANS, Case, Normalisation, PlanError, Vector, accounted_cases, cases
 from reproduce.rows import Row, RowsError
 from reproduce.target import load
@@ -20,6 +20,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+
+app.command()(judge_commands.claims)
+app.command()(judge_commands.compare)
 
 PlanName = Annotated[str, typer.Argument(metavar="|".join(PLANS), help="Which plan.")]
 MoreModels = Annotated[

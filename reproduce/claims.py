@@ -1,0 +1,367 @@
+"""The article's claims: what each says, how it is put to the test, and what may vary.
+
+A claim is judged by figures. Each is a number that the rule computes from the cases of
+a source, and the claim holds where all of them are in its range. Rules take and return
+frames whose first column is the value and whose other columns are draws of it.
+"""
+
+import math
+from collections.abc import Callable
+
+import msgspec
+import numpy as np
+import pandas as pd
+
+from reproduce.plan import ARTICLE_MODELS, METHODS, POWERS_OF_TWO, Quantity
+from reproduce.problems import PROBLEMS, weight_shapes
+
+JAX_JIT, JAX_EAGER, TORCH = ("jax", "jit"), ("jax", "eager"), ("torch", "eager")
+HVPS = METHODS[1:]
+A100_BYTES = 40e9
+FLOAT32_BYTES = 4
+
+Rule = Callable[[pd.DataFrame], pd.DataFrame]
+
+
+class Needs(msgspec.Struct, frozen=True, kw_only=True):
+    """The cases that a claim speaks of: all methods, for each model at its batch sizes.
+
+    ``also_at`` is a batch size at which the published image shows what the text says of
+    another. ``fewest_batch_sizes`` is how many of a curve there must be.
+    """
+
+    quantity: Quantity
+    runs: tuple[tuple[str, str], ...]
+    batch_sizes: dict[str, tuple[int, ...]]
+    methods: tuple[str, ...] = METHODS
+    also_at: int | None = None
+    fewest_batch_sizes: int = 1
+
+
+class Claim(msgspec.Struct, frozen=True, kw_only=True):
+    """One claim: its figures, in ``unit``, are to lie between ``low`` and ``high``.
+
+    ``allowed`` is the relative variation beyond either end. ``figure`` says in words what
+    ``rule`` computes. A claim that needs no case is judged from the models' sizes.
+    """
+
+    id: str
+    section: str
+    statement: str
+    needs: Needs | None
+    figure: str
+    rule: Rule
+    unit: str
+    low: float
+    high: float = math.inf
+    allowed: float = 0.0
+
+    @property
+    def accepted(self) -> tuple[float, float]:
+        """The lowest and the highest accepted figure, the allowed variation included."""
+        return self.low * (1 - self.allowed), self.high * (1 + self.allowed)
+
+    @property
+    def rule_in_words(self) -> str:
+        """One sentence: the figure, its range and the allowed variation."""
+        if self.high == math.inf:
+            between = f"at least {self.low:.3g}"
+        elif self.low == self.high:
+            between = f"{self.low:g}"
+        else:
+            between = f"{self.low:g} to {self.high:g}"
+        allowed = f", give or take {self.allowed:.0%}" if self.allowed else ""
+        return f"{self.figure}: {between}{allowed}"
+
+
+def in_gradients(times: pd.DataFrame) -> pd.DataFrame:
+    """The time of each HVP in gradients: 1 + overhead / gradient."""
+    return 1 + _over_gradient(times)
+
+
+def _over_gradient(frame: pd.DataFrame) -> pd.DataFrame:
+    hvps = frame.drop("gradient", level="method")
+    return hvps / _of(frame, "gradient").loc[hvps.index.droplevel("method")].to_numpy()
+
+
+def _of(frame: pd.DataFrame, method: str) -> pd.DataFrame:
+    return frame.xs(method, level="method")
+
+
+def _more_than(method: str, *others: str) -> Rule:
+    """The rule that divides ``method`` by each of ``others``."""
+
+    def rule(frame: pd.DataFrame) -> pd.DataFrame:
+        ratios = {f"{method} / {other}": _of(frame, method) / _of(frame, other) for other in others}
+        return pd.concat(ratios, names=["method"])
+
+    return rule
+
+
+def _slower_than(method: str, *others: str) -> Rule:
+    return lambda times: _more_than(method, *others)(in_gradients(times))
+
+
+def torch_over_jax(times: pd.DataFrame) -> pd.DataFrame:
+    """The HVPs' times in gradients, PyTorch's over JAX's."""
+    costs = in_gradients(times)
+    jax, torch = (costs.xs(name, level="framework").droplevel("mode") for name in ("jax", "torch"))
+    return torch / jax
+
+
+def largest_over_smallest(frame: pd.DataFrame) -> pd.DataFrame:
+    """The most that any of the methods needs over the least."""
+    by_cell = frame.groupby([name for name in frame.index.names if name != "method"])
+    return by_cell.max() / by_cell.min()
+
+
+def in_evaluations(operations: pd.DataFrame) -> pd.DataFrame:
+    """The operations of each method over those of one evaluation of the loss."""
+    others = operations.drop("evaluation", level="method")
+    evaluations = _of(operations, "evaluation").loc[others.index.droplevel("method")]
+    return others / evaluations.to_numpy()
+
+
+def over_line(frame: pd.DataFrame) -> pd.DataFrame:
+    """Each value over the line a + b · batch size that fits all of its curve best.
+
+    Best is the least sum of squared *relative* residuals: a case counts as much at a
+    small batch size as at a large one.
+    """
+    return _by_curve(frame, lambda curve: curve / _line(curve, curve))
+
+
+def small_over_line_of_large(frame: pd.DataFrame) -> pd.DataFrame:
+    """The smallest batch size's value over the line through the larger half of its curve."""
+
+    def smallest(curve: pd.DataFrame) -> pd.DataFrame:
+        larger_half = curve.iloc[len(curve) // 2 :]
+        return curve.iloc[:1] / _line(larger_half, curve.iloc[:1])
+
+    return _by_curve(frame, smallest)
+
+
+def _by_curve(frame: pd.DataFrame, rule: Rule) -> pd.DataFrame:
+    """Apply ``rule`` to each curve, ordered by batch size."""
+    levels = [name for name in frame.index.names if name != "batch_size"]
+    curves = frame.sort_index(level="batch_size").groupby(levels, sort=False)
+    return pd.concat([rule(curve) for _, curve in curves])
+
+
+def _line(fitted: pd.DataFrame, at: pd.DataFrame) -> np.ndarray:
+    """The lines through the columns of ``fitted`` at the batch sizes of ``at``."""
+    values = fitted.to_numpy().T
+    design = np.stack([1 / values, _batch_sizes(fitted) / values], axis=-1)
+    intercept, slope = np.linalg.pinv(design).sum(axis=-1).T
+    return intercept + slope * _batch_sizes(at)[:, None]
+
+
+def _batch_sizes(frame: pd.DataFrame) -> np.ndarray:
+    return frame.index.get_level_values("batch_size").to_numpy(float)
+
+
+def dense_hessian_gib(_: pd.DataFrame | None = None) -> pd.DataFrame:
+    """The bytes of the d × d Hessian of each model in float32, in GiB; the draw is the value."""
+    sizes = {name: FLOAT32_BYTES * scalars(name) ** 2 / 2**30 for name in ARTICLE_MODELS}
+    return pd.DataFrame({0: sizes, 1: sizes}).rename_axis("model")
+
+
+def scalars(model: str) -> int:
+    """The number d of parameters of ``model``; running statistics are none."""
+    shapes = weight_shapes(PROBLEMS[model]).items()
+    return sum(math.prod(shape) for name, shape in shapes if "running_" not in name)
+
+
+# The article's text speaks of 128, its image shows 64.
+_TIME = {"batch_sizes": dict.fromkeys(ARTICLE_MODELS, (128,)), "also_at": 64, "quantity": "time"}
+_RESNET_TIME = _TIME | {"batch_sizes": {"resnet34": (128,)}}
+_TRANSFORMER_TIME = _TIME | {"batch_sizes": dict.fromkeys(("vit", "bert"), (128,))}
+_CURVE = {"resnet34": POWERS_OF_TWO[2:]}
+_LINE = {"batch_sizes": _CURVE, "fewest_batch_sizes": 4}
+_MEMORY = {"batch_sizes": _CURVE | {"vit": (64,), "bert": (64,)}, "methods": HVPS}
+_OPERATIONS = {"batch_sizes": dict.fromkeys(ARTICLE_MODELS, (64,)), "quantity": "operations"}
+
+_OVER_LINE = "each value over the straight line through its curve, batch sizes 4 to 128"
+_COST = "1 + overhead / gradient"
+
+CLAIMS = (
+    Claim(
+        id="dense_hessian_out_of_reach",
+        section="Naive computation of HVPs",
+        statement="a network's Hessian is too large to be stored",
+        needs=None,
+        figure=f"4 d² bytes, in GiB, next to the A100's {A100_BYTES / 2**30:.3g}",
+        rule=dense_hessian_gib,
+        unit="GiB",
+        low=A100_BYTES / 2**30,
+    ),
+    Claim(
+        id="gradient_costs_two_evaluations",
+        section="Reverse mode",
+        statement="in theory a gradient costs about two evaluations",
+        needs=Needs(runs=(JAX_JIT, TORCH), methods=("evaluation", "gradient"), **_OPERATIONS),
+        figure="operations of the gradient over those of the evaluation",
+        rule=in_evaluations,
+        unit="evaluations",
+        low=2,
+        high=2,
+        allowed=0.25,
+    ),
+    Claim(
+        id="hvp_costs_four_evaluations",
+        section="Forward-over-reverse",
+        statement="in theory an HVP costs about four evaluations",
+        needs=Needs(runs=(JAX_JIT, TORCH), methods=("evaluation", *HVPS), **_OPERATIONS),
+        figure="operations of the HVP over those of the evaluation",
+        rule=in_evaluations,
+        unit="evaluations",
+        low=4,
+        high=4,
+        allowed=0.25,
+    ),
+    Claim(
+        id="jax_hvp_costs_two_to_three_gradients",
+        section="Time complexity",
+        statement="in JAX an HVP takes two to three gradients' time",
+        needs=Needs(runs=(JAX_JIT,), **_TIME),
+        figure=_COST,
+        rule=in_gradients,
+        unit="gradients",
+        low=2,
+        high=3,
+        allowed=0.05,
+    ),
+    Claim(
+        id="jax_reverse_over_reverse_slowest",
+        section="Time complexity",
+        statement="in JAX reverse-over-reverse is always the slowest",
+        needs=Needs(runs=(JAX_JIT,), **_TIME),
+        figure="time of reverse-over-reverse over that of each other HVP, gradient included",
+        rule=_slower_than("reverse_over_reverse", "forward_over_reverse", "reverse_over_forward"),
+        unit="times",
+        low=1.01,
+    ),
+    Claim(
+        id="jax_time_linear_in_batch_size",
+        section="Time complexity",
+        statement="in JAX ResNet34's time is linear in the batch size",
+        needs=Needs(quantity="time", runs=(JAX_JIT,), **_LINE),
+        figure=_OVER_LINE,
+        rule=over_line,
+        unit="of the line",
+        low=1,
+        high=1,
+        allowed=0.1,
+    ),
+    Claim(
+        id="torch_resnet34_order_as_in_jax",
+        section="Time complexity",
+        statement="for ResNet34 PyTorch's slowest HVP is JAX's, reverse-over-reverse",
+        needs=Needs(runs=(JAX_JIT, TORCH), **_RESNET_TIME),
+        figure="in both, time of reverse-over-reverse over that of each other HVP",
+        rule=_slower_than("reverse_over_reverse", "forward_over_reverse", "reverse_over_forward"),
+        unit="times",
+        low=1.01,
+    ),
+    Claim(
+        id="torch_resnet34_costs_as_in_jax",
+        section="Time complexity",
+        statement="for ResNet34 PyTorch's HVPs cost as many gradients as JAX's",
+        needs=Needs(runs=(JAX_JIT, TORCH), **_RESNET_TIME),
+        figure=f"{_COST}, PyTorch's over JAX's",
+        rule=torch_over_jax,
+        unit="times JAX's",
+        low=1,
+        high=1,
+        allowed=0.25,
+    ),
+    Claim(
+        id="torch_forward_over_reverse_slower",
+        section="Time complexity",
+        statement="in PyTorch forward-over-reverse is slower than reverse-over-reverse for ViT "
+        "and BERT",
+        needs=Needs(runs=(TORCH,), **_TRANSFORMER_TIME),
+        figure="time of forward-over-reverse over that of reverse-over-reverse",
+        rule=_slower_than("forward_over_reverse", "reverse_over_reverse"),
+        unit="times",
+        low=1.01,
+    ),
+    Claim(
+        id="torch_hvp_costs_four_to_five_gradients",
+        section="Time complexity",
+        statement="in PyTorch the HVPs of ViT and BERT take four to five gradients' time",
+        needs=Needs(runs=(TORCH,), **_TRANSFORMER_TIME),
+        figure=_COST,
+        rule=in_gradients,
+        unit="gradients",
+        low=4,
+        high=5,
+        allowed=0.05,
+    ),
+    Claim(
+        id="jit_memory_same_for_all_methods",
+        section="Memory complexity",
+        statement="with jit the three HVPs need the same memory",
+        needs=Needs(quantity="memory", runs=(JAX_JIT,), **_MEMORY),
+        figure="most memory of the three HVPs over the least",
+        rule=largest_over_smallest,
+        unit="times",
+        low=1,
+        high=1,
+        allowed=0.1,
+    ),
+    Claim(
+        id="eager_reverse_over_reverse_needs_most",
+        section="Memory complexity",
+        statement="without jit reverse-over-reverse needs more memory than the other two",
+        needs=Needs(quantity="memory", runs=(JAX_EAGER,), **_MEMORY),
+        figure="memory of reverse-over-reverse over that of each other HVP",
+        rule=_more_than("reverse_over_reverse", "forward_over_reverse", "reverse_over_forward"),
+        unit="times",
+        low=1.01,
+    ),
+    Claim(
+        id="eager_memory_linear_in_batch_size",
+        section="Memory complexity",
+        statement="without jit ResNet34's memory is linear in the batch size",
+        needs=Needs(quantity="memory", runs=(JAX_EAGER,), **_LINE),
+        figure=_OVER_LINE,
+        rule=over_line,
+        unit="of the line",
+        low=1,
+        high=1,
+        allowed=0.1,
+    ),
+    Claim(
+        id="jit_memory_not_linear_at_small_batch_sizes",
+        section="Memory complexity",
+        statement="with jit ResNet34's memory leaves the line at small batch sizes",
+        needs=Needs(quantity="memory", runs=(JAX_JIT,), **_LINE),
+        figure="memory at the smallest batch size over the line through the larger half",
+        rule=small_over_line_of_large,
+        unit="of the line",
+        low=1.1,
+    ),
+    Claim(
+        id="torch_forward_over_reverse_needs_more",
+        section="Memory complexity",
+        statement="in PyTorch forward-over-reverse needs more memory than reverse-over-forward",
+        needs=Needs(quantity="memory", runs=(TORCH,), **_MEMORY),
+        figure="memory of forward-over-reverse over that of reverse-over-forward",
+        rule=_more_than("forward_over_reverse", "reverse_over_forward"),
+        unit="times",
+        low=1.01,
+    ),
+    Claim(
+        id="torch_memory_linear_in_batch_size",
+        section="Memory complexity",
+        statement="in PyTorch ResNet34's memory is linear in the batch size",
+        needs=Needs(quantity="memory", runs=(TORCH,), **_LINE),
+        figure=_OVER_LINE,
+        rule=over_line,
+        unit="of the line",
+        low=1,
+        high=1,
+        allowed=0.1,
+    ),
+)

@@ -1,0 +1,137 @@
+"""Two results folders, case by case: what became faster or slower, and what needs more memory."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+import numpy as np
+from scipy import stats
+
+from paper_figures import summary
+from reproduce.rows import Row, RowsError, read_rows
+
+RESAMPLES = 1000
+SEED = 0
+Verdict = Literal["faster", "slower", "less", "more", "same", "ambiguous", "not compared"]
+
+
+class Comparison(msgspec.Struct, frozen=True):
+    """A case in two folders: the second's number over the first's, and its 95 % interval.
+
+    The number is the median of the seconds (of an HVP the whole time, the gradient
+    included), the bytes by the counter that is drawn, or the operations. ``reason`` says
+    why, where nothing could be compared.
+    """
+
+    case: str
+    verdict: Verdict
+    ratio: float = np.nan
+    low: float = np.nan
+    high: float = np.nan
+    reason: str = ""
+
+
+def rows_of(folder: Path) -> list[Row]:
+    """The rows of a results folder.
+
+    Raises:
+        RowsError: if it has none, or one that cannot be read.
+    """
+    rows = read_rows(folder / "rows.jsonl")
+    if not rows:
+        raise RowsError(
+            f"rows were expected in {folder / 'rows.jsonl'}, and there are none; "
+            "give a folder that was measured into, or measure with `make measure`"
+        )
+    return rows
+
+
+def compare(
+    first: Sequence[Row], second: Sequence[Row], *, tolerance: float, forced: bool = False
+) -> list[Comparison]:
+    """The cases that both have, in their newest rows, by case.
+
+    A time is *same* if the interval of the ratio lies within 1 ± ``tolerance``, faster or
+    slower if it lies beyond as a whole, else ambiguous. Bytes and operations are
+    compared exactly. ``forced`` lets devices differ.
+
+    Raises:
+        RowsError: if no case is in both, or one was measured on another device in the second.
+    """
+    pairs = _pairs(first, second)
+    differing = [(a.device, b.device) for a, b in pairs if a.device != b.device]
+    if differing and not forced:
+        a, b = differing[0]
+        raise RowsError(
+            f"rows of one device were expected, and {len(differing)} of {len(pairs)} cases ran on "
+            f"another, such as {b!r} instead of {a!r}; add --force to compare them all the same"
+        )
+    return [_comparison(a, b, tolerance) for a, b in pairs]
+
+
+def _pairs(first: Sequence[Row], second: Sequence[Row]) -> list[tuple[Row, Row]]:
+    by_case = [
+        {tuple(getattr(row, key) for key in summary.CASE_KEY): row for row in rows}
+        for rows in (first, second)
+    ]
+    pairs = [(row, by_case[1][key]) for key, row in by_case[0].items() if key in by_case[1]]
+    if not pairs:
+        raise RowsError(
+            "cases in both folders were expected, and there are none; "
+            "compare two folders of one plan, vector and normalisation"
+        )
+    return sorted(pairs, key=lambda pair: str(pair[0].case))
+
+
+def _comparison(a: Row, b: Row, tolerance: float) -> Comparison:
+    case = str(a.case)
+    unfinished = [row.status for row in (a, b) if row.status != "done"]
+    if unfinished:
+        return Comparison(case, "not compared", reason=" and ".join(unfinished))
+    if a.quantity == "time":
+        numbers = _ratio_of_medians(a.seconds, b.seconds)
+        return Comparison(case, _time_verdict(*numbers[1:], tolerance), *numbers)
+    return _exactly(case, *_amounts(a, b))
+
+
+def _ratio_of_medians(a: Sequence[float], b: Sequence[float]) -> tuple[float, float, float]:
+    """The median of ``b`` over that of ``a``, and its interval, unknown from one value."""
+
+    def statistic(a, b, axis=-1):
+        return np.median(b, axis=axis) / np.median(a, axis=axis)
+
+    ratio = float(statistic(a, b))
+    if min(len(a), len(b)) < 2:
+        return ratio, np.nan, np.nan
+    found = stats.bootstrap(
+        (a, b),
+        statistic,
+        n_resamples=RESAMPLES,
+        method="percentile",
+        rng=np.random.default_rng(SEED),
+    ).confidence_interval
+    return ratio, float(found.low), float(found.high)
+
+
+def _time_verdict(low: float, high: float, tolerance: float) -> Verdict:
+    if high < 1 - tolerance:
+        return "faster"
+    if low > 1 + tolerance:
+        return "slower"
+    return "same" if 1 - tolerance <= low and high <= 1 + tolerance else "ambiguous"
+
+
+def _amounts(a: Row, b: Row) -> tuple[float | None, float | None]:
+    """What both need, in bytes or operations; None where they share no counter."""
+    if a.quantity == "operations":
+        return a.flops, b.flops
+    counter = summary.shared_counter([a, b])
+    return (counter.bytes_of(a), counter.bytes_of(b)) if counter else (None, None)
+
+
+def _exactly(case: str, a: float | None, b: float | None) -> Comparison:
+    if not a or b is None:
+        return Comparison(case, "not compared", reason="no counter that both have")
+    verdict = "same" if a == b else "more" if b > a else "less"
+    return Comparison(case, verdict, b / a, b / a, b / a)

@@ -1,0 +1,285 @@
+"""What the article has wrong or leaves out, each with the test that proves it.
+
+The article is *How to compute Hessian-vector products?* (M. Dagréou, P. Ablin, S. Vaiter,
+T. Moreau, ICLR blog posts 2024). What a reader cannot see in it is from the code and the raw
+timings that its authors released (github.com/MatDag/bench_hvp). An HVP's time is the whole of
+it here, unless "overhead" is said: its time less a gradient's.
+"""
+
+from typing import Literal
+
+import msgspec
+
+Kind = Literal["error", "omission", "confounder", "doubt"]
+
+
+class Erratum(msgspec.Struct, frozen=True):
+    """One departure of the article from its own data, from mathematics or from what ran.
+
+    ``kind``: an ``error`` contradicts data or mathematics; an ``omission`` lacks what the
+    statement needs; a ``confounder`` makes a comparison one of something else, too; a
+    ``doubt`` is a matter of reading, or not proven for what the article ran. ``place`` is in
+    the article, ``printed`` what is there, ``right`` what should be, and ``proof`` names a
+    test function under ``tests/``.
+    """
+
+    id: str
+    kind: Kind
+    place: str
+    printed: str
+    right: str
+    proof: str
+
+
+FORMULAS = (
+    Erratum(
+        "bilevel-gradient",
+        "error",
+        "Inverse Hessian-vector products, the gradient of h",
+        "the last factor is ∇_y G",
+        "∇_y F; ∇_y G is zero at y*(x), which makes the printed correction vanish",
+        "test_the_gradient_of_the_bilevel_problem_has_the_outer_function_at_its_end",
+    ),
+    Erratum(
+        "conjugate-gradient-definite",
+        "omission",
+        "Box: conjugate gradient",
+        "any linear system with ∇²f(x)",
+        "∇²f(x) has to be positive definite; at a saddle α can divide by zero",
+        "test_conjugate_gradients_break_down_at_a_saddle_and_ours_say_so",
+    ),
+    Erratum(
+        "lanczos-start",
+        "omission",
+        "Box: Lanczos' algorithm",
+        "any initial vector",
+        "one of norm 1, or the coefficients are wrong",
+        "test_lanczos_needs_a_start_of_norm_one_which_its_box_does_not_ask_for",
+    ),
+    Erratum(
+        "example-transposed",
+        "error",
+        "Reverse mode, the function before the listing of gradient",
+        "½ (U Wᵀ x)²",
+        "½ (U W x)², as in its definition and in every listing",
+        "test_the_two_printed_forms_of_the_example_are_two_functions",
+    ),
+    Erratum(
+        "example-shapes",
+        "error",
+        "Computational graph and Reverse mode, the function f and listings f, gradient",
+        "U in ℝ²; f returns .5 * z2**2, gradient takes U.T @ dz2",
+        "with U a vector, gradient raises; with U (1, 2), f is no scalar: U (m, n), ½ ‖z2‖²",
+        "test_no_shape_of_u_suits_both_the_printed_loss_and_the_printed_gradient",
+    ),
+)
+
+LISTINGS = (
+    Erratum(
+        "hessian-call",
+        "error",
+        "Naive computation of HVPs",
+        "jax.hessian(f) @ v",
+        "jax.hessian(f)(x) @ v",
+        "test_the_hessian_is_a_function_and_is_multiplied_only_after_its_call",
+    ),
+    Erratum(
+        "reverse-over-reverse-call",
+        "error",
+        "Listing hvp_reverse_over_reverse",
+        "returns jax.grad(...), a function",
+        "jax.grad(...)(x)",
+        "test_reverse_over_reverse_returns_a_function_as_printed_and_an_hvp_when_called",
+    ),
+    Erratum(
+        "reverse-over-reverse-tree",
+        "omission",
+        "Listing hvp_reverse_over_reverse",
+        "jnp.vdot of the gradient and v",
+        "a sum over leaves: a network's parameters are a tree, which vdot does not take",
+        "test_reverse_over_reverse_with_vdot_takes_no_tree_of_parameters",
+    ),
+    Erratum(
+        "reverse-over-reverse-transpose",
+        "error",
+        "Listing reverse_over_reverse, by hand",
+        "dz1 += dz2 * U",
+        "dz1 += U.T @ dz2; the printed line is right by luck where there is one output",
+        "test_reverse_over_reverse_needs_the_transpose_that_its_listing_lacks",
+    ),
+)
+
+COSTS = (
+    Erratum(
+        "operation-counts",
+        "error",
+        "Forward mode, Reverse mode and the three methods: complexities",
+        "1 evaluation: JVP 2, gradient 2, HVP 4; so an HVP is 2 gradients",
+        "for products with weights: JVP 3, gradient 3, HVP 8, so 8/3 gradients, by any method",
+        "test_an_evaluation_a_gradient_and_an_hvp_cost_one_three_and_eight",
+    ),
+    Erratum(
+        "jvp-operations",
+        "error",
+        "Forward mode, after the listing of jvp",
+        "two more operations than f",
+        "three more products, where f has two",
+        "test_the_jvp_of_the_example_takes_three_more_products_and_not_two",
+    ),
+    Erratum(
+        "reverse-over-reverse-operations",
+        "doubt",
+        "Reverse-over-reverse, before the listing by hand",
+        "more elementary operations than forward-over-reverse",
+        "what it has more is a scalar that no result needs; the ten products are as many",
+        "test_reverse_over_reverse_takes_the_operations_of_forward_over_reverse",
+    ),
+    Erratum(
+        "forward-over-reverse-stores",
+        "error",
+        "Reverse-over-reverse, memory",
+        "forward-over-reverse stores only the vertices of f",
+        "and their tangents (vz1 in its listing): twice the gradient's memory, as measured",
+        "test_memory_of_forward_over_reverse_grows_about_twice_as_fast_as_the_gradients",
+    ),
+    Erratum(
+        "gradient-beside-hvp",
+        "error",
+        "Reverse-over-forward",
+        "only forward-over-reverse gives the gradient at the same time",
+        "the derivative in v is the gradient (dvu, dvw in its listing), at no further cost",
+        "test_reverse_over_forward_gives_the_gradient_at_no_further_operation",
+    ),
+    Erratum(
+        "memory-and-parents",
+        "doubt",
+        "Computational graph, memory of an evaluation",
+        "linked to the largest number of parents of a vertex",
+        "the largest number of values alive at once, which has no bound by parents",
+        "test_graphs_of_two_parents_a_vertex_need_any_number_of_values_at_once",
+    ),
+)
+
+RESULTS = (
+    Erratum(
+        "labels-exchanged",
+        "error",
+        "Figures bench_hvp_time_jax and bench_hvp_time_torch, left",
+        "ViT, BERT",
+        "BERT, ViT: the bars are those of the released timings under the other name",
+        "test_bert_and_vit_have_each_others_bars_in_both_published_time_figures",
+    ),
+    Erratum(
+        "batch-size-of-bars",
+        "error",
+        "Time complexity, the left panels",
+        "batch size 128",
+        "the bars are at batch size 64",
+        "test_the_published_bars_are_those_of_batch_64_and_not_of_128",
+    ),
+    Erratum(
+        "bars-are-overheads",
+        "omission",
+        "Figures bench_hvp_time_jax and bench_hvp_time_torch, legend and axis",
+        "HVP, Time",
+        "an HVP's overhead: 1.2 to 1.6 gradients (JAX), where the HVP itself is 2.2 to 2.6",
+        "test_a_published_bar_of_an_hvp_is_its_overhead_over_the_gradient",
+    ),
+    Erratum(
+        "slowest-in-all-cases",
+        "error",
+        "Time complexity, JAX",
+        "reverse-over-reverse is the slowest in all cases",
+        "true at batch 128; not for BERT at 64, which its figure shows",
+        "test_reverse_over_reverse_is_the_slowest_in_jax_at_128_but_not_for_bert_at_64",
+    ),
+    Erratum(
+        "four-to-five-gradients",
+        "error",
+        "Time complexity, PyTorch, ViT and BERT",
+        "an HVP takes between four and five gradients",
+        "3.0 to 3.6 at batch 64 and 128, and at most 4.1 at any batch size",
+        "test_an_hvp_of_a_transformer_in_pytorch_takes_three_to_four_gradients",
+    ),
+    Erratum(
+        "resnet50-left-out",
+        "omission",
+        "Time complexity, JAX",
+        "an HVP takes two to three gradients, for three networks",
+        "the released timings have a fourth: ResNet50's reverse-over-reverse takes 3.3 to 8.4",
+        "test_reverse_over_reverse_of_resnet50_is_far_from_two_or_three_gradients_in_jax",
+    ),
+    Erratum(
+        "linear-in-batch-size",
+        "doubt",
+        "Time complexity, the right panels",
+        "time scales linearly with the batch size",
+        "with a fixed cost: from batch 1 to 16, a gradient takes 2.0 (JAX), 1.1 (PyTorch) times",
+        "test_sixteen_times_the_batch_takes_at_most_about_twice_the_time",
+    ),
+    Erratum(
+        "similar-scaling",
+        "doubt",
+        "Time complexity, PyTorch, ResNet34",
+        "methods compare to each other as in JAX",
+        "reverse-over-reverse at 128 takes 4.0 gradients, in JAX 2.5; the others 2.8 and 3.1, 2.4",
+        "test_reverse_over_reverse_of_resnet34_stands_out_in_pytorch_and_not_in_jax",
+    ),
+    Erratum(
+        "memory-does-not-vary",
+        "error",
+        "Memory complexity, JAX with jit",
+        "all HVPs of a model need the same memory",
+        "for BERT, reverse-over-reverse needs 8 % less than both others",
+        "test_memory_of_berts_reverse_over_reverse_is_smaller_with_jit",
+    ),
+)
+
+MEASUREMENTS = (
+    Erratum(
+        "matrix-precision",
+        "confounder",
+        "Time complexity, JAX beside PyTorch",
+        "(not said)",
+        "JAX multiplies in TF32 (it is faster than float32 can be); PyTorch keeps float32 "
+        "but for convolutions",
+        "test_the_published_times_in_jax_are_too_short_for_float32",
+    ),
+    Erratum(
+        "batch-normalisation",
+        "confounder",
+        "Benchmark, ResNet34",
+        "(not said)",
+        "inference mode in JAX, taken out in PyTorch: two different networks",
+        "test_batch_normalisation_of_the_article_makes_two_different_networks",
+    ),
+    Erratum(
+        "first-call-memory",
+        "confounder",
+        "Memory complexity, all figures",
+        "(not said)",
+        "the rise of the whole GPU's used memory during the first call, compiling included: "
+        "with jit, 0.734 GiB for every method at batch 4 and 8",
+        "test_memory_with_jit_starts_at_one_floor_for_every_method",
+    ),
+    Erratum(
+        "recorded-parameters",
+        "confounder",
+        "Memory complexity, PyTorch",
+        "forward-over-reverse needs more memory than reverse-over-forward in all cases",
+        "for transformers only since the parameters kept requires_grad, so that autograd "
+        "recorded each HVP once more; without, it needs less",
+        "test_forward_over_reverse_needs_the_most_only_if_autograd_records_it_again",
+    ),
+    Erratum(
+        "layer-normalisation",
+        "doubt",
+        "Time and Memory complexity, PyTorch, ViT and BERT",
+        "the three methods compute the same",
+        "reverse-over-forward through PyTorch's layer_norm is wrong (pytorch issue 196700), so "
+        "a wrong product was probably measured; the networks were not run in 2.1.1 here",
+        "test_pytorchs_own_layer_norm_would_make_reverse_over_forward_wrong",
+    ),
+)
+
+ERRATA = FORMULAS + LISTINGS + COSTS + RESULTS + MEASUREMENTS

@@ -1,0 +1,296 @@
+"""Judging the claims on each source, and the verdicts as a table."""
+
+from collections.abc import Iterable
+from typing import Literal
+
+import msgspec
+import pandas as pd
+
+from paper_figures import style
+from reproduce.claims import CLAIMS, Claim, Needs
+from reproduce.sources import Source, interval
+
+Verdict = Literal["reproduced", "not reproduced", "inconclusive", "not tested here"]
+# Below, not even the range of the values holds the median 19 times in 20.
+FEWEST_REPETITIONS = 6
+LISTED_FIGURES = 4
+
+
+class Figure(msgspec.Struct, frozen=True):
+    """A number behind a verdict: ``of`` names its case, ``low`` and ``high`` its 95 % interval."""
+
+    of: str
+    number: float
+    low: float
+    high: float
+    verdict: Verdict
+
+
+class Judgement(msgspec.Struct, frozen=True, kw_only=True):
+    """The verdict on a claim from one source, the figure that decided it, and all others.
+
+    ``deciding`` is, among the figures with this verdict, the nearest to an end of the
+    accepted range or the farthest beyond it; None where nothing was tested. ``origin``
+    says on what the cases were measured, and where the article has something else.
+    """
+
+    claim: str
+    section: str
+    statement: str
+    rule: str
+    source: str
+    verdict: Verdict
+    deciding: Figure | None = None
+    unit: str
+    reason: str
+    origin: tuple[str, ...] = ()
+    figures: tuple[Figure, ...] = ()
+
+
+class _NotTestedError(Exception):
+    """What a source lacks for a claim."""
+
+
+def judgements(sources: Iterable[Source]) -> list[Judgement]:
+    """Every claim judged on every source, claim by claim."""
+    sources = list(sources)
+    return [judge(claim, source) for claim in CLAIMS for source in sources]
+
+
+def judge(claim: Claim, source: Source) -> Judgement:
+    """The verdict: *reproduced* if the intervals of all figures lie in the accepted range.
+
+    It is *not reproduced* if that of any figure lies outside as a whole, *inconclusive*
+    otherwise, and *not tested here* if the source has not the cases.
+    """
+    try:
+        figures, notes, origin = _tested(claim, source)
+    except _NotTestedError as lack:
+        figures, notes, origin = (), [str(lack)], ()
+    verdict, deciding = _overall(figures, claim.accepted)
+    return Judgement(
+        claim=claim.id,
+        section=claim.section,
+        statement=claim.statement,
+        rule=claim.rule_in_words,
+        source=source.name,
+        verdict=verdict,
+        deciding=deciding,
+        unit=claim.unit,
+        reason="; ".join(notes),
+        origin=origin,
+        figures=figures,
+    )
+
+
+def _tested(claim: Claim, source: Source) -> tuple[tuple[Figure, ...], list[str], tuple[str, ...]]:
+    """The figures of ``claim``, notes on what they are computed from, and its origin."""
+    if claim.needs is None:
+        return _figures(claim, None), ["from the models' sizes: no measurement is needed"], ()
+    values, notes = _select(source, claim.needs)
+    cases = source.cases.loc[values.index]
+    figures = _figures(claim, values)
+    inside = sum(figure.verdict == "reproduced" for figure in figures)
+    count = f"{inside} of {len(figures)} intervals lie in the range"
+    notes = [count, *notes, *_in_the_image(claim, source), *_too_few_repetitions(cases)]
+    return figures, notes, tuple(dict.fromkeys(cases["origin"]))
+
+
+def _select(source: Source, needs: Needs) -> tuple[pd.DataFrame, list[str]]:
+    """The draws of the cases that are needed, and a note where the batch sizes are others.
+
+    Raises:
+        _NotTestedError: a model has no batch size, or too few, with all methods done.
+    """
+    frames, notes = [], []
+    for model, wanted in needs.batch_sizes.items():
+        found = _of_model(source.draws, needs, model)
+        complete = _complete_batch_sizes(found, needs)
+        taken = [size for size in wanted if size in complete]
+        if not taken and needs.fewest_batch_sizes == 1:
+            taken = complete[-1:]
+        if len(taken) < needs.fewest_batch_sizes or not taken:
+            raise _NotTestedError(_lack(source, needs, model, taken))
+        if taken != list(wanted):
+            notes.append(
+                f"{style.model_label(model)} at batch size {_listed(taken)} "
+                f"instead of {_listed(wanted)}"
+            )
+        frames.append(found[found.index.isin(taken, level="batch_size")])
+    return pd.concat(frames), notes
+
+
+def _of_model(frame: pd.DataFrame, needs: Needs, model: str) -> pd.DataFrame:
+    wanted = [
+        (needs.quantity, *run, model, method) for run in needs.runs for method in needs.methods
+    ]
+    return frame[frame.index.droplevel("batch_size").isin(wanted)]
+
+
+def _complete_batch_sizes(found: pd.DataFrame, needs: Needs) -> list[int]:
+    """Those at which all runs and methods are there, in order."""
+    counts = found.groupby(level="batch_size").size()
+    return sorted(counts[counts == len(needs.runs) * len(needs.methods)].index)
+
+
+def _lack(source: Source, needs: Needs, model: str, taken: list[int]) -> str:
+    if needs.quantity not in source.cases.index.get_level_values("quantity"):
+        return f"no {needs.quantity}: {source.absent}"
+    runs = " and ".join(style.RUNS[run] for run in needs.runs)
+    statuses = _of_model(source.cases, needs, model)["status"]
+    counts = statuses[statuses != "done"].value_counts()
+    failed = "".join(f"; {count} with status {status!r}" for status, count in counts.items())
+    return (
+        f"{needs.quantity} of {style.model_label(model)} in {runs}: all methods are there at "
+        f"{len(taken)} of the batch sizes, and it takes {needs.fewest_batch_sizes}{failed}"
+    )
+
+
+def _listed(batch_sizes: Iterable[int]) -> str:
+    return ", ".join(map(str, batch_sizes))
+
+
+def _figures(claim: Claim, values: pd.DataFrame | None) -> tuple[Figure, ...]:
+    result = claim.rule(values)
+    rows = zip(_labels(result), result[0].tolist(), *interval(result), strict=True)
+    return tuple(
+        Figure(_name(label, claim.needs), number, low, high, _verdict(low, high, claim.accepted))
+        for label, number, low, high in rows
+    )
+
+
+def _labels(result: pd.DataFrame) -> list[dict]:
+    names = result.index.names
+    return [
+        dict(zip(names, label if isinstance(label, tuple) else (label,), strict=True))
+        for label in result.index
+    ]
+
+
+def _name(label: dict, needs: Needs | None) -> str:
+    parts = [style.model_label(label["model"])]
+    if needs and len(needs.runs) > 1 and "framework" in label:
+        parts.append(style.RUNS[label["framework"], label["mode"]])
+    if "batch_size" in label:
+        parts.append(f"batch {label['batch_size']}")
+    if "method" in label:
+        parts.append(label["method"].replace("_", "-"))
+    return ", ".join(parts)
+
+
+def _verdict(low: float, high: float, accepted: tuple[float, float]) -> Verdict:
+    if accepted[0] <= low and high <= accepted[1]:
+        return "reproduced"
+    if high < accepted[0] or low > accepted[1]:
+        return "not reproduced"
+    return "inconclusive"
+
+
+def _overall(
+    figures: tuple[Figure, ...], accepted: tuple[float, float]
+) -> tuple[Verdict, Figure | None]:
+    for verdict in ("not reproduced", "inconclusive", "reproduced"):
+        those = [figure for figure in figures if figure.verdict == verdict]
+        if those:
+            return verdict, min(those, key=lambda figure: _margin(figure.number, accepted))
+    return "not tested here", None
+
+
+def _margin(number: float, accepted: tuple[float, float]) -> float:
+    return min(number - accepted[0], accepted[1] - number)
+
+
+def _in_the_image(claim: Claim, source: Source) -> list[str]:
+    """What the batch size of the published image says, where the source has it."""
+    size = claim.needs.also_at
+    if size is None:
+        return []
+    there = dict.fromkeys(claim.needs.batch_sizes, (size,))
+    needs = msgspec.structs.replace(claim.needs, batch_sizes=there)
+    try:
+        values, notes = _select(source, needs)
+    except _NotTestedError:
+        return []
+    if notes:
+        return []
+    verdict, deciding = _overall(_figures(claim, values), claim.accepted)
+    return [
+        f"at batch size {size}, which the image shows, {verdict}: {_told(deciding, claim.unit)}"
+    ]
+
+
+def _too_few_repetitions(cases: pd.DataFrame) -> list[str]:
+    fewest = cases["repetitions"].min()
+    is_time = "time" in cases.index.get_level_values("quantity")
+    if not is_time or fewest >= FEWEST_REPETITIONS:
+        return []
+    return [f"with {fewest} repetitions the interval is too narrow for 95 %"]
+
+
+def _told(figure: Figure, unit: str) -> str:
+    number = _number(figure.number)
+    if (figure.low, figure.high) != (figure.number, figure.number):
+        number += f" [{_number(figure.low)}, {_number(figure.high)}]"
+    return f"{number} {unit} ({figure.of})"
+
+
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:#.3g}"
+
+
+def claims_table(found: list[Judgement]) -> str:
+    """The verdicts in Markdown: a row a claim, a column a source; below, what each is."""
+    sources = list(dict.fromkeys(each.source for each in found))
+    lines = [["claim", *sources], ["---"] * (len(sources) + 1)]
+    lines += [[same[0].statement, *map(_cell, same)] for same in _by(found, "claim")]
+    table = "".join(f"| {' | '.join(line)} |\n" for line in lines)
+    return f"{table}\n{''.join(map(_origins, _by(found, 'source')))}"
+
+
+def _by(found: list[Judgement], field: str) -> list[list[Judgement]]:
+    groups: dict[str, list[Judgement]] = {}
+    for each in found:
+        groups.setdefault(getattr(each, field), []).append(each)
+    return list(groups.values())
+
+
+def _cell(found: Judgement) -> str:
+    return f"**{found.verdict}**: " + (
+        _told(found.deciding, found.unit) if found.deciding else found.reason
+    )
+
+
+def _origins(same_source: list[Judgement]) -> str:
+    origins = dict.fromkeys(origin for each in same_source for origin in each.origin)
+    items = "".join(f"  - {origin}\n" for origin in origins) or "  - nothing measured\n"
+    return f"- *{same_source[0].source}*\n{items}"
+
+
+def claims_markdown(found: list[Judgement]) -> str:
+    """The table of the verdicts, then each claim's rule and what every verdict rests on."""
+    parts = ["# The article's claims, judged", claims_table(found), INTERVALS]
+    for same_claim in _by(found, "claim"):
+        first = same_claim[0]
+        parts.append(f"## {first.claim}")
+        parts.append(f"Section *{first.section}*: {first.statement}.")
+        parts.append(f"Rule: {first.rule}.")
+        parts.append(
+            "".join(f"- *{each.source}*: {_cell(each)}{_grounds(each)}\n" for each in same_claim)
+        )
+    return "\n\n".join(part.rstrip() for part in parts) + "\n"
+
+
+def _grounds(found: Judgement) -> str:
+    if found.deciding is None:
+        return "."
+    numbers = [f"{_number(figure.number)} ({figure.of})" for figure in found.figures]
+    listed = f"; all figures: {', '.join(numbers)}" if len(numbers) <= LISTED_FIGURES else ""
+    return f"; {found.reason}{listed}."
+
+
+INTERVALS = """\
+All figures of a claim count: it is *reproduced* if their 95 % intervals lie in the range, *not
+reproduced* if one lies outside as a whole, else *inconclusive*. Shown is the figure that decided.
+Measured times have the bootstrap's interval over repetitions; of published times, whose raw values
+are not at hand, the interval comes from three quantiles. What changes from one run to the next is
+in no interval."""

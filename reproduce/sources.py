@@ -1,0 +1,235 @@
+"""The published numbers and recorded rows in one shape, with intervals: what claims are judged on.
+
+A case's value is the median of its seconds (of an HVP: on top of the gradient), its
+bytes by the counter that is drawn, or its operations. Beside it stand ``DRAWS``
+values of the same that chance could have given, so that any figure computed from
+several cases has an interval: the middle 95 % of the figure over the draws.
+"""
+
+from collections.abc import Iterable, Sequence
+from itertools import groupby
+
+import msgspec
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from paper_figures import style, summary
+from reproduce import published
+from reproduce.rows import Row
+
+CASE = ["quantity", "framework", "mode", "model", "batch_size", "method"]
+DRAWS = 1000
+CONFIDENCE = 0.95
+SEED = 0
+# How far a counter moved between two runs of plan cpu, relative; the others repeat to the byte.
+UNCERTAINTY = {"resident_set": 0.17}
+
+
+class Source(msgspec.Struct, frozen=True):
+    """Cases from one place, and where they come from.
+
+    ``cases`` is by ``CASE`` and has ``status``, ``value``, ``low`` and ``high`` (in
+    seconds, bytes or operations), ``repetitions`` and ``origin``. ``draws`` is by
+    ``CASE``, the done ones alone: its first column is the value, the others are the
+    draws. ``absent`` says why a case may be missing.
+    """
+
+    name: str
+    absent: str
+    cases: pd.DataFrame
+    draws: pd.DataFrame
+
+
+def of_article() -> Source:
+    """The published numbers.
+
+    The repetitions themselves are not at hand. The median of n values from a continuous
+    distribution is that distribution's quantile at a level that follows
+    Beta((n + 1)/2, (n + 1)/2); the quantile is read off the line through the published
+    20, 50 and 80 % quantiles. Memory was read off the images: uniform within the
+    uncertainty of each reading.
+    """
+    rng = np.random.default_rng(SEED)
+    records = [
+        _record(row, "time", row.median_s, _drawn_medians(row, rng), row.n, _ARTICLE_TIME)
+        for row in published.time().itertuples()
+    ] + [
+        _record(
+            row, "memory", row.memory_gib * 2**30, _drawn_readings(row, rng), 1, _ARTICLE_MEMORY
+        )
+        for row in published.memory().itertuples()
+    ]
+    return _source("published", "the article published no number of this kind", records)
+
+
+_ARTICLE_TIME = "time: A100; intervals from the 20, 50 and 80 % quantiles, not from raw values"
+_ARTICLE_MEMORY = "memory: A100; the rise of all used memory (NVML), read off the images"
+
+
+def _drawn_medians(row, rng: np.random.Generator) -> np.ndarray:
+    middle = (row.n + 1) / 2
+    levels = stats.beta(middle, middle).rvs(DRAWS, random_state=rng)
+    return np.interp(levels, summary.QUANTILES, (row.p20_s, row.median_s, row.p80_s))
+
+
+def _drawn_readings(row, rng: np.random.Generator) -> np.ndarray:
+    return (row.memory_gib + row.uncertainty_gib * rng.uniform(-1, 1, DRAWS)) * 2**30
+
+
+def of_rows(name: str, rows: Iterable[Row], absent: str) -> Source:
+    """The newest rows of each quantity, framework and mode.
+
+    Times are drawn by the bootstrap over the repetitions, each HVP with the gradient that
+    was timed beside it. Memory is exact but for the counters in ``UNCERTAINTY``.
+    """
+    rng = np.random.default_rng(SEED)
+    rows = sorted(summary.last_of_each_case(rows), key=_group)
+    records = [
+        record
+        for _, group in groupby(rows, _group)
+        for record in _records_of_group(*summary.newest(list(group)), rng)
+    ]
+    return _source(name, absent, records)
+
+
+def _group(row: Row) -> tuple[str, str, str]:
+    return row.quantity, row.framework, row.mode
+
+
+def _records_of_group(rows: Sequence[Row], left_out: str, rng: np.random.Generator) -> list[dict]:
+    counter = summary.shared_counter(rows) if rows[0].quantity == "memory" else None
+    origin = "; ".join(filter(None, (_origin(rows[0], counter), left_out)))
+    return [
+        _record(row, row.quantity, *_value_and_draws(row, counter, rng), len(row.seconds), origin)
+        for row in rows
+    ]
+
+
+def _origin(row: Row, counter: summary.Counter | None) -> str:
+    text = f"{' '.join(_group(row))}: {row.device}, plan {row.plan!r}"
+    if row.quantity != "operations" and (row.device, row.plan) != (
+        style.ARTICLE_DEVICE,
+        style.ARTICLE_PLAN,
+    ):
+        text += f" (the article: {style.ARTICLE_DEVICE}, plan {style.ARTICLE_PLAN!r})"
+    if counter:
+        text += f"; memory is {counter.name} (the article: the rise of all used memory, NVML)"
+    return text
+
+
+def _value_and_draws(
+    row: Row, counter: summary.Counter | None, rng: np.random.Generator
+) -> tuple[float, np.ndarray]:
+    missing = np.nan, np.full(DRAWS, np.nan)
+    if row.status != "done":
+        return missing
+    if row.quantity == "time":
+        overheads = summary.overhead_seconds(row)
+        return (np.median(overheads), _bootstrap(overheads, rng)) if len(overheads) > 1 else missing
+    if row.quantity == "operations":
+        return (row.flops, np.full(DRAWS, row.flops)) if row.flops else missing
+    if counter is None:
+        return missing
+    value = counter.bytes_of(row)
+    spread = UNCERTAINTY.get(counter.name, 0.0)
+    return value, value * (1 + spread * rng.uniform(-1, 1, DRAWS))
+
+
+def _bootstrap(values: Sequence[float], rng: np.random.Generator) -> np.ndarray:
+    result = stats.bootstrap(
+        (values,), np.median, n_resamples=DRAWS, method="percentile", rng=rng, vectorized=True
+    )
+    return result.bootstrap_distribution
+
+
+def _record(cell, quantity: str, value: float, draws: np.ndarray, count: int, origin: str) -> dict:
+    names = {name: getattr(cell, name) for name in CASE[1:]}
+    status = getattr(cell, "status", "done")
+    if status == "done" and np.isnan(value):
+        status = "no value with an interval"
+    return {
+        "quantity": quantity,
+        **names,
+        "status": status,
+        "value": value,
+        "repetitions": count,
+        "origin": origin,
+        "draws": draws,
+    }
+
+
+def _source(name: str, absent: str, records: list[dict]) -> Source:
+    columns = [*CASE, "status", "value", "repetitions", "origin", "draws"]
+    cases = pd.DataFrame(records, columns=columns).set_index(CASE).sort_index()
+    stacked = np.vstack([*cases.pop("draws"), np.empty((0, DRAWS))])
+    draws = pd.DataFrame(np.column_stack([cases["value"], stacked]), cases.index)
+    cases["low"], cases["high"] = interval(draws)
+    return Source(name, absent, cases, draws[cases["status"] == "done"])
+
+
+def interval(draws: pd.DataFrame) -> tuple[list[float], list[float]]:
+    """Low and high of each row: the middle 95 % of its draws, all columns but the first."""
+    tail = (1 - CONFIDENCE) / 2
+    if draws.empty:
+        return [], []
+    low, high = np.quantile(draws.iloc[:, 1:], (tail, 1 - tail), axis=1)
+    return low.tolist(), high.tolist()
+
+
+def summary_table(rows: Iterable[Row]) -> pd.DataFrame:
+    """Every case with what is drawn of it: one row a case, units in the names of the columns.
+
+    ``p20_seconds``, ``median_seconds`` and ``p80_seconds`` are quantiles over the
+    repetitions, for an HVP of its time on top of the gradient; ``memory_gib`` is by the
+    counter that ``memory_counter`` names. ``ratio_to_gradient`` is the whole of the
+    method (for a time: overhead and gradient) over the gradient of the same device,
+    plan, model and batch size.
+    """
+    rows = sorted(summary.last_of_each_case(rows), key=_settings)
+    records = [
+        record for _, group in groupby(rows, _settings) for record in _summary_records(list(group))
+    ]
+    frame = pd.DataFrame(records)
+    return frame.drop(columns="whole").sort_values(SUMMARY_KEY) if records else frame
+
+
+SUMMARY_KEY = [*CASE, *summary.SETTINGS]
+
+
+def _settings(row: Row) -> tuple:
+    return (*_group(row), *(getattr(row, name) for name in summary.SETTINGS))
+
+
+def _summary_records(rows: list[Row]) -> list[dict]:
+    counter = summary.shared_counter(rows) if rows[0].quantity == "memory" else None
+    found = [_summary_record(row, counter) for row in rows]
+    gradients = {
+        (each["model"], each["batch_size"]): each["whole"]
+        for each in found
+        if each["method"] == "gradient"
+    }
+    for each in found:
+        gradient = gradients.get((each["model"], each["batch_size"]), np.nan)
+        is_overhead = each["quantity"] == "time" and each["method"] != "gradient"
+        each["ratio_to_gradient"] = each["whole"] / gradient + is_overhead
+    return found
+
+
+def _summary_record(row: Row, counter: summary.Counter | None) -> dict:
+    done = row.status == "done"
+    seconds = np.full(3, np.nan)
+    if done and row.quantity == "time":
+        seconds = np.quantile(summary.overhead_seconds(row), summary.QUANTILES)
+    memory_bytes = counter.bytes_of(row) if done and counter else np.nan
+    flops = row.flops if done and row.flops else np.nan
+    return {
+        **{name: getattr(row, name) for name in SUMMARY_KEY},
+        "status": row.status,
+        "repetitions": len(row.seconds),
+        **dict(zip(("p20_seconds", "median_seconds", "p80_seconds"), seconds, strict=True)),
+        "memory_gib": memory_bytes / 2**30,
+        "memory_counter": counter.name if counter else "",
+        "flops": flops,
+        "whole": {"time": seconds[1], "memory": memory_bytes, "operations": flops}[row.quantity],
+    }

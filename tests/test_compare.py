@@ -1,0 +1,130 @@
+"""Two folders are compared case by case, and never across devices by accident."""
+
+import msgspec
+import numpy as np
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from reproduce import compare, judge_commands
+from reproduce.plan import cases
+from reproduce.rows import Row, RowsError
+
+SECONDS = tuple((1 + 0.01 * np.sin(np.arange(30))).tolist())
+
+
+def row(quantity="time", **changes):
+    case = next(
+        case
+        for case in cases("cpu")
+        if case.quantity == quantity and (case.framework, case.mode) == ("jax", "jit")
+    )
+    given = {
+        "status": "done",
+        "device": "a device",
+        "seconds": SECONDS if quantity == "time" else (),
+        "code_hash": "",
+        "started": "2026-01-01",
+    }
+    return Row(**(msgspec.structs.asdict(case) | given | changes))
+
+
+def memory_row(temp_bytes):
+    counters = {"xla_temp_bytes": temp_bytes, "xla_output_bytes": 10}
+    return row("memory", memory_bytes=counters)
+
+
+def compared(first, second, **options):
+    (found,) = compare.compare([first], [second], **({"tolerance": 0.05} | options))
+    return found
+
+
+def scaled(factor, spread=1.0):
+    values = np.asarray(SECONDS)
+    return tuple((factor * (values.mean() + spread * (values - values.mean()))).tolist())
+
+
+@pytest.mark.parametrize(
+    ("seconds", "verdict"),
+    [
+        (scaled(0.8), "faster"),
+        (scaled(1.2), "slower"),
+        (scaled(1.01), "same"),
+        (scaled(1.05), "ambiguous"),
+        (scaled(1.0, spread=30), "ambiguous"),
+    ],
+)
+def test_a_time_is_faster_slower_the_same_or_ambiguous(seconds, verdict):
+    found = compared(row(), row(seconds=seconds))
+    assert found.verdict == verdict
+    assert found.low <= found.ratio <= found.high
+
+
+def test_the_ratio_is_the_second_median_over_the_first():
+    found = compared(row(seconds=(1.0, 2.0, 9.0)), row(seconds=(4.0, 5.0, 6.0)))
+    assert found.ratio == 2.5
+
+
+def test_the_tolerance_decides_what_is_the_same():
+    second = row(seconds=scaled(1.1))
+    assert compared(row(), second).verdict == "slower"
+    assert compared(row(), second, tolerance=0.2).verdict == "same"
+
+
+def test_one_repetition_is_ambiguous():
+    found = compared(row(), row(seconds=(0.5,)))
+    assert found.verdict == "ambiguous"
+    assert np.isnan(found.low)
+
+
+@pytest.mark.parametrize(("temp_bytes", "verdict"), [(90, "same"), (91, "more"), (89, "less")])
+def test_memory_is_compared_to_the_byte(temp_bytes, verdict):
+    found = compared(memory_row(90), memory_row(temp_bytes))
+    assert (found.verdict, found.ratio) == (verdict, (temp_bytes + 10) / 100)
+
+
+def test_memory_by_unlike_counters_is_not_compared():
+    found = compared(memory_row(90), row("memory", memory_bytes={"another": 1}))
+    assert found.verdict == "not compared"
+
+
+def test_operations_are_compared_exactly():
+    first, second = (row(quantity="time", flops=flops) for flops in (2.0, 3.0))
+    as_operations = [msgspec.structs.replace(r, quantity="operations") for r in (first, second)]
+    assert compared(*as_operations).verdict == "more"
+
+
+def test_an_unfinished_case_is_not_compared_and_says_why():
+    found = compared(row(), row(status="timeout", reason="slow"))
+    assert (found.verdict, found.reason) == ("not compared", "timeout")
+
+
+def test_the_newest_row_of_a_case_counts():
+    (found,) = compare.compare([row(), row(seconds=scaled(2))], [row()], tolerance=0.05)
+    assert found.ratio == pytest.approx(0.5)
+
+
+def test_another_device_is_refused_unless_forced():
+    first, second = row(), row(device="another device", seconds=scaled(0.5))
+    with pytest.raises(RowsError, match=r"'another device' instead of 'a device'; add --force"):
+        compared(first, second)
+    assert compared(first, second, forced=True).verdict == "faster"
+
+
+def test_folders_without_a_common_case_are_refused():
+    with pytest.raises(RowsError, match="cases in both folders were expected"):
+        compared(row(), row(model="another"))
+
+
+def test_the_command_prints_every_case_and_the_counts(tmp_path):
+    for name, rows in {"a": [row(), memory_row(90)], "b": [row(), memory_row(91)]}.items():
+        (tmp_path / name).mkdir()
+        lines = [msgspec.json.encode(each) for each in rows]
+        (tmp_path / name / "rows.jsonl").write_bytes(b"\n".join(lines) + b"\n")
+    app = typer.Typer(pretty_exceptions_enable=False)
+    app.command()(judge_commands.compare)
+    result = CliRunner().invoke(app, [str(tmp_path / "a"), str(tmp_path / "b")])
+    assert result.exit_code == 0
+    assert "more: 1, same: 1" in result.stdout
+    missing = CliRunner().invoke(app, [str(tmp_path / "a"), str(tmp_path / "c")])
+    assert "give a folder that was measured into" in str(missing.exception)
