@@ -39,17 +39,20 @@ all: setup ## Set up if needed, measure what is missing, draw what has changed.
 	else \
 		$(PYTHON) -m paper_figures "$$results" && touch "$$drawn" || exit; \
 	fi; \
-	if [ "$$plan" = cpu ]; then $(MAKE) --no-print-directory a100 PLAN= || measured=$$?; fi; \
+	if [ "$$plan" = cpu ]; then \
+		$(MAKE) --no-print-directory a100 PLAN= RESULTS='$(or $(RESULTS),results)/a100' || measured=$$?; \
+	fi; \
 	exit $$measured
 
 a100: ## Account for the article's memory on an A100; no GPU is needed.
 	@$(MAKE) --no-print-directory account TARGET=a100
 
 account: setup ## The same for the GPU that TARGET names.
-	@folder=$(or $(RESULTS),results)/$$(basename '$(TARGET)' .txtpb); \
+	@folder='$(RESULTS)'; folder=$${folder:-results/$$(basename '$(TARGET)' .txtpb)}; \
 	$(PYTHON) -m reproduce account '$(or $(PLAN),article)' "$$folder" --target '$(TARGET)'; \
 	accounted=$$?; [ $$accounted -le 1 ] || exit $$accounted; \
-	$(PYTHON) -m paper_figures "$$folder" $(ACCOUNTED) || exit; exit $$accounted
+	$(PYTHON) -m paper_figures "$$folder" $(ACCOUNTED); drawn=$$?; \
+	[ $$drawn -le 1 ] || exit $$drawn; exit $$accounted
 
 measure: setup ## Measure the cases of the plan that are missing.
 	@$(CHOOSE); $(PYTHON) -m reproduce measure "$$plan" "$$results"

@@ -149,7 +149,7 @@ def draw(name: str, rows: Sequence[Row]) -> Figure:
         title = style.curve_title(run, curve_model, row.device)
         shown[title] = table.xs(curve_model, level="model")
     notes = {
-        "deviation": style.deviation_note(run, row.device),
+        "deviation": style.deviation_note(run, row.device) if "published" in table else "",
         "values": note,
         "settings": style.settings_note(row.quantity, row.vector, row.normalisation),
         "machine": style.machine_note(row.device, row.plan),

@@ -44,7 +44,7 @@ THEORY = {
 # What values are held against, in the order of the legend.
 REFERENCES = {
     "published": "Published (NVML, first call)",
-    "reserved": "Simulated reserve, recorded by autograd",
+    "reserved": "Reserve if autograd records, simulated",
 }
 RUNS = {
     ("jax", "jit"): "JAX with jit",
@@ -81,21 +81,21 @@ COUNTERS = {
 }
 DEVIATIONS = {
     ("jax", "jit"): (
-        "Published below batch size 16: the workspace of the first call, 0.73 GiB for every "
-        "method. HVPs of ViT and BERT are 6 to 18 % below published, probably since the compiler "
-        "is another (JAX 0.4.21 then, 0.10.2 now)."
+        "Published at small batch sizes: probably the workspace of the first call, 0.73 GiB for "
+        "every method. HVPs of ViT and BERT are 6 to 18 % below published, probably since the "
+        "compiler is another (JAX 0.4.21 then, 0.10.2 now)."
     ),
     ("jax", "eager"): (
         "Published has on top what NVML sees: code and workspaces of the libraries, for ResNet34 "
-        "0.6 to 1.1 GiB at any batch size. Its reverse-over-reverse (JAX 0.4.21) also grew by more "
-        "per sample."
+        "0.6 to 1.1 GiB at any batch size. Its reverse-over-reverse (JAX 0.4.21) grew by more per "
+        "sample; that is not explained."
     ),
     ("torch", "eager"): (
-        "Dashed: the allocator's reserve if the parameters require gradients, as in the article's "
-        "code: PyTorch then records the HVP once more. With that, forward-over-reverse of ViT and "
-        "BERT is within 2 % of published. Reverse-over-forward is above it, as group normalisation "
-        "stands in for layer normalisation. ResNet34 has 0.6 to 3.4 GiB on top: probably code and "
-        "workspaces of the CUDA libraries."
+        "Dashed: what PyTorch's allocator would reserve if the parameters require gradients, as in "
+        "the article's code: PyTorch then records the HVP once more. With that, "
+        "forward-over-reverse of ViT and BERT is within 2 % of published. Group normalisation in "
+        "place of layer normalisation raises reverse-over-forward. ResNet34 has 0.6 to 3.4 GiB on "
+        "top: probably code and workspaces of the CUDA libraries."
     ),
 }
 # (size of the unit, its name), smallest first; a larger unit starts at a tenth of itself.

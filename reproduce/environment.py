@@ -21,8 +21,17 @@ from reproduce.plan import Case
 from reproduce.target import Target
 
 ROOT = Path(__file__).resolve().parent.parent
-ARTICLE_DEVICE = "NVIDIA A100-SXM4-40GB"
-PACKAGES = ("jax", "jaxlib", "flax", "transformers", "torch", "numpy", "triton")
+PACKAGES = (
+    "jax",
+    "jaxlib",
+    "jax-cuda12-pjrt",
+    "flax",
+    "transformers",
+    "torch",
+    "numpy",
+    "triton",
+)
+ACCOUNTING = ("accounting.py", "caching_allocator.py")
 SETTINGS = (
     "CUDA_VISIBLE_DEVICES",
     "GLIBC_TUNABLES",
@@ -156,17 +165,23 @@ def identity(on_gpu: bool) -> dict[str, Any]:
     }
 
 
+def state_of_accounting() -> dict[str, Any]:
+    """What changes between accountings: the revision of the source."""
+    return {"revision": _revision()}
+
+
 def state(on_gpu: bool) -> dict[str, Any]:
     """What changes between measurements: load, clocks, and the revision of the source."""
     of_gpu = gpu()[0].state() if on_gpu else {}
     return of_gpu | {"load": os.getloadavg()[0], "revision": _revision()}
 
 
-def code_hash(framework: str) -> str:
-    """SHA-256 of the sources that measure in ``framework``."""
+def code_hash(framework: str, is_accounted: bool = False) -> str:
+    """SHA-256 of the sources that measure in ``framework``, or account for it."""
     package = ROOT / "reproduce"
     shared = [package / f"{name}.py" for name in ("problems", "measure", "worker")]
-    sources = shared + sorted((package / f"in_{framework}").glob("*.py"))
+    own = sorted((package / f"in_{framework}").glob("*.py"))
+    sources = shared + [path for path in own if is_accounted or path.name not in ACCOUNTING]
     return hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()
 
 

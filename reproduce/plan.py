@@ -24,7 +24,7 @@ Quantity = Literal["time", "memory", "operations"]
 Vector = Literal["gradient", "params", "seeded"]
 Normalisation = Literal["article", "matched"]
 
-METHODS = Method.__args__[1:]
+METHODS = tuple(name for name in Method.__args__ if name != "evaluation")
 POWERS_OF_TWO = (1, 2, 4, 8, 16, 32, 64, 128)
 ORDER_SEED = 0
 

@@ -50,7 +50,7 @@ def measure(
         rows = RowsFile(folder / "rows.jsonl")
         at_once = memory_cases_at_once(cases, on_gpu, target)
         site = Measuring(folder, on_gpu, timeout_seconds, at_once, target)
-        missing = pending(cases, rows.rows, site.identity)
+        missing = pending(cases, rows.rows, site.identity, is_accounted=target is not None)
         done = len(cases) - len(missing)
         expected = {case: expected_seconds(case, at_once, target) for case in missing}
         with Progress(done, expected, folder) as progress:
@@ -99,9 +99,12 @@ def check(cases: Iterable[Case], folder: Path, on_gpu: bool, target: Target | No
         )
 
 
-def pending(cases: list[Case], rows: list[Row], identity: dict) -> list[Case]:
+def pending(
+    cases: list[Case], rows: list[Row], identity: dict, is_accounted: bool = False
+) -> list[Case]:
     """Those of ``cases`` that no settled row of the same code and environment answers."""
-    hashes = {name: environment.code_hash(name) for name in {case.framework for case in cases}}
+    frameworks = {case.framework for case in cases}
+    hashes = {name: environment.code_hash(name, is_accounted) for name in frameworks}
     settled = {
         row.case
         for row in rows
@@ -182,6 +185,8 @@ class Measuring:
         """Loads the frameworks once, in the process that all workers fork from."""
         frameworks = sorted({case.framework for case in cases})
         names = [name for framework in frameworks for name in worker.modules(framework)]
+        if self.target is not None:
+            names += [worker.accounting_module(framework) for framework in frameworks]
         self.context.set_forkserver_preload([*names, "reproduce.worker"])
         with progress.loading(frameworks):
             first = self.context.Process(target=os.getpid)
@@ -233,14 +238,17 @@ class Measuring:
 
     def _row(self, case: Case, cores: set[int]) -> Row:
         started, start = datetime.now(UTC).isoformat(timespec="seconds"), time.perf_counter()
-        state = environment.state(self.on_gpu)
+        is_accounted = self.target is not None
+        state = (
+            environment.state_of_accounting() if is_accounted else environment.state(self.on_gpu)
+        )
         finding = msgspec.structs.asdict(self._finding(case, cores))
         precision = finding.pop("precision")
         of_run = {
             "device": self._device(case),
             "case_seconds": time.perf_counter() - start,
             "environment": {"identity": self.identity, "state": state, "precision": precision},
-            "code_hash": environment.code_hash(case.framework),
+            "code_hash": environment.code_hash(case.framework, self.target is not None),
             "started": started,
         }
         return msgspec.convert(msgspec.structs.asdict(case) | finding | of_run, Row)

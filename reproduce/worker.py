@@ -26,7 +26,6 @@ from reproduce.rows import Status
 from reproduce.target import Target
 
 REFERENCE = "forward_over_reverse"
-NAMES = ("hvp", "models", "device", "accounting")
 
 
 class Finding(msgspec.Struct, kw_only=True):
@@ -62,7 +61,12 @@ class Site(msgspec.Struct, frozen=True):
 
 def modules(framework: Framework) -> list[str]:
     """The modules that a worker of ``framework`` needs, to be loaded once before forking."""
-    return [f"reproduce.in_{framework}.{name}" for name in NAMES]
+    return [f"reproduce.in_{framework}.{name}" for name in ("hvp", "models", "device")]
+
+
+def accounting_module(framework: Framework) -> str:
+    """The further module of a worker that accounts for a case instead of measuring it."""
+    return f"reproduce.in_{framework}.accounting"
 
 
 def run(connection: Connection, case: Case, site: Site) -> None:
@@ -84,7 +88,7 @@ def run(connection: Connection, case: Case, site: Site) -> None:
 
 def find(case: Case, site: Site) -> Finding:
     """What measuring ``case`` in this process gives; a failure is a finding, too."""
-    hvp, models, device, accounting = map(import_module, modules(case.framework))
+    hvp, models, device = map(import_module, modules(case.framework))
     finding = Finding(precision=device.precision())
     try:
         _check_platform(device, "cpu" if site.gpu is None else "gpu")
@@ -95,9 +99,8 @@ def find(case: Case, site: Site) -> Finding:
             measure.return_freed_memory_at_once()
         experiment = Experiment(case, finding, hvp, models, device, _weights(case, site.target))
         start = time.perf_counter()
-        if case.quantity == "operations":
-            finding.flops = accounting.flops(*experiment.call(case.method))
-        elif site.target is not None:
+        if site.target is not None:
+            accounting = import_module(accounting_module(case.framework))
             experiment.account(accounting, site.target, site.shared_programs)
         elif case.quantity == "time":
             experiment.measure_time()
@@ -179,13 +182,16 @@ class Experiment:
             del result
 
     def account(self, accounting: ModuleType, target: Target, programs: Path) -> None:
-        """Finds what the method's memory would be on ``target``, and whether it fits."""
-        start = time.perf_counter()
+        """Counts the method's operations, or its memory on ``target`` and whether it fits."""
         function, *arguments = self.call(self.case.method)
-        needed, counters = accounting.memory(function, self.case.mode, target, programs, *arguments)
+        if self.case.quantity == "operations":
+            self.finding.flops = accounting.flops(function, *arguments)
+            return
+        needed, counters, compile_seconds = accounting.memory(
+            function, self.case.mode, target, programs, *arguments
+        )
         self.finding.memory_bytes = counters
-        if self.case.mode == "jit":
-            self.finding.compile_seconds[self.case.method] = time.perf_counter() - start
+        self.finding.compile_seconds = {self.case.method: compile_seconds}
         if needed > target.memory_bytes:
             self.finding.status = "out_of_memory"
             self.finding.reason = (

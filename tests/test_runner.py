@@ -71,7 +71,7 @@ def test_a_finished_case_is_not_measured_again(tmp_path):
 @pytest.mark.parametrize(
     ("target", "changed"),
     [
-        ("code_hash", lambda framework: "another"),
+        ("code_hash", lambda framework, is_accounted: "another"),
         ("identity", lambda on_gpu: {"device": "another device"}),
     ],
 )

@@ -7,6 +7,8 @@ allocated, but neither computed nor touched, and the bytes that are alive are co
 
 import hashlib
 import mmap
+import os
+import time
 import weakref
 from collections.abc import Callable
 from importlib import metadata
@@ -30,32 +32,44 @@ from reproduce.target import Target
 # Autotuning runs the program, and without it XLA's Triton products fail to compile.
 WITHOUT_GPU = {"xla_gpu_autotune_level": 0, "xla_gpu_enable_triton_gemm": False}
 
+PROMISED = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
+# What else decides on the program: the compiler itself, and its flags.
+COMPILER = f"{metadata.version('jax-cuda12-pjrt')} {os.environ.get('XLA_FLAGS')} {WITHOUT_GPU}"
+
 
 def memory(
     function: Callable[..., Tree], mode: Mode, target: Target, cache: Path, *arguments: Tree
-) -> tuple[int, dict[str, int]]:
-    """The bytes that ``function`` of ``arguments`` needs on ``target``, and what they are made of.
+) -> tuple[int, dict[str, int], float]:
+    """The bytes that ``function`` needs on ``target``, what they are made of, and compile seconds.
 
     In mode ``jit`` that is XLA's buffer assignment, kept in the folder ``cache`` by program
     and target: ``xla_argument_bytes``, ``xla_output_bytes``, ``xla_temp_bytes``, and their
-    sum. In mode ``eager``, ``live_peak_bytes`` is the most that was alive at once beyond
-    the arguments' ``live_argument_bytes``.
+    sum; the seconds are those of the compilation that made it. In mode ``eager``,
+    ``live_peak_bytes`` is the most that was alive at once beyond the arguments'
+    ``live_argument_bytes``. The code and the workspaces of CUDA's libraries come on top.
     """
     if mode == "jit":
-        found = _compiled(function, target, cache, *arguments)
-        return found["xla_total_bytes"], found
+        program = _compiled(function, target, cache, *arguments)
+        return program.bytes["xla_total_bytes"], program.bytes, program.compile_seconds
     trace = LiveArrays()
     with jax.disable_jit(), core.set_current_trace(trace):
         result = function(*arguments)
     del result
     argument_bytes = sum(leaf.nbytes for leaf in _distinct(arguments))
     found = {"live_argument_bytes": argument_bytes, "live_peak_bytes": trace.peak_bytes}
-    return sum(found.values()), found
+    return sum(found.values()), found, 0.0
 
 
 def flops(function: Callable[..., Tree], *arguments: Tree) -> float:
     """Floating-point operations of ``function``, as XLA counts them before it optimises."""
     return jax.jit(function).lower(*_shapes(arguments, None)).cost_analysis()["flops"]
+
+
+class Program(msgspec.Struct):
+    """What is kept of a compiled program."""
+
+    bytes: dict[str, int]
+    compile_seconds: float
 
 
 class LiveArrays(core.Trace):
@@ -108,32 +122,35 @@ class LiveArrays(core.Trace):
 def _untouched(aval: core.ShapedArray) -> jax.Array:
     """An array of zeros whose pages the system has promised and not yet given."""
     count = aval.size * aval.dtype.itemsize
-    pages = np.frombuffer(mmap.mmap(-1, max(1, count)), np.uint8)[:count]
+    pages = np.frombuffer(mmap.mmap(-1, max(1, count), PROMISED), np.uint8)[:count]
     array = jax.dlpack.from_dlpack(pages.view(aval.dtype).reshape(aval.shape))
     return ArrayImpl(aval, array.sharding, [array], committed=False)
 
 
 def _compiled(
     function: Callable[..., Tree], target: Target, cache: Path, *arguments: Tree
-) -> dict[str, int]:
+) -> Program:
     device = topologies.get_topology_desc(
         platform="cuda", target_config=target.description, topology="1x1x1"
     ).devices[0]
     lowered = jax.jit(function).lower(*_shapes(arguments, SingleDeviceSharding(device)))
-    program = f"{lowered.as_text()}{target.description}{metadata.version('jaxlib')}{WITHOUT_GPU}"
+    program = f"{lowered.as_text()}{target.description}{COMPILER}"
     kept = cache / f"{hashlib.sha256(program.encode()).hexdigest()}.json"
     if not kept.exists():
+        start = time.perf_counter()
         analysis = lowered.compile(compiler_options=WITHOUT_GPU).memory_analysis()
         parts = {
             "xla_argument_bytes": analysis.argument_size_in_bytes,
             "xla_output_bytes": analysis.output_size_in_bytes,
             "xla_temp_bytes": analysis.temp_size_in_bytes,
         }
+        seconds = time.perf_counter() - start
         total = sum(parts.values()) - analysis.alias_size_in_bytes
         unfinished = kept.with_suffix(".unfinished")
-        unfinished.write_bytes(msgspec.json.encode(parts | {"xla_total_bytes": total}))
+        found = Program(parts | {"xla_total_bytes": total}, seconds)
+        unfinished.write_bytes(msgspec.json.encode(found))
         unfinished.replace(kept)
-    return msgspec.json.decode(kept.read_bytes(), type=dict[str, int])
+    return msgspec.json.decode(kept.read_bytes(), type=Program)
 
 
 def _shapes(arguments: Tree, sharding: SingleDeviceSharding | None) -> Tree:

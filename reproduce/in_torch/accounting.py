@@ -20,31 +20,30 @@ from reproduce.in_torch.hvp import Tree
 from reproduce.plan import Mode
 from reproduce.target import Target
 
-# A tensor of zeros that has a shape and no memory, on any device.
-WITHOUT_MEMORY = torch.ops.aten._efficientzerotensor.default
-
 
 def memory(
     function: Callable[..., Tree], mode: Mode, target: Target, cache: Path, *arguments: Tree
-) -> tuple[int, dict[str, int]]:
-    """The bytes that ``function`` of ``arguments`` needs, and what they are made of.
+) -> tuple[int, dict[str, int], float]:
+    """The bytes that ``function`` needs, what they are made of, and no seconds of compilation.
 
     ``live_peak_bytes`` is the most that was alive at once beyond the arguments'
     ``live_argument_bytes``, both as the allocator rounds them, and
     ``simulated_reserved_bytes`` is by how much its reserve would have risen. The same two
-    as ``recorded_…`` are with parameters that require gradients, as the article's released
-    code passes them: PyTorch then records the whole HVP once more. None of them depends on
+    as ``recorded_…`` are with parameters (and with ``v``, where it is those) that require
+    gradients, as in the article's released code: PyTorch then records the whole HVP once
+    more, beside the transforms. None of them depends on
     mode or target, and there is no program to keep in ``cache``.
     """
     plain, recorded = (_run(function, arguments, is_recorded) for is_recorded in (False, True))
     argument_bytes = plain.argument_bytes
-    return argument_bytes + plain.peak_bytes, {
+    found = {
         "live_argument_bytes": argument_bytes,
         "live_peak_bytes": plain.peak_bytes,
         "simulated_reserved_bytes": plain.reserved_bytes,
         "recorded_live_peak_bytes": recorded.peak_bytes,
         "recorded_reserved_bytes": recorded.reserved_bytes,
     }
+    return argument_bytes + plain.peak_bytes, found, 0.0
 
 
 def _run(function: Callable[..., Tree], arguments: Tree, is_recorded: bool) -> "LiveTensors":
@@ -70,6 +69,11 @@ def flops(function: Callable[..., Tree], *arguments: Tree) -> float:
     with fake, FlopCounterMode(display=False) as counter:
         function(*arguments)
     return float(counter.get_total_flops())
+
+
+def _has_memory(tensor: torch.Tensor) -> bool:
+    # Symbolic zeros have a shape and no memory on any device, and compute on "meta".
+    return tensor.device.type != "meta" and not torch._is_zerotensor(tensor)
 
 
 class LiveTensors(TorchDispatchMode):
@@ -99,10 +103,9 @@ class LiveTensors(TorchDispatchMode):
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
         result = function(*args, **(kwargs or {}))
-        if function is not WITHOUT_MEMORY:
-            for leaf in tree_leaves(result):
-                if isinstance(leaf, torch.Tensor):
-                    self._alive(leaf.untyped_storage())
+        for leaf in tree_leaves(result):
+            if isinstance(leaf, torch.Tensor) and _has_memory(leaf):
+                self._alive(leaf.untyped_storage())
         return result
 
     def _alive(self, storage: torch.UntypedStorage) -> None:
