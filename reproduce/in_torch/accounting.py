@@ -48,6 +48,7 @@ def memory(
 
 def _run(function: Callable[..., Tree], arguments: Tree, is_recorded: bool) -> "LiveTensors":
     fake = FakeTensorMode(allow_non_fake_inputs=True)
+    fake.cache_enabled = False  # it may answer for a symbolic zero with an ordinary tensor
     params, *others = tree_map_only(torch.Tensor, fake.from_tensor, arguments)
     for leaf in tree_leaves(params):
         leaf.requires_grad_(is_recorded)
