@@ -23,7 +23,7 @@ CHOOSE = plan='$(PLAN)'; results='$(RESULTS)'; \
 	results=$${results:-results/$$plan}
 
 .DEFAULT_GOAL := help
-.PHONY: help all a100 account measure figures plan smoke test lint setup lock clean
+.PHONY: help all a100 account report measure figures plan smoke test lint setup lock clean
 
 help: ## Print the targets.
 	@echo "hvp-repro; variables: PLAN=article|cpu|smoke  RESULTS=<folder>  VENV=<folder>  TARGET=a100|h100|<file>"
@@ -42,7 +42,12 @@ all: setup ## Set up if needed, measure what is missing, draw what has changed.
 	if [ "$$plan" = cpu ]; then \
 		$(MAKE) --no-print-directory a100 PLAN= RESULTS='$(or $(RESULTS),results)/a100' || measured=$$?; \
 	fi; \
+	[ -e "$$results/proofs.xml" ] || $(PYTHON) -m reproduce prove "$$results" || exit; \
+	$(PYTHON) -m reproduce report "$$results" || exit; \
 	exit $$measured
+
+report: setup ## Judge the claims, prove the errata, and write the report.
+	@$(CHOOSE); $(PYTHON) -m reproduce prove "$$results" && $(PYTHON) -m reproduce report "$$results"
 
 a100: ## Account for the article's memory on an A100; no GPU is needed.
 	@$(MAKE) --no-print-directory account TARGET=a100

@@ -23,6 +23,8 @@ app = typer.Typer(
 
 app.command()(judge_commands.claims)
 app.command()(judge_commands.compare)
+app.command()(judge_commands.prove)
+app.command()(judge_commands.report)
 
 PlanName = Annotated[str, typer.Argument(metavar="|".join(PLANS), help="Which plan.")]
 MoreModels = Annotated[

@@ -214,9 +214,7 @@ def _in_the_image(claim: Claim, source: Source) -> list[str]:
     if notes:
         return []
     verdict, deciding = _overall(_figures(claim, values), claim.accepted)
-    return [
-        f"at batch size {size}, which the image shows, {verdict}: {_told(deciding, claim.unit)}"
-    ]
+    return [f"at batch size {size}, which the image shows, {verdict}: {told(deciding, claim.unit)}"]
 
 
 def _too_few_repetitions(cases: pd.DataFrame) -> list[str]:
@@ -227,11 +225,17 @@ def _too_few_repetitions(cases: pd.DataFrame) -> list[str]:
     return [f"with {fewest} repetitions the interval is too narrow for 95 %"]
 
 
-def _told(figure: Figure, unit: str) -> str:
+def amount(figure: Figure, unit: str) -> str:
+    """The number of ``figure`` in words, with its interval if it has one."""
     number = _number(figure.number)
     if (figure.low, figure.high) != (figure.number, figure.number):
         number += f" [{_number(figure.low)}, {_number(figure.high)}]"
-    return f"{number} {unit} ({figure.of})"
+    return f"{number} {unit}"
+
+
+def told(figure: Figure, unit: str) -> str:
+    """The `amount` of ``figure``, and its case."""
+    return f"{amount(figure, unit)} ({figure.of})"
 
 
 def _number(value: float) -> str:
@@ -256,7 +260,7 @@ def _by(found: list[Judgement], field: str) -> list[list[Judgement]]:
 
 def _cell(found: Judgement) -> str:
     return f"**{found.verdict}**: " + (
-        _told(found.deciding, found.unit) if found.deciding else found.reason
+        told(found.deciding, found.unit) if found.deciding else found.reason
     )
 
 

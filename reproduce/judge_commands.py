@@ -1,4 +1,4 @@
-"""The verbs that judge recorded rows: ``claims`` and ``compare``."""
+"""The verbs that judge: ``claims`` and ``compare``, ``prove`` and ``report``."""
 
 from collections import Counter
 from pathlib import Path
@@ -9,43 +9,57 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from paper_figures.figures import whole_file
 from reproduce import compare as comparing
 from reproduce import judge, sources
-from reproduce.rows import Row, read_rows
+from reproduce.report import page, proofs
+from reproduce.report.evidence import Evidence, evidence
 
 FolderOfRows = Annotated[Path, typer.Argument(help="A results folder, with rows.jsonl.")]
+CompiledFolder = Annotated[
+    Path | None,
+    typer.Option(help="What was compiled for the A100; by default a100 in or beside RESULTS."),
+]
 
 
 def claims(
     results: FolderOfRows,
-    compiled: Annotated[
-        Path | None,
-        typer.Option(help="What was compiled for the A100; by default a100 beside RESULTS."),
-    ] = None,
+    compiled: CompiledFolder = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for machines.")] = False,
 ) -> None:
     """Judge the article's claims; write claims.md and summary.csv into the results folder."""
-    rows = comparing.rows_of(results)
-    found = judge.judgements(
-        [
-            sources.of_article(),
-            sources.of_rows("this run", rows, "this plan has no such case"),
-            sources.of_rows(
-                "compiled for the A100",
-                _compiled_rows(results, compiled),
-                "without the chip, nothing runs that could be timed or measured",
-            ),
-        ]
-    )
-    (results / "claims.md").write_text(judge.claims_markdown(found))
-    sources.summary_table(rows).to_csv(results / "summary.csv", index=False)
+    found = _judged(evidence(results, compiled))
     print(msgspec.json.encode(found).decode() if as_json else judge.claims_table(found))
 
 
-def _compiled_rows(results: Path, compiled: Path | None) -> list[Row]:
-    if compiled:
-        return comparing.rows_of(compiled)
-    return read_rows(results.resolve().parent / "a100" / "rows.jsonl")
+def report(results: FolderOfRows, compiled: CompiledFolder = None) -> None:
+    """Write report.html, all there is on one page, and claims.md and summary.csv beside it."""
+    everything = evidence(results, compiled)
+    found = _judged(everything)
+    path = results / "report.html"
+    with whole_file(path) as unfinished:
+        unfinished.write_text(page.html(everything, found))
+    counts = Counter(each.verdict for each in found)
+    print(f"{path}: {', '.join(f'{count} {verdict}' for verdict, count in counts.items())}")
+
+
+def _judged(everything: Evidence) -> list[judge.Judgement]:
+    """The verdicts, once claims.md and summary.csv are written."""
+    found = judge.judgements(everything.sources)
+    measured = everything.measured
+    (measured.path / "claims.md").write_text(judge.claims_markdown(found))
+    sources.summary_table(measured.rows).to_csv(measured.path / "summary.csv", index=False)
+    return found
+
+
+def prove(results: FolderOfRows) -> None:
+    """Run the tests that prove the errata; write what came of them into the results folder.
+
+    Raises:
+        Exit: with code 1 if one of them fails.
+    """
+    if not proofs.run(results):
+        raise typer.Exit(1)
 
 
 def compare(

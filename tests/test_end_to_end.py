@@ -119,6 +119,12 @@ def test_the_precision_settings_are_recorded(smoke):
         assert any("matmul_precision" in name for name in row.environment["precision"])
 
 
+def test_the_run_ends_with_a_report_and_proofs(smoke):
+    assert (smoke["folder"] / "report.html").stat().st_size > 100_000
+    assert (smoke["folder"] / "proofs.xml").exists()
+    assert "report.html" in smoke["run"][0].stdout
+
+
 def test_every_figure_is_drawn(smoke):
     drawn = {file.name for file in (smoke["folder"] / "figures").iterdir()} - {".drawn"}
     for name in NAMES:

@@ -1,0 +1,1 @@
+"""The report: one page, and what stands on it."""

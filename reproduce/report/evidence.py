@@ -1,0 +1,65 @@
+"""What a report is made of: the published numbers and the rows of two results folders."""
+
+from pathlib import Path
+
+import msgspec
+
+from reproduce import compare, sources
+from reproduce.rows import Row, read_rows
+from reproduce.sources import Source
+
+MEASURED, COMPILED = "this run", "compiled for the A100"
+
+
+class Folder(msgspec.Struct, frozen=True):
+    """A results folder with its rows, and these as a source for claims."""
+
+    path: Path
+    rows: list[Row]
+    source: Source
+
+
+class Evidence(msgspec.Struct, frozen=True):
+    """The published numbers, what was measured, and what was compiled for the A100."""
+
+    article: Source
+    measured: Folder
+    compiled: Folder
+
+    @property
+    def folders(self) -> tuple[Folder, Folder]:
+        """What was measured, then what was compiled."""
+        return self.measured, self.compiled
+
+    @property
+    def sources(self) -> tuple[Source, Source, Source]:
+        """All that claims are judged on."""
+        return self.article, self.measured.source, self.compiled.source
+
+
+def evidence(results: Path, compiled: Path | None = None) -> Evidence:
+    """All there is for ``results``: what was compiled, in ``compiled`` or where ``make`` puts it.
+
+    There need not be anything compiled: then there are no rows of it.
+
+    Raises:
+        RowsError: if ``results`` or ``compiled`` has no rows, or one cannot be read.
+    """
+    rows = compare.rows_of(results)
+    measured = sources.of_rows(MEASURED, rows, "this plan has no such case")
+    return Evidence(
+        sources.of_article(), Folder(results, rows, measured), _compiled(results, compiled)
+    )
+
+
+def _compiled(results: Path, given: Path | None) -> Folder:
+    path = given or _beside(results)
+    rows = compare.rows_of(path) if given else read_rows(path / "rows.jsonl")
+    absent = "without the chip, nothing runs that could be timed or measured"
+    return Folder(path, rows, sources.of_rows(COMPILED, rows, absent))
+
+
+def _beside(results: Path) -> Path:
+    """Where ``make all`` accounts: within RESULTS if that was given, else in results/a100."""
+    within = results / "a100"
+    return within if (within / "rows.jsonl").exists() else results.resolve().parent / "a100"

@@ -1,0 +1,152 @@
+"""The article's figures on the page: images, numbers beside them, and what to see."""
+
+import base64
+import struct
+from collections.abc import Iterator
+
+import msgspec
+import pandas as pd
+
+from paper_figures import style, summary
+from paper_figures.figures import BENCHES, DIAGRAMS, Bench
+from reproduce.plan import ARTICLE_MODELS
+from reproduce.report.evidence import MEASURED, Evidence, Folder
+from reproduce.sources import Source
+
+RUN = ["quantity", "framework", "mode"]
+# That of the bars in the article's figures.
+BATCH_SIZE = 64
+# Each after "Look at": what the article says of the figure.
+SEE = {
+    "bench_hvp_time_jax": "how near the three HVPs come to each other in JAX",
+    "bench_hvp_time_torch": "forward-over-reverse next to reverse-over-reverse in PyTorch",
+    "bench_hvp_time_jax_without_jit": "what JAX takes if nothing is compiled, which the article "
+    "does not show",
+    "bench_hvp_memory_jax": "how near the three HVPs of a network come to each other with jit",
+    "bench_hvp_memory_jax_without_jit": "reverse-over-reverse next to the other two without jit",
+    "bench_hvp_memory_torch": "forward-over-reverse next to reverse-over-forward in PyTorch",
+    "hess_eig": "the signs of the two eigenvalues, which tell a minimum from a saddle point",
+    "computational_graph": "one vertex a value of the function, one edge an operation",
+    "forward_diff": "how a tangent goes along the edges, from the parents of a vertex to itself",
+    "reverse_diff": "how a cotangent goes against the edges, from the children of a vertex",
+}
+COST = {
+    "time": "takes as many gradients' time:",
+    "memory": "needs as many gradients' memory:",
+}
+
+
+class Image(msgspec.Struct, frozen=True):
+    """A PNG as a data URI, its size in pixels, and what its numbers are from."""
+
+    uri: str
+    width: int
+    height: int
+    origin: str
+
+
+class Shown(msgspec.Struct, frozen=True):
+    """A figure on the page: ``see`` is one sentence, ``costs`` are in gradients, by source."""
+
+    name: str
+    see: str
+    images: tuple[Image, ...]
+    costs: pd.DataFrame
+
+
+def benches(evidence: Evidence) -> list[Shown]:
+    """The measured figures, with those of the bars at batch size 64 beside their own."""
+    return [_bench(name, BENCHES[name], evidence) for name in BENCHES if not name.endswith("_b64")]
+
+
+def diagrams(folder: Folder) -> list[Shown]:
+    """The drawn figures."""
+    return [
+        Shown(name, f"Look at {SEE[name]}.", tuple(_images(name, folder, "")), pd.DataFrame())
+        for name in DIAGRAMS
+    ]
+
+
+def _bench(name: str, bench: Bench, evidence: Evidence) -> Shown:
+    kind = (bench.quantity, bench.framework, bench.mode)
+    sources = (*(folder.source for folder in evidence.folders), evidence.article)
+    models = {row.model for row in evidence.measured.rows} | set(ARTICLE_MODELS)
+    costs = {
+        source.name: costs_in_gradients(_of_kind(source, kind)).loc[
+            lambda found: found.index.isin(models, level="model")
+        ]
+        for source in sources
+    }
+    images = [
+        image
+        for folder in evidence.folders
+        for image in _images(name, folder, _origin(folder, kind))
+    ]
+    return Shown(name, _sentence(name, bench, costs), tuple(images), _table(costs))
+
+
+def costs_in_gradients(cases: pd.DataFrame) -> pd.Series:
+    """What each HVP takes as a multiple of its gradient, by model, batch size and method.
+
+    ``cases`` are those of one quantity, framework and mode. Of times it is the whole of the HVP.
+    """
+    values = cases["value"].droplevel(RUN)
+    is_gradient = values.index.get_level_values("method") == "gradient"
+    hvps, gradients = values[~is_gradient], values[is_gradient].droplevel("method")
+    ratios = hvps / gradients.reindex(hvps.index.droplevel("method")).to_numpy()
+    is_overhead = "time" in cases.index.get_level_values("quantity")
+    return (ratios + is_overhead).dropna()
+
+
+def _of_kind(source: Source, kind: tuple[str, str, str]) -> pd.DataFrame:
+    others = source.cases.index.names.difference(RUN)
+    return source.cases[source.cases.index.droplevel(others).isin([kind])]
+
+
+def _origin(folder: Folder, kind: tuple[str, str, str]) -> str:
+    rows, left_out = summary.newest(summary.of_kind(folder.rows, kind))
+    place = f"{rows[0].device}, plan {rows[0].plan}" if rows else "no rows"
+    return " ".join(filter(None, [f"{folder.source.name}: {place}.", left_out]))
+
+
+def _sentence(name: str, bench: Bench, costs: dict[str, pd.Series]) -> str:
+    look = f"Look at {SEE[name]}"
+    ranges = [_range(source, values) for source, values in costs.items() if len(values)]
+    if not ranges:
+        return f"{look}."
+    return f"{look}; an HVP {COST[bench.quantity]} {', '.join(ranges)}."
+
+
+def _range(source: str, costs: pd.Series) -> str:
+    sizes = costs.index.get_level_values("batch_size")
+    shown = costs[sizes == BATCH_SIZE] if BATCH_SIZE in sizes else costs
+    batch_sizes = " and ".join(map(str, sorted(set(shown.index.get_level_values("batch_size")))))
+    return f"{shown.min():.1f} to {shown.max():.1f} ({source}, batch {batch_sizes})"
+
+
+def _table(costs: dict[str, pd.Series]) -> pd.DataFrame:
+    """The costs side by side, where this run has them and at the article's batch size."""
+    table = pd.DataFrame(costs).dropna(axis="columns", how="all")
+    is_article = table.index.get_level_values("batch_size") == BATCH_SIZE
+    table = table[is_article | table.index.isin(costs[MEASURED].index)].reset_index()
+    table = table.sort_values(["model", "batch_size", "method"], key=_order)
+    labels = {"model": style.model_label, "method": lambda method: method.replace("_", "-")}
+    for name, label in labels.items():
+        table[name] = table[name].map(label)
+    return table.rename(columns={"batch_size": "batch"})
+
+
+def _order(column: pd.Series) -> pd.Series:
+    return column.map(style.model_order) if column.name == "model" else column
+
+
+def _images(name: str, folder: Folder, origin: str) -> Iterator[Image]:
+    for path in (folder.path / "figures" / f"{each}.png" for each in (name, f"{name}_b64")):
+        if path.exists():
+            yield _image(path.read_bytes(), origin)
+
+
+def _image(png: bytes, origin: str) -> Image:
+    width, height = struct.unpack(">II", png[16:24])
+    uri = f"data:image/png;base64,{base64.b64encode(png).decode()}"
+    return Image(uri, width, height, origin)

@@ -1,0 +1,103 @@
+"""The page ``report.html``: one file, with everything on it inside."""
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import jinja2
+
+from reproduce import judge
+from reproduce.errata import ERRATA
+from reproduce.judge import Judgement, Verdict
+from reproduce.report import figures, origins, proofs, tables
+from reproduce.report.evidence import Evidence, Folder
+
+SYMBOLS: dict[Verdict, str] = {
+    "reproduced": "✓",
+    "not reproduced": "✗",
+    "inconclusive": "?",
+    "not tested here": "–",
+}
+KINDS = {
+    "error": "Errors: against the article's own data, or against mathematics",
+    "omission": "Omissions: what a statement needs and lacks",
+    "confounder": "Confounders: what makes a comparison one of something else, too",
+    "doubt": "Doubts: matters of reading, or not proven for what the article ran",
+}
+FORMATS = {"deviation [%]": "{:+.1f}", "10⁹ operations": "{:.1f}"}
+MISSING = "–"
+
+
+def html(evidence: Evidence, found: Sequence[Judgement]) -> str:
+    """The page of ``found``, the verdicts on all sources; the same folders give the same page."""
+    template = _templates().get_template("page.html.jinja")
+    return template.render(
+        lines=origins.lines(evidence),
+        columns=_columns(evidence, found),
+        sections=_grouped(found),
+        intervals=judge.INTERVALS,
+        benches=figures.benches(evidence),
+        diagrams=figures.diagrams(evidence.measured),
+        deviations=tables.deviations(evidence),
+        operations=tables.operations(evidence),
+        errata={
+            text: [erratum for erratum in ERRATA if erratum.kind == kind]
+            for kind, text in KINDS.items()
+        },
+        outcomes=proofs.outcomes(evidence.measured.path),
+        unfinished=tables.unfinished(evidence),
+        environment=origins.environment(evidence),
+        arguments=_arguments(evidence.measured),
+    )
+
+
+def _arguments(measured: Folder) -> str:
+    """What `make` is to be given for this folder."""
+    plan = measured.rows[-1].plan
+    is_default = measured.path.parts[-2:] == ("results", plan)
+    return f"PLAN={plan}" if is_default else f"PLAN={plan} RESULTS={measured.path}"
+
+
+def _templates() -> jinja2.Environment:
+    templates = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    templates.filters |= {"cell": _cell, "key": _key, "amount": judge.amount, "told": judge.told}
+    templates.globals |= {"symbols": SYMBOLS, "zip": zip}
+    return templates
+
+
+def _cell(value: Any, column: str) -> str:
+    """The text of a table's cell."""
+    if isinstance(value, float):
+        return MISSING if math.isnan(value) else FORMATS.get(column, "{:.2f}").format(value)
+    return str(value)
+
+
+def _key(value: Any) -> str:
+    """What a table's cell is sorted by; empty if it has no value."""
+    return "" if isinstance(value, float) and math.isnan(value) else str(value)
+
+
+def _columns(evidence: Evidence, found: Sequence[Judgement]) -> list[tuple]:
+    """Each source's name, origin, and number of verdicts of each kind."""
+    where = {folder.source.name: origins.short(folder) for folder in evidence.folders}
+    counts = Counter((each.source, each.verdict) for each in found)
+    return [
+        (source, where.get(source, origins.ARTICLE), {v: counts[source, v] for v in SYMBOLS})
+        for source in dict.fromkeys(each.source for each in found)
+    ]
+
+
+def _grouped(found: Iterable[Judgement]) -> dict[str, dict[str, list[Judgement]]]:
+    """The judgements by section of the article, then by claim."""
+    sections: dict[str, dict[str, list[Judgement]]] = {}
+    for each in found:
+        sections.setdefault(each.section, {}).setdefault(each.claim, []).append(each)
+    return sections
