@@ -1,6 +1,7 @@
 """A verdict is right on planted data, on the published numbers, and says what it rests on."""
 
 import json
+from pathlib import Path
 
 import msgspec
 import numpy as np
@@ -104,6 +105,11 @@ def changed(rows, **fields):
 def published():
     source = sources.of_article()
     return {claim: judge.judge(BY_ID[claim], source) for claim in BY_ID}
+
+
+def test_the_readme_has_the_verdicts_on_the_published_numbers():
+    readme = (Path(__file__).parent.parent / "README.md").read_text()
+    assert judge.claims_table(judge.judgements([sources.of_article()])) in readme
 
 
 def test_every_claim_has_its_verdict_on_the_published_numbers(published):

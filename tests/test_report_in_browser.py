@@ -194,6 +194,18 @@ def test_on_paper_the_grounds_of_all_verdicts_are_there(page):
     assert min(heights) > 20
 
 
+def test_on_paper_no_table_is_cut_off_and_nothing_is_wider_than_the_page(page):
+    size = {"width": 794, "height": 1123, "deviceScaleFactor": 1, "mobile": False}
+    page.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+    page.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
+    cut = page.execute_script(
+        "return [...document.querySelectorAll('.scroll')].filter("
+        "s => s.offsetHeight < s.querySelector('table').offsetHeight).length"
+    )
+    assert cut == 0
+    assert page.execute_script("return document.scrollingElement.scrollWidth") <= 794
+
+
 def test_without_javascript_all_is_there_but_the_sorting(page, report):
     page.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": True})
     page.get(report.as_uri())
