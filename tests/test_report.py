@@ -7,11 +7,14 @@ import sys
 from pathlib import Path
 
 import msgspec
+import numpy as np
 import pytest
 
-from reproduce import judge
+from reproduce import judge, published
 from reproduce.errata import ERRATA
+from reproduce.report import figures, proofs
 from reproduce.report.evidence import evidence
+from reproduce.rows import read_rows
 
 TESTS = Path(__file__).parent
 ROOT = TESTS.parent
@@ -76,11 +79,92 @@ def test_the_same_rows_give_the_same_page(report):
     assert report.read_bytes() == before
 
 
+def test_the_page_says_at_its_head_on_what_this_run_was_made(report):
+    head = report.read_text().partition('id="verdicts"')[0]
+    assert "sample device, made-up numbers, plan article" in head
+    assert "none stands for one of an A100" in head
+
+
+@pytest.fixture(scope="module")
+def costs(report):
+    """The tables beside the figures, by the name of the figure."""
+    return {shown.name: shown.costs for shown in figures.benches(evidence(report.parent))}
+
+
+def test_what_an_hvp_takes_is_in_gradients_ours_and_published(costs):
+    times = costs["bench_hvp_time_jax"].set_index(["model", "batch", "method"])
+    found = times.sort_index().loc["ViT", 64, "reverse-over-forward"]
+    rows = {str(row.case): row for row in read_rows(TESTS / "rows_sample.jsonl")}
+    hvp, gradient = (
+        rows[f"time jax jit vit batch 64 {name}"] for name in ("reverse_over_forward", "gradient")
+    )
+    overhead = np.median(np.subtract(hvp.seconds, hvp.gradient_seconds))
+    assert found["this run"] == pytest.approx(1 + overhead / np.median(gradient.seconds))
+    table = published.time().set_index(["framework", "model", "batch_size", "method"])
+    medians = table.sort_index().loc["jax", "vit", 64]["median_s"]
+    ratio = medians["reverse_over_forward"] / medians["gradient"]
+    assert found["published"] == pytest.approx(1 + ratio)
+
+
+def test_a_column_is_there_for_each_source_that_has_numbers(costs):
+    sources = {name: list(table.columns[3:]) for name, table in costs.items()}
+    assert sources["bench_hvp_time_jax"] == ["this run", "published"]
+    assert sources["bench_hvp_time_jax_without_jit"] == ["this run"]
+    assert sources["bench_hvp_memory_jax"] == ["this run", "compiled for the A100", "published"]
+
+
+def test_a_network_that_only_the_article_timed_is_in_no_table(costs):
+    assert "resnet50" in set(published.time()["model"])
+    assert all(set(table["model"]) == {"ResNet34", "ViT", "BERT"} for table in costs.values())
+
+
+def test_what_was_compiled_is_looked_for_within_the_results_and_then_beside_them(tmp_path):
+    results = tmp_path / "results" / "mine"
+    for folder in (results, results.parent / "a100"):
+        folder.mkdir(parents=True)
+        shutil.copy(TESTS / "rows_sample.jsonl", folder / "rows.jsonl")
+    assert evidence(results).compiled.path == results.parent / "a100"
+    (results / "a100").mkdir()
+    shutil.copy(TESTS / "rows_sample.jsonl", results / "a100" / "rows.jsonl")
+    assert evidence(results).compiled.path == results / "a100"
+
+
+def test_a_proof_holds_if_all_of_its_cases_pass(tmp_path):
+    (tmp_path / proofs.FILE).write_text(
+        "<testsuites><testsuite>"
+        '<testcase name="test_one"/><testcase name="test_two[a]"/>'
+        '<testcase name="test_two[b]"><failure message="no"/></testcase>'
+        '<testcase name="test_two[c]"/><testcase name="test_three"><skipped/></testcase>'
+        "</testsuite></testsuites>"
+    )
+    assert proofs.outcomes(tmp_path) == {
+        "test_one": "proven",
+        "test_two": "not proven",
+        "test_three": "not proven",
+    }
+
+
+def test_a_failed_case_is_on_the_page_and_its_reason_is_no_markup(tmp_path):
+    shutil.copy(TESTS / "rows_sample.jsonl", tmp_path / "rows.jsonl")
+    row = msgspec.structs.replace(
+        read_rows(tmp_path / "rows.jsonl")[-1], status="error", reason="<script>x</script>"
+    )
+    with (tmp_path / "rows.jsonl").open("ab") as file:
+        file.write(msgspec.json.encode(row) + b"\n")
+    assert run("reproduce", "report", tmp_path).returncode == 0
+    page = (tmp_path / "report.html").read_text()
+    assert "&lt;script&gt;x" in page
+    assert "<script>x" not in page
+    assert str(row.case) in page
+
+
 def test_without_figures_and_accounted_rows_there_is_a_page_that_says_so(tmp_path):
     shutil.copy(TESTS / "rows_sample.jsonl", tmp_path / "rows.jsonl")
     found = run("reproduce", "report", tmp_path)
     assert found.returncode == 0, found.stderr
-    assert "not tested here" in (tmp_path / "report.html").read_text()
+    page = (tmp_path / "report.html").read_text()
+    for sentence in ("This figure is not drawn yet", "nothing is compiled", "none was run"):
+        assert sentence in page
 
 
 def test_a_folder_without_rows_is_refused_in_one_sentence(tmp_path):

@@ -16,6 +16,7 @@ from reproduce.sources import Source
 RUN = ["quantity", "framework", "mode"]
 # That of the bars in the article's figures.
 BATCH_SIZE = 64
+PIXELS_PER_REM = 36
 # Each after "Look at": what the article says of the figure.
 SEE = {
     "bench_hvp_time_jax": "how near the three HVPs come to each other in JAX",
@@ -31,8 +32,8 @@ SEE = {
     "reverse_diff": "how a cotangent goes against the edges, from the children of a vertex",
 }
 COST = {
-    "time": "takes as many gradients' time:",
-    "memory": "needs as many gradients' memory:",
+    "time": "takes {} times its gradient's time",
+    "memory": "needs {} times its gradient's memory",
 }
 
 
@@ -43,6 +44,11 @@ class Image(msgspec.Struct, frozen=True):
     width: int
     height: int
     origin: str
+
+    @property
+    def natural_rem(self) -> float:
+        """The width at which its text is as large as the page's."""
+        return round(self.width / PIXELS_PER_REM, 1)
 
 
 class Shown(msgspec.Struct, frozen=True):
@@ -70,19 +76,15 @@ def diagrams(folder: Folder) -> list[Shown]:
 def _bench(name: str, bench: Bench, evidence: Evidence) -> Shown:
     kind = (bench.quantity, bench.framework, bench.mode)
     sources = (*(folder.source for folder in evidence.folders), evidence.article)
-    models = {row.model for row in evidence.measured.rows} | set(ARTICLE_MODELS)
-    costs = {
-        source.name: costs_in_gradients(_of_kind(source, kind)).loc[
-            lambda found: found.index.isin(models, level="model")
-        ]
-        for source in sources
-    }
+    costs = _side_by_side(
+        {source.name: costs_in_gradients(_of_kind(source, kind)) for source in sources}
+    )
     images = [
         image
         for folder in evidence.folders
         for image in _images(name, folder, _origin(folder, kind))
     ]
-    return Shown(name, _sentence(name, bench, costs), tuple(images), _table(costs))
+    return Shown(name, _sentence(name, bench, costs), tuple(images), _labelled(costs))
 
 
 def costs_in_gradients(cases: pd.DataFrame) -> pd.Series:
@@ -103,18 +105,27 @@ def _of_kind(source: Source, kind: tuple[str, str, str]) -> pd.DataFrame:
     return source.cases[source.cases.index.droplevel(others).isin([kind])]
 
 
+def _side_by_side(costs: dict[str, pd.Series]) -> pd.DataFrame:
+    """The costs by source: all of this run's cells, and the article's models at its batch size."""
+    table = pd.DataFrame(costs).dropna(axis="columns", how="all")
+    at_batch_size = table.index.get_level_values("batch_size") == BATCH_SIZE
+    of_article = at_batch_size & table.index.isin(ARTICLE_MODELS, level="model")
+    return table[of_article | table.index.isin(costs[MEASURED].index)]
+
+
 def _origin(folder: Folder, kind: tuple[str, str, str]) -> str:
-    rows, left_out = summary.newest(summary.of_kind(folder.rows, kind))
-    place = f"{rows[0].device}, plan {rows[0].plan}" if rows else "no rows"
+    rows = summary.of_kind(summary.last_of_each_case(folder.rows), kind)
+    newest, left_out = summary.newest(rows)
+    place = f"{newest[0].device}, plan {newest[0].plan}" if newest else "no rows"
     return " ".join(filter(None, [f"{folder.source.name}: {place}.", left_out]))
 
 
-def _sentence(name: str, bench: Bench, costs: dict[str, pd.Series]) -> str:
+def _sentence(name: str, bench: Bench, costs: pd.DataFrame) -> str:
     look = f"Look at {SEE[name]}"
-    ranges = [_range(source, values) for source, values in costs.items() if len(values)]
-    if not ranges:
+    if costs.empty:
         return f"{look}."
-    return f"{look}; an HVP {COST[bench.quantity]} {', '.join(ranges)}."
+    ranges = ", ".join(_range(source, costs[source].dropna()) for source in costs)
+    return f"{look}; an HVP {COST[bench.quantity].format(ranges)}."
 
 
 def _range(source: str, costs: pd.Series) -> str:
@@ -124,15 +135,11 @@ def _range(source: str, costs: pd.Series) -> str:
     return f"{shown.min():.1f} to {shown.max():.1f} ({source}, batch {batch_sizes})"
 
 
-def _table(costs: dict[str, pd.Series]) -> pd.DataFrame:
-    """The costs side by side, where this run has them and at the article's batch size."""
-    table = pd.DataFrame(costs).dropna(axis="columns", how="all")
-    is_article = table.index.get_level_values("batch_size") == BATCH_SIZE
-    table = table[is_article | table.index.isin(costs[MEASURED].index)].reset_index()
-    table = table.sort_values(["model", "batch_size", "method"], key=_order)
-    labels = {"model": style.model_label, "method": lambda method: method.replace("_", "-")}
-    for name, label in labels.items():
-        table[name] = table[name].map(label)
+def _labelled(costs: pd.DataFrame) -> pd.DataFrame:
+    """The costs in order, under the names that a reader sees."""
+    table = costs.reset_index().sort_values(["model", "batch_size", "method"], key=_order)
+    table["model"] = table["model"].map(style.model_label)
+    table["method"] = table["method"].str.replace("_", "-")
     return table.rename(columns={"batch_size": "batch"})
 
 

@@ -56,6 +56,17 @@ def _other_line(rows: Sequence[Row]) -> str:
     return f"{article}, and {count} cases compiled, accounted or counted for that GPU but not run."
 
 
+def caveat(evidence: Evidence) -> str:
+    """What this run's verdicts hold for; empty on the article's device with its plan."""
+    newest = max(evidence.measured.rows, key=lambda row: row.started)
+    if (newest.device, newest.plan) == (style.ARTICLE_DEVICE, style.ARTICLE_PLAN):
+        return ""
+    return (
+        f"This run is not the article's: its numbers, and verdicts on them, hold for "
+        f"{_place(newest)}, and none stands for one of an A100."
+    )
+
+
 def short(folder: Folder) -> str:
     """On what the rows of ``folder`` were made, in a few words."""
     if not folder.rows:
@@ -67,10 +78,13 @@ def short(folder: Folder) -> str:
 
 def environment(evidence: Evidence) -> pd.DataFrame:
     """One row a version, setting or hash, one column a folder; all values where they differ."""
-    columns = {folder.source.name: _facts(folder.rows) for folder in evidence.folders}
+    columns = {
+        folder.source.name: _facts(summary.last_of_each_case(folder.rows))
+        for folder in evidence.folders
+    }
     names = dict.fromkeys(name for facts in columns.values() for name in facts)
     records = [(name, *(facts.get(name, "") for facts in columns.values())) for name in names]
-    return pd.DataFrame(records, columns=["", *columns])
+    return pd.DataFrame(records, columns=["setting", *columns])
 
 
 def _facts(rows: Iterable[Row]) -> dict[str, str]:

@@ -26,7 +26,7 @@ KINDS = {
     "confounder": "Confounders: what makes a comparison one of something else, too",
     "doubt": "Doubts: matters of reading, or not proven for what the article ran",
 }
-FORMATS = {"deviation [%]": "{:+.1f}", "10⁹ operations": "{:.1f}"}
+FORMATS = {"deviation [%]": "{:+.1f}", "its deviation [%]": "{:+.1f}", "10⁹ operations": "{:.1f}"}
 MISSING = "–"
 
 
@@ -35,6 +35,7 @@ def html(evidence: Evidence, found: Sequence[Judgement]) -> str:
     template = _templates().get_template("page.html.jinja")
     return template.render(
         lines=origins.lines(evidence),
+        caveat=origins.caveat(evidence),
         columns=_columns(evidence, found),
         sections=_grouped(found),
         intervals=judge.INTERVALS,
@@ -50,6 +51,7 @@ def html(evidence: Evidence, found: Sequence[Judgement]) -> str:
         unfinished=tables.unfinished(evidence),
         environment=origins.environment(evidence),
         arguments=_arguments(evidence.measured),
+        account=_account(evidence.compiled),
     )
 
 
@@ -58,6 +60,12 @@ def _arguments(measured: Folder) -> str:
     plan = measured.rows[-1].plan
     is_default = measured.path.parts[-2:] == ("results", plan)
     return f"PLAN={plan}" if is_default else f"PLAN={plan} RESULTS={measured.path}"
+
+
+def _account(compiled: Folder) -> str:
+    """What accounts into the folder that is looked for."""
+    is_default = compiled.path.parts[-2:] == ("results", "a100")
+    return "make a100" if is_default else f"make a100 RESULTS={compiled.path}"
 
 
 def _templates() -> jinja2.Environment:
@@ -76,7 +84,8 @@ def _templates() -> jinja2.Environment:
 def _cell(value: Any, column: str) -> str:
     """The text of a table's cell."""
     if isinstance(value, float):
-        return MISSING if math.isnan(value) else FORMATS.get(column, "{:.2f}").format(value)
+        text = FORMATS.get(column, "{:.2f}").format(value)
+        return MISSING if math.isnan(value) else text.replace("-", "−")
     return str(value)
 
 
