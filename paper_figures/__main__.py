@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from paper_figures import figures, tables
+from paper_figures import beyond, figures, tables
 from paper_figures.summary import last_of_each_case
 from reproduce.rows import Row, RowsError, read_rows
 
@@ -18,7 +18,8 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_mar
 def main(
     results: Annotated[Path, typer.Argument(help="The folder that holds rows.jsonl.")],
     names: Annotated[
-        list[str] | None, typer.Argument(help=f"All of them, or any of {', '.join(NAMES)}.")
+        list[str] | None,
+        typer.Argument(help=f"All of the article's, or any of {', '.join(NAMES)}."),
     ] = None,
 ) -> None:
     """Draw the article's figures and write its tables into RESULTS/figures and RESULTS/tables.
@@ -30,7 +31,7 @@ def main(
         Exit: with that code.
     """
     _refuse_unknown(names or [])
-    wanted = names or NAMES
+    wanted = names or [name for name in NAMES if name not in beyond.FIGURES]
     rows = _rows(results / "rows.jsonl") if set(wanted) - set(figures.DIAGRAMS) else []
     made = [_make(name, rows, results) for name in wanted]
     raise typer.Exit(1 if names and not all(made) else 0)

@@ -20,6 +20,7 @@ CASE_KEY = (
     "quantity",
     "vector",
     "normalisation",
+    "vectors",
 )
 SETTINGS = ("device", "plan", "vector", "normalisation")
 CELL = ["model", "batch_size", "method"]
@@ -58,6 +59,7 @@ COUNTERS = {
     ("jax", "jit"): (XLA_PROGRAM,),
     ("jax", "eager"): (JAX_ALLOCATOR, RESIDENT_SET, LIVE_ARRAYS),
     ("torch", "eager"): (TORCH_ALLOCATOR, RESIDENT_SET, LIVE_TENSORS),
+    ("torch", "compile"): (TORCH_ALLOCATOR, RESIDENT_SET),
 }
 
 
@@ -108,6 +110,16 @@ def overhead_seconds(row: Row) -> list[float]:
         return list(row.seconds)
     pairs = zip(row.seconds, row.gradient_seconds, strict=True)
     return [hvp - gradient for hvp, gradient in pairs]
+
+
+def ratio(row: Row) -> Sequence[float]:
+    """Return the quantiles of an HVP's time over that of the gradient timed right after it."""
+    return np.quantile(np.divide(row.seconds, row.gradient_seconds), QUANTILES)
+
+
+def point_seconds(row: Row) -> float:
+    """Return the median time of what is computed once at a point; 0 where nothing is."""
+    return float(np.median(row.point_seconds)) if row.point_seconds else 0.0
 
 
 def shared_counter(rows: Iterable[Row]) -> Counter | None:

@@ -11,6 +11,7 @@ import time
 import traceback
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from importlib import import_module
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -21,7 +22,7 @@ import msgspec
 import numpy as np
 
 from reproduce import cost, environment, measure, problems
-from reproduce.plan import Case, Framework, Method
+from reproduce.plan import Case, Framework, Method, Mode
 from reproduce.rows import Status
 from reproduce.target import Target
 
@@ -36,6 +37,7 @@ class Finding(msgspec.Struct, kw_only=True):
     seconds: list[float] = []
     gradient_seconds: list[float] = []
     warmup_seconds: list[float] = []
+    point_seconds: list[float] = []
     compile_seconds: dict[str, float] = {}
     measuring_seconds: float = 0.0
     memory_bytes: dict[str, int] = {}
@@ -61,7 +63,8 @@ class Site(msgspec.Struct, frozen=True):
 
 def modules(framework: Framework) -> list[str]:
     """The modules that a worker of ``framework`` needs, to be loaded once before forking."""
-    return [f"reproduce.in_{framework}.{name}" for name in ("hvp", "models", "device")]
+    names = ("hvp", "many_vectors", "peers", "models", "device")
+    return [f"reproduce.in_{framework}.{name}" for name in names]
 
 
 def accounting_module(framework: Framework) -> str:
@@ -88,7 +91,7 @@ def run(connection: Connection, case: Case, site: Site) -> None:
 
 def find(case: Case, site: Site) -> Finding:
     """What measuring ``case`` in this process gives; a failure is a finding, too."""
-    hvp, models, device = map(import_module, modules(case.framework))
+    hvp, many_vectors, peers, models, device = map(import_module, modules(case.framework))
     finding = Finding(precision=device.precision())
     try:
         _check_platform(device, "cpu" if site.gpu is None else "gpu")
@@ -97,7 +100,9 @@ def find(case: Case, site: Site) -> Finding:
             device.share_programs(site.shared_programs)
         if case.quantity == "memory" and site.gpu is None:
             measure.return_freed_memory_at_once()
-        experiment = Experiment(case, finding, hvp, models, device, _weights(case, site.target))
+        methods = hvp.METHODS | peers.METHODS
+        weights = _weights(case, site.target)
+        experiment = Experiment(case, finding, methods, many_vectors, models, device, weights)
         start = time.perf_counter()
         if site.target is not None:
             accounting = import_module(accounting_module(case.framework))
@@ -121,30 +126,46 @@ class Experiment:
         self,
         case: Case,
         finding: Finding,
-        hvp: ModuleType,
+        methods: dict[str, Callable],
+        many_vectors: ModuleType,
         models: ModuleType,
         device: ModuleType,
         weights: dict[str, np.ndarray],
     ) -> None:
-        self.case, self.finding, self.hvp, self.device = case, finding, hvp, device
+        self.case, self.finding, self.methods, self.device = case, finding, methods, device
+        self.many_vectors = many_vectors
         problem = problems.PROBLEMS[case.model]
         self.loss, self.params = models.build(problem, weights, case.normalisation)
         self.batch = models.to_device(problems.batch(problem, case.batch_size, case.seed))
-        self.v = self.params
+
+        def vector(values: dict[str, np.ndarray]) -> Any:
+            return models.build(problem, values, case.normalisation)[1]
+
+        def seeded(seed: int) -> Any:
+            return vector(problems.seeded_vector(weights, seed))
+
         if case.vector == "seeded":
-            vector = problems.seeded_vector(weights, case.seed)
-            _, self.v = models.build(problem, vector, case.normalisation)
+            self.v = seeded(case.seed)
+        else:
+            # torch.compile would take one tensor under two names for one input.
+            self.v = vector(weights) if case.mode == "compile" else self.params
+        self.more_vectors = [seeded(case.seed + place) for place in range(1, case.vectors)]
         device.wait((self.params, self.v, self.batch))
 
     def measure_time(self) -> None:
         """Times the method and, right after each repetition of an HVP, the gradient."""
         gradient = call = self.prepare("gradient")
-        beside = None
+        beside, clock = None, time.perf_counter
         if self.case.method != "gradient":
             if self.case.vector == "gradient":
                 self.v = gradient()
-            call, beside = self.prepare(self.case.method), gradient
-        clock = time.perf_counter
+            at_point, call = self.prepare_case()
+            beside = gradient
+            if at_point is not None:
+                call = partial(call, at_point())
+                self.finding.point_seconds, _ = measure.repeat(
+                    at_point, None, self.case.repetitions, clock
+                )
         first_seconds, first = measure.timed(call, clock)
         self.finding.relative_difference = self.difference_from_reference(first)
         del first
@@ -157,13 +178,21 @@ class Experiment:
             *measure.suspicions(self.finding.seconds),
         ]
 
-    def difference_from_reference(self, hvp: Any) -> float | None:
-        """‖Hv − reference‖ / ‖reference‖, against forward-over-reverse; None for itself."""
-        if self.case.method in {"gradient", REFERENCE}:
+    def difference_from_reference(self, result: Any) -> float | None:
+        """‖Hv − reference‖ / ‖reference‖, against forward-over-reverse; None for itself.
+
+        What is compiled by ``torch.compile`` is held against mode ``eager``, the gradient,
+        too; and of several vectors, the last is compared.
+        """
+        is_compiled, is_several = self.case.mode == "compile", self.case.vectors > 1
+        reference = "gradient" if self.case.method == "gradient" else REFERENCE
+        if self.case.method in {"gradient", REFERENCE} and not (is_compiled or is_several):
             return None
-        reference = self.prepare(REFERENCE)()
-        to_numpy = self.device.to_numpy
-        return measure.relative_difference(to_numpy(hvp), to_numpy(reference))
+        to_numpy, leaves = self.device.to_numpy, self.device.to_numpy(result)
+        if is_several:
+            self.v, leaves = self.more_vectors[-1], [leaf[-1] for leaf in leaves]
+        expected = self.prepare(reference, "eager" if is_compiled else self.case.mode)()
+        return measure.relative_difference(leaves, to_numpy(expected))
 
     def measure_memory(self, gpu: str | None) -> None:
         """Counts the memory of one call with every counter that the device has.
@@ -173,7 +202,9 @@ class Experiment:
         """
         counters = self.finding.memory_bytes
         with _whole_gpu_counter(counters, gpu):
-            call = self.prepare(self.case.method)
+            at_point, call = self.prepare_case()
+            if at_point is not None:
+                call = partial(_in_turn, at_point, call, counters if gpu is None else {})
             call()
         with _process_counter(counters, gpu):
             counters |= self.device.bytes_before_call()
@@ -199,22 +230,57 @@ class Experiment:
                 f"{cost.readable_bytes(target.memory_bytes)}; take a smaller batch"
             )
 
-    def prepare(self, method: Method) -> Callable[[], Any]:
-        """A call that computes ``method`` and returns its result once it is there."""
-        start = time.perf_counter()
-        function, *arguments = self.call(method)
-        program, program_bytes = self.device.compile(function, self.case.mode, *arguments)
-        self.finding.compile_seconds[method] = time.perf_counter() - start
-        self.finding.memory_bytes |= program_bytes
-        return lambda: self.device.wait(program(*arguments))
+    def prepare_case(self) -> tuple[Callable[[], Any] | None, Callable[..., Any]]:
+        """What the case computes once at a point, None for most, and a call that takes it."""
+        if self.case.method in self.many_vectors.METHODS:
+            return self.prepare_divided()
+        if self.case.vectors > 1:
+            self.v = self.many_vectors.stacked([self.v, *self.more_vectors])
+        return None, self.prepare(self.case.method, self.case.mode, self.case.vectors)
 
-    def call(self, method: Method) -> tuple[Any, ...]:
+    def prepare_divided(self) -> tuple[Callable[[], Any], Callable[..., Any]]:
+        """A call that computes what is computed once at a point, and one that takes it."""
+        divide = self.many_vectors.METHODS[self.case.method]
+        at_point, product = divide(self.loss, self.params, self.v, self.batch)
+        first = self.compiled("at_point", self.case.mode, at_point, self.params, self.batch)
+        arguments = (first(), self.v)
+        second = self.compiled(self.case.method, self.case.mode, product, *arguments)
+        return first, lambda state: second(state, self.v)
+
+    def prepare(
+        self, method: Method, mode: Mode | None = None, vectors: int = 1
+    ) -> Callable[[], Any]:
+        """A call that computes ``method`` and returns its result once it is there."""
+        function, *arguments = self.call(method, vectors)
+        return self.compiled(method, mode or self.case.mode, function, *arguments)
+
+    def compiled(
+        self, name: str, mode: Mode, function: Callable, *arguments: Any
+    ) -> Callable[..., Any]:
+        """``function`` compiled, on ``arguments`` or others like them; what that took is noted."""
+        start = time.perf_counter()
+        program, program_bytes = self.device.compile(function, mode, *arguments)
+        self.finding.compile_seconds.setdefault(name, time.perf_counter() - start)
+        self.finding.memory_bytes |= program_bytes
+        return lambda *others: self.device.wait(program(*(others or arguments)))
+
+    def call(self, method: Method, vectors: int = 1) -> tuple[Any, ...]:
         """The function that ``method`` is of parameters, vector and batch, and these three."""
+        compute = self.methods[method]
+        if vectors > 1:
+            compute = self.many_vectors.at_once(compute)
 
         def function(params: Any, v: Any, batch: Any) -> Any:
-            return self.hvp.METHODS[method](lambda params: self.loss(params, batch), params, v)
+            return compute(lambda params: self.loss(params, batch), params, v)
 
         return function, self.params, self.v, self.batch
+
+
+def _in_turn(at_point: Callable, product: Callable, counters: dict[str, int]) -> Any:
+    """Both, one after the other, noting what the process holds between them."""
+    state = at_point()
+    counters["resident_held_bytes"] = measure.resident_bytes()
+    return product(state)
 
 
 def _weights(case: Case, target: Target | None) -> dict[str, np.ndarray]:

@@ -1,5 +1,6 @@
 """What PyTorch's device can tell and do: wait, count bytes, name a failure."""
 
+import os
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -21,13 +22,23 @@ def default_device() -> torch.device:
 
 
 def compile(function: Callable[..., Tree], mode: Mode, *arguments: Tree) -> tuple[Callable, dict]:
-    """``function`` as it is, and no program's bytes: mode ``eager`` compiles nothing.
+    """``function`` ready to be called on ``arguments``, and no program's bytes.
+
+    In mode ``eager`` it is ``function`` as it is. In mode ``compile`` it is one program of
+    ``torch.compile``, which is called once, since only that compiles it.
 
     Raises:
         NotImplementedError: if ``mode`` is another.
     """
+    if mode == "compile":
+        program = torch.compile(function, fullgraph=True, dynamic=False)
+        program(*arguments)
+        return program, {}
     if mode != "eager":
-        msg = f"PyTorch was asked for mode {mode!r}; this package measures it in mode 'eager' only"
+        msg = (
+            f"PyTorch was asked for mode {mode!r}; "
+            "this package measures it in modes 'eager' and 'compile' only"
+        )
         raise NotImplementedError(msg)
     return function, {}
 
@@ -55,7 +66,8 @@ def use_cores(count: int) -> None:
 
 
 def share_programs(folder: Path) -> None:
-    """Do nothing: mode ``eager`` compiles nothing."""
+    """Keep what ``torch.compile`` makes in ``folder`` and take equal programs from there."""
+    os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(folder / "inductor")
 
 
 def bytes_before_call() -> dict[str, int]:
@@ -97,7 +109,9 @@ def is_out_of_memory(error: Exception) -> bool:
 
 
 def is_unsupported(error: Exception) -> bool:
-    """Whether ``error`` says that an operation has no implementation or derivative."""
+    """Whether ``error`` says that an operation has no implementation, derivative or compiler."""
     text = str(error)
+    # By name: importing the compiler takes seconds.
+    is_of_compiler = type(error).__module__ == "torch._dynamo.exc"
     no_forward_mode = "forward AD" in text and "support" in text
-    return isinstance(error, NotImplementedError) or no_forward_mode
+    return isinstance(error, NotImplementedError) or no_forward_mode or is_of_compiler
