@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from paper_figures import beyond, figures, tables
+from paper_figures import faster, figures, tables
 from paper_figures.summary import last_of_each_case
 from reproduce.rows import Row, RowsError, read_rows
 
@@ -31,7 +31,7 @@ def main(
         Exit: with that code.
     """
     _refuse_unknown(names or [])
-    wanted = names or [name for name in NAMES if name not in beyond.FIGURES]
+    wanted = names or [name for name in NAMES if name not in faster.FIGURES]
     rows = _rows(results / "rows.jsonl") if set(wanted) - set(figures.DIAGRAMS) else []
     made = [_make(name, rows, results) for name in wanted]
     raise typer.Exit(1 if names and not all(made) else 0)

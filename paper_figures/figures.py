@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from paper_figures import beyond, diagrams, layout, panels, style, summary
+from paper_figures import diagrams, faster, layout, panels, style, summary
 from paper_figures.layout import CannotDraw
 from reproduce.plan import PLANS
 from reproduce.rows import Row
@@ -52,7 +52,7 @@ DIAGRAMS: dict[str, Callable[[], Figure]] = {
     "forward_diff": diagrams.forward_diff,
     "reverse_diff": diagrams.reverse_diff,
 }
-NAMES = (*BENCHES, *DIAGRAMS, *beyond.FIGURES)
+NAMES = (*BENCHES, *DIAGRAMS, *faster.FIGURES)
 
 
 UNDATED = {
@@ -111,9 +111,9 @@ def select(name: str, rows: Iterable[Row]) -> tuple[list[Row], str]:
     """
     if name in DIAGRAMS:
         return [], ""
-    if name in beyond.FIGURES:
-        return beyond.select(name, rows)
-    rows = [row for row in rows if row.plan != beyond.PLAN]
+    if name in faster.FIGURES:
+        return faster.select(name, rows)
+    rows = [row for row in rows if row.plan != faster.PLAN]
     return summary.newest(summary.of_kind(rows, BENCHES[name][:3]))
 
 
@@ -126,8 +126,8 @@ def draw(name: str, rows: Sequence[Row]) -> Figure:
     """
     if name in DIAGRAMS:
         return DIAGRAMS[name]()
-    if name in beyond.FIGURES:
-        return beyond.FIGURES[name](rows)
+    if name in faster.FIGURES:
+        return faster.FIGURES[name](rows)
     bench = BENCHES[name]
     if not rows:
         raise CannotDraw(

@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 from typer.testing import CliRunner
 
-from paper_figures import beyond, figures, style, summary, tables
+from paper_figures import faster, figures, style, summary, tables
 from paper_figures.__main__ import NAMES, app
 from reproduce.plan import METHODS, cases
 from reproduce.rows import read_rows
@@ -447,7 +447,7 @@ def test_each_figure_is_written_or_its_absence_explained_on_one_line(tmp_path):
     result = CliRunner().invoke(app, [results])
     lines = result.output.splitlines()
     drawn = {MEMORY[0], *figures.DIAGRAMS}
-    wanted = [name for name in NAMES if name not in beyond.FIGURES]
+    wanted = [name for name in NAMES if name not in faster.FIGURES]
     assert result.exit_code == 0
     assert len(lines) == len(wanted)
     for name, line in zip(wanted, lines, strict=True):

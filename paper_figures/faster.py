@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from paper_figures import beyond_style as look
+from paper_figures import faster_style as look
 from paper_figures import layout, style, summary
 from reproduce.rows import Row
 
