@@ -105,6 +105,7 @@ setup: ## Make the environment from the locks, their hashes enforced; once only.
 lock: ## Resolve requirements*.in anew into the locks.
 	@$(COMPILE) --output-file requirements.lock requirements.in
 	@$(COMPILE) --output-file requirements-test.lock requirements-test.in
+	@$(COMPILE) --output-file requirements-peers.lock requirements-peers.in
 
 clean: ## Remove figures, compiled programs and caches; measured rows stay.
 	@rm -rf results/*/figures results/*/tables results/*/programs .pytest_cache .ruff_cache
