@@ -115,7 +115,8 @@ def find(case: Case, site: Site) -> Finding:
     except Exception as error:
         traceback.print_exc()
         finding.status = _status(error, device)
-        finding.reason = "".join(traceback.format_exception_only(error)).splitlines()[0][:300]
+        text = "".join(traceback.format_exception_only(error)).replace(":\n", ": ")
+        finding.reason = text.splitlines()[0][:300]
     return finding
 
 

@@ -31,7 +31,11 @@ def compile(function: Callable[..., Tree], mode: Mode, *arguments: Tree) -> tupl
         NotImplementedError: if ``mode`` is another.
     """
     if mode == "compile":
-        program = torch.compile(function, fullgraph=True, dynamic=False)
+        # For the cores of the parent, which may be more than this worker's: so that a case on
+        # one core compiles what a case on all of them takes from the shared folder.
+        threads = len(os.sched_getaffinity(os.getppid()))
+        options = {"cpp.threads": threads}
+        program = torch.compile(function, fullgraph=True, dynamic=False, options=options)
         program(*arguments)
         return program, {}
     if mode != "eager":
