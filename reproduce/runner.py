@@ -25,6 +25,7 @@ from reproduce.target import Target
 
 SETTLED = {"done", "out_of_memory", "unsupported"}
 NEEDED_DISK_BYTES = 1 << 30
+PROGRAMS = "programs"
 
 
 def measure(
@@ -44,7 +45,7 @@ def measure(
     Raises:
         PlanError: if the plan cannot be measured here, before anything is.
     """
-    _set_worker_environment(on_gpu)
+    _set_worker_environment(on_gpu, folder)
     check(cases, folder, on_gpu, target)
     with _locked(folder):
         rows = RowsFile(folder / "rows.jsonl")
@@ -140,11 +141,13 @@ def newest(rows: list[Row]) -> dict[Case, Row]:
     return {row.case: row for row in rows}
 
 
-def _set_worker_environment(on_gpu: bool) -> None:
+def _set_worker_environment(on_gpu: bool, folder: Path) -> None:
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     os.environ |= {
         "CUDA_DEVICE_ORDER": "PCI_BUS_ID",  # NVML's order
         "HF_HUB_OFFLINE": "1",
+        "TORCHINDUCTOR_CACHE_DIR": str(folder.resolve() / PROGRAMS / "inductor"),
+        "TORCHINDUCTOR_COMPILE_THREADS": "1",  # workers run side by side themselves
         "TRANSFORMERS_VERBOSITY": "error",
     }
     if not on_gpu:
@@ -187,6 +190,8 @@ class Measuring:
         names = [name for framework in frameworks for name in worker.modules(framework)]
         if self.target is not None:
             names += [worker.accounting_module(framework) for framework in frameworks]
+        if any(case.mode == "compile" for case in cases):
+            names.append(worker.COMPILER_MODULE)
         self.context.set_forkserver_preload([*names, "reproduce.worker"])
         with progress.loading(frameworks):
             first = self.context.Process(target=os.getpid)
@@ -295,7 +300,7 @@ class Measuring:
         )
 
     def _programs(self) -> Path:
-        folder = self.folder.resolve() / "programs"
+        folder = self.folder.resolve() / PROGRAMS
         folder.mkdir(exist_ok=True)
         return folder
 

@@ -27,6 +27,7 @@ from reproduce.rows import Status
 from reproduce.target import Target
 
 REFERENCE = "forward_over_reverse"
+COMPILER_MODULE = "reproduce.in_torch.compiler"
 
 
 class Finding(msgspec.Struct, kw_only=True):

@@ -70,8 +70,7 @@ def use_cores(count: int) -> None:
 
 
 def share_programs(folder: Path) -> None:
-    """Keep what ``torch.compile`` makes in ``folder`` and take equal programs from there."""
-    os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(folder / "inductor")
+    """Do nothing: where ``torch.compile`` keeps its programs is in the environment."""
 
 
 def bytes_before_call() -> dict[str, int]:
