@@ -101,8 +101,9 @@ def _compiling_seconds(case: Case) -> float:
 
 def memory_bytes(case: Case) -> int:
     """The expected peak of ``case`` in bytes, the loaded framework included."""
-    activations = SAMPLE_BYTES.get(case.model, 0) * case.batch_size * case.vectors
-    copies = (2 + 4 * case.vectors) * WEIGHT_BYTES.get(case.model, 0)
+    more = case.vectors - 1
+    activations = SAMPLE_BYTES.get(case.model, 0) * case.batch_size * (1 + 0.2 * more)
+    copies = (6 + 3.5 * more) * WEIGHT_BYTES.get(case.model, 0)
     return int(LOADED_FRAMEWORKS_BYTES + activations + copies)
 
 

@@ -128,7 +128,8 @@ def memory_cases_at_once(cases: Iterable[Case], on_gpu: bool, target: Target | N
     """How many memory cases run side by side: as cores and free memory allow, one on a GPU."""
     if on_gpu:
         return 1
-    that_fit = environment.free_bytes(on_gpu) // _needed_bytes(cases, target)
+    side_by_side = [case for case in cases if case.quantity != "time"] or cases
+    that_fit = environment.free_bytes(on_gpu) // _needed_bytes(side_by_side, target)
     return max(1, min(len(os.sched_getaffinity(0)), that_fit))
 
 
