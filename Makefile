@@ -4,6 +4,7 @@ VENV ?= .venv
 PLAN ?=
 RESULTS ?=
 TARGET ?= a100
+BASE ?=
 
 PYTHON := $(VENV)/bin/python
 # A copy of the locks that the environment was made from. Where it is missing, the
@@ -23,7 +24,8 @@ CHOOSE = plan='$(PLAN)'; results='$(RESULTS)'; \
 	results=$${results:-results/$$plan}
 
 .DEFAULT_GOAL := help
-.PHONY: help all a100 account report measure figures plan smoke test lint setup lock clean
+.PHONY: help all a100 account report measure figures plan smoke test lint image image-test docker-all \
+	setup lock clean
 
 help: ## Print the targets.
 	@echo "hvp-repro; variables: PLAN=article|cpu|smoke  RESULTS=<folder>  VENV=<folder>  TARGET=a100|h100|<file>"
@@ -42,7 +44,10 @@ all: setup ## Set up if needed, measure what is missing, draw what has changed.
 	if [ "$$plan" = cpu ]; then \
 		$(MAKE) --no-print-directory a100 PLAN= RESULTS='$(or $(RESULTS),results)/a100' || measured=$$?; \
 	fi; \
-	[ -e "$$results/proofs.xml" ] || $(PYTHON) -m reproduce prove "$$results" || exit; \
+	proofs="$$results/proofs.xml"; \
+	if [ ! -e "$$proofs" ] || [ -n "$$(find reproduce tests -name '*.py' -newer "$$proofs")" ]; then \
+		$(PYTHON) -m reproduce prove "$$results" || exit; \
+	fi; \
 	$(PYTHON) -m reproduce report "$$results" || exit; \
 	exit $$measured
 
@@ -75,11 +80,20 @@ plan: setup ## Print what the plan measures and what it is expected to cost.
 smoke: ## Run every path on tiny models, to its figures.
 	@$(MAKE) --no-print-directory all PLAN=smoke
 
-test: setup ## Run the tests.
-	@$(PYTHON) -m pytest --numprocesses auto
+test: setup ## Run the tests, but those of the image.
+	@$(PYTHON) -m pytest --numprocesses auto -m 'not engine'
 
 lint: setup ## Check format, style and docstrings.
 	@$(PYTHON) -m ruff check . && $(PYTHON) -m ruff format --check .
+
+image: setup ## Build the container image; BASE=<image> for an own base.
+	@$(PYTHON) -m reproduce.container build --base '$(BASE)'
+
+image-test: setup ## Run the tests of the image that is built.
+	@$(PYTHON) -m pytest -m engine --capture no --verbose
+
+docker-all: setup ## Run `make all` in the image, built if needed; results come out.
+	@$(PYTHON) -m reproduce.container all --plan '$(PLAN)' --results '$(or $(RESULTS),results)'
 
 setup: ## Make the environment from the locks, their hashes enforced; once only.
 	@if [ -x $(PYTHON) ] && [ ! -e $(MADE_FROM) ]; then exit 0; fi; \
