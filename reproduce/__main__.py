@@ -14,6 +14,8 @@ from reproduce.plan import PLANS, Case, Normalisation, PlanError, Vector, accoun
 from reproduce.rows import Row, RowsError
 from reproduce.target import load
 
+HOW_TO_PASS_A_GPU = "'docker run --gpus all' passes one into the container"
+
 app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
@@ -42,7 +44,8 @@ def default_plan() -> None:
     """Print the plan that fits this machine; why goes to standard error."""
     found, sentence = environment.gpu()
     name = "article" if found else "cpu"
-    print(f"PLAN={name}, because there is {sentence}.", file=sys.stderr)
+    hint = "" if found or not environment.in_container() else f"; {HOW_TO_PASS_A_GPU}"
+    print(f"PLAN={name}, because there is {sentence}{hint}.", file=sys.stderr)
     print(name)
 
 

@@ -123,6 +123,11 @@ def gpu() -> tuple[Gpu | None, str]:
     return found, f"a usable NVIDIA GPU: {found.name}"
 
 
+def in_container() -> bool:
+    """Whether this process runs in a container of docker or podman."""
+    return any(Path(mark).exists() for mark in ("/.dockerenv", "/run/.containerenv"))
+
+
 def used_bytes_of(uuid: str) -> Callable[[], int]:
     """A function that gives the used memory of the GPU ``uuid``, in bytes."""
     pynvml.nvmlInit()
@@ -167,13 +172,13 @@ def identity(on_gpu: bool) -> dict[str, Any]:
 
 def state_of_accounting() -> dict[str, Any]:
     """What changes between accountings: the revision of the source."""
-    return {"revision": _revision()}
+    return {"revision": revision()}
 
 
 def state(on_gpu: bool) -> dict[str, Any]:
     """What changes between measurements: load, clocks, and the revision of the source."""
     of_gpu = gpu()[0].state() if on_gpu else {}
-    return of_gpu | {"load": os.getloadavg()[0], "revision": _revision()}
+    return of_gpu | {"load": os.getloadavg()[0], "revision": revision()}
 
 
 def code_hash(framework: str, is_accounted: bool = False) -> str:
@@ -217,7 +222,7 @@ def _usable_cores() -> int:
 
 
 @cache
-def _revision() -> str:
+def revision() -> str:
     """The commit of the source, with ``+changes`` where files differ from it."""
     git = ["git", "-C", str(ROOT)]
     try:
