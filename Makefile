@@ -13,6 +13,10 @@ MADE_FROM := $(VENV)/hvp-repro-made-from
 LOCKS := requirements.lock requirements-test.lock
 COMPILE := uv pip compile --quiet --no-header --generate-hashes \
 	--python-version 3.11 --python-platform x86_64-manylinux_2_28
+# Not in the lock: whoever looks up today's vulnerabilities has a line to get it, and a
+# package it could not look up (--strict) must not pass for one without vulnerabilities.
+AUDIT := uv tool run --quiet --python $(PYTHON) pip-audit==2.10.1 --strict \
+	--progress-spinner off --require-hashes --disable-pip --requirement requirements.lock
 
 # What is drawn and written from an accounting.
 ACCOUNTED := bench_hvp_memory_jax bench_hvp_memory_jax_without_jit bench_hvp_memory_torch \
@@ -25,7 +29,7 @@ CHOOSE = plan='$(PLAN)'; results='$(RESULTS)'; \
 
 .DEFAULT_GOAL := help
 .PHONY: help all a100 account report measure figures plan smoke test lint image image-test docker-all \
-	setup lock clean
+	setup lock sbom audit clean
 
 help: ## Print the targets.
 	@echo "hvp-repro; variables: PLAN=article|cpu|smoke  RESULTS=<folder>  VENV=<folder>  TARGET=a100|h100|<file>"
@@ -119,6 +123,25 @@ setup: ## Make the environment from the locks, their hashes enforced; once only.
 lock: ## Resolve requirements*.in anew into the locks.
 	@$(COMPILE) --output-file requirements.lock requirements.in
 	@$(COMPILE) --output-file requirements-test.lock requirements-test.in
+
+sbom: setup ## Write the bill of materials of requirements.lock, as CycloneDX.
+	@bill='$(or $(RESULTS),results)/sbom.cdx.json'; mkdir -p "$$(dirname "$$bill")" && \
+	$(PYTHON) -W ignore -m cyclonedx_py requirements --pyproject pyproject.toml --output-reproducible \
+		--output-file "$$bill" requirements.lock && echo "$$bill"
+
+audit: setup ## Look requirements.lock up among known vulnerabilities, on the internet.
+	@found='$(or $(RESULTS),results)/audit.txt'; \
+	mkdir -p "$$(dirname "$$found")" && rm -f "$$found" || exit 2; \
+	said=$$($(VENV)/bin/$(AUDIT) --output "$$found" 2>&1); audited=$$?; \
+	if [ $$audited = 0 ]; then \
+		echo "No package of requirements.lock has a known vulnerability."; \
+	elif [ -s "$$found" ]; then \
+		cat "$$found"; exit 1; \
+	else \
+		echo "error: known vulnerabilities of requirements.lock were asked for, and could not be" \
+			"looked up ($$(echo "$$said" | tail -n 1)); run 'make audit' where the internet is" \
+			"reached" >&2; exit 2; \
+	fi
 
 clean: ## Remove figures, compiled programs and caches; measured rows stay.
 	@rm -rf results/*/figures results/*/tables results/*/programs .pytest_cache .ruff_cache

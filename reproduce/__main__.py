@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from reproduce import cost, environment, judge_commands, runner
+from reproduce import cost, doctor, environment, judge_commands, runner
 from reproduce.plan import PLANS, Case, Normalisation, PlanError, Vector, accounted_cases, cases
 from reproduce.rows import Row, RowsError
 from reproduce.target import load
@@ -23,6 +23,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
+app.command()(doctor.doctor)
 app.command()(judge_commands.claims)
 app.command()(judge_commands.compare)
 app.command()(judge_commands.prove)

@@ -87,6 +87,11 @@ class Gpu:
         memory = pynvml.nvmlDeviceGetMemoryInfo(self.handle)
         return memory.free, memory.used
 
+    def sm_clocks_mhz(self) -> tuple[int | None, int | None]:
+        """The clock of the multiprocessors, now and at most, in MHz."""
+        sm = pynvml.NVML_CLOCK_SM
+        return self._ask("ClockInfo", sm), self._ask("MaxClockInfo", sm)
+
     def identity(self) -> dict[str, Any]:
         """What does not change: driver, CUDA version, memory, limits."""
         return {

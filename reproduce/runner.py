@@ -4,6 +4,8 @@ import multiprocessing
 import os
 import shutil
 import signal
+import socket
+import tempfile
 import time
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -75,23 +77,81 @@ def check(cases: Iterable[Case], folder: Path, on_gpu: bool, target: Target | No
     """
     for name in sorted({case.model for case in cases} - set(PROBLEMS)):
         raise PlanError(f"model {name!r} was asked for; there are {', '.join(PROBLEMS)}")
+    check_frameworks(cases)
+    check_temporary_folder()
+    with suppress(OSError):
+        folder.mkdir(parents=True, exist_ok=True)
+    check_writable(folder)
+    check_disk(folder)
+    check_memory(cases, on_gpu, target)
+
+
+def check_frameworks(cases: Iterable[Case]) -> None:
+    """Nothing, if the frameworks of ``cases`` are installed.
+
+    Raises:
+        PlanError: for the first that is not.
+    """
     for name in sorted({case.framework for case in cases}):
         if find_spec(name) is None:
             raise PlanError(
                 f"the plan needs {name!r}, which is not installed here; "
                 "run 'make setup', or give its environment as VENV"
             )
-    with suppress(OSError):
-        folder.mkdir(parents=True, exist_ok=True)
-    if not os.access(folder, os.W_OK):
+
+
+def check_temporary_folder() -> None:
+    """Nothing, if workers can be started through a socket in the temporary folder.
+
+    Raises:
+        PlanError: if not.
+    """
+    try:
+        with (
+            tempfile.TemporaryDirectory(prefix="pymp-") as folder,
+            socket.socket(socket.AF_UNIX) as listener,
+        ):
+            listener.bind(f"{folder}/listener-12345678")  # a name as long as multiprocessing's
+    except OSError as error:
+        raise PlanError(
+            f"workers are started through a socket in a temporary folder, which fails ({error}); "
+            "set TMPDIR to a folder that can be written and has a short name"
+        ) from None
+
+
+def check_writable(folder: Path) -> None:
+    """Nothing, if ``folder`` is one that can be written.
+
+    Raises:
+        PlanError: if not.
+    """
+    if not (folder.is_dir() and os.access(folder, os.W_OK)):
         raise PlanError(f"results go to {folder}, which cannot be written; give another RESULTS")
+
+
+def check_disk(folder: Path) -> None:
+    """Nothing, if ``folder`` lies on a disk with room for results.
+
+    Raises:
+        PlanError: if not.
+    """
     free_disk = shutil.disk_usage(folder).free
     if free_disk < NEEDED_DISK_BYTES:
         raise PlanError(
             f"the plan needs {cost.readable_bytes(NEEDED_DISK_BYTES)} of disk for {folder}, "
             f"{cost.readable_bytes(free_disk)} are free; make room or give another RESULTS"
         )
-    needed, free = _needed_bytes(cases, target), environment.free_bytes(on_gpu)
+
+
+def check_memory(cases: Iterable[Case], on_gpu: bool, target: Target | None = None) -> None:
+    """Nothing, if the largest of ``cases`` fits into the CPU's free memory, or runs on a GPU.
+
+    On a GPU, a case that does not fit is a row that says so.
+
+    Raises:
+        PlanError: if it does not fit.
+    """
+    needed, free = needed_bytes(cases, target), environment.free_bytes(on_gpu)
     if needed > free and not on_gpu:
         raise PlanError(
             f"the plan needs about {cost.readable_bytes(needed)} of memory, "
@@ -127,11 +187,12 @@ def memory_cases_at_once(cases: Iterable[Case], on_gpu: bool, target: Target | N
     """How many memory cases run side by side: as cores and free memory allow, one on a GPU."""
     if on_gpu:
         return 1
-    that_fit = environment.free_bytes(on_gpu) // _needed_bytes(cases, target)
+    that_fit = environment.free_bytes(on_gpu) // needed_bytes(cases, target)
     return max(1, min(len(os.sched_getaffinity(0)), that_fit))
 
 
-def _needed_bytes(cases: Iterable[Case], target: Target | None) -> int:
+def needed_bytes(cases: Iterable[Case], target: Target | None = None) -> int:
+    """The expected peak of the largest of ``cases``, in bytes."""
     return max(map(cost.memory_bytes, cases)) if target is None else cost.ACCOUNTING_BYTES
 
 
