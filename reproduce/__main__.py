@@ -9,7 +9,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from reproduce import cost, environment, judge_commands, runner
+from reproduce import cost, environment, evidence_commands, judge_commands, runner
+from reproduce.bundle import BundleError
 from reproduce.plan import PLANS, Case, Normalisation, PlanError, Vector, accounted_cases, cases
 from reproduce.rows import Row, RowsError
 from reproduce.target import load
@@ -27,6 +28,9 @@ app.command()(judge_commands.claims)
 app.command()(judge_commands.compare)
 app.command()(judge_commands.prove)
 app.command()(judge_commands.report)
+app.command()(evidence_commands.verify)
+app.command()(evidence_commands.bundle)
+app.command()(evidence_commands.check)
 
 PlanName = Annotated[str, typer.Argument(metavar="|".join(PLANS), help="Which plan.")]
 MoreModels = Annotated[
@@ -169,6 +173,6 @@ def _groups(found: list[Case], every_case: bool) -> list[list[Case]]:
 if __name__ == "__main__":
     try:
         app()
-    except (PlanError, RowsError) as error:
+    except (PlanError, RowsError, BundleError) as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
