@@ -199,7 +199,7 @@ def _manifest(bundle: Path, archive: zipfile.ZipFile) -> Manifest:
         manifest = msgspec.json.decode(archive.read(MANIFEST), type=Manifest)
     except KeyError:
         raise BundleError(_no_bundle(bundle, f"there is no {MANIFEST} in it")) from None
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:
         raise BundleError(_no_bundle(bundle, f"its {MANIFEST} is none ({error})")) from None
     if manifest.version != VERSION:
         found = f"it is of version {manifest.version}, where this program reads {VERSION}"
