@@ -28,8 +28,8 @@ CHOOSE = plan='$(PLAN)'; results='$(RESULTS)'; \
 	results=$${results:-results/$$plan}
 
 .DEFAULT_GOAL := help
-.PHONY: help all a100 account report measure figures plan smoke test lint image image-test docker-all \
-	setup lock sbom audit clean
+.PHONY: help all a100 account report measure figures plan smoke verify test lint image image-test \
+	docker-all setup lock sbom audit clean
 
 help: ## Print the targets.
 	@echo "hvp-repro; variables: PLAN=article|cpu|smoke  RESULTS=<folder>  VENV=<folder>  TARGET=a100|h100|<file>"
@@ -83,6 +83,9 @@ plan: setup ## Print what the plan measures and what it is expected to cost.
 
 smoke: ## Run every path on tiny models, to its figures.
 	@$(MAKE) --no-print-directory all PLAN=smoke
+
+verify: setup ## Measure plan smoke twice and compare what must be the same.
+	@$(PYTHON) -m reproduce verify $(if $(RESULTS),'$(RESULTS)')
 
 test: setup ## Run the tests, but those of the image.
 	@$(PYTHON) -m pytest --numprocesses auto -m 'not engine'

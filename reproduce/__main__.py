@@ -9,7 +9,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from reproduce import cost, doctor, environment, judge_commands, runner
+from reproduce import cost, doctor, environment, evidence_commands, judge_commands, runner
+from reproduce.bundle import BundleError
 from reproduce.plan import PLANS, Case, Normalisation, PlanError, Vector, accounted_cases, cases
 from reproduce.rows import Row, RowsError
 from reproduce.target import load
@@ -28,6 +29,9 @@ app.command()(judge_commands.claims)
 app.command()(judge_commands.compare)
 app.command()(judge_commands.prove)
 app.command()(judge_commands.report)
+app.command()(evidence_commands.verify)
+app.command()(evidence_commands.bundle)
+app.command()(evidence_commands.check)
 
 PlanName = Annotated[str, typer.Argument(metavar="|".join(PLANS), help="Which plan.")]
 MoreModels = Annotated[
@@ -170,6 +174,6 @@ def _groups(found: list[Case], every_case: bool) -> list[list[Case]]:
 if __name__ == "__main__":
     try:
         app()
-    except (PlanError, RowsError) as error:
+    except (PlanError, RowsError, BundleError) as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)

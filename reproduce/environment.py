@@ -175,6 +175,11 @@ def identity(on_gpu: bool) -> dict[str, Any]:
     }
 
 
+def identity_of_checking(on_gpu: bool) -> dict[str, Any]:
+    """As `identity`, of check mode: the device's name says so, that no figure mixes the two."""
+    return identity(on_gpu) | {"device": f"{device(on_gpu)} (check mode)"}
+
+
 def state_of_accounting() -> dict[str, Any]:
     """What changes between accountings: the revision of the source."""
     return {"revision": revision()}

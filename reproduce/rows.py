@@ -23,7 +23,9 @@ class Row(Case, frozen=True, kw_only=True):
     ``warmup_seconds`` what ran before; ``memory_bytes`` has every counter that the
     device has, under its own name. ``relative_difference`` is that of this HVP to
     forward-over-reverse's: norm of the difference over the norm. ``flops`` counts the
-    floating-point operations of the method, where the case asks for them. ``case_seconds`` is
+    floating-point operations of the method, where the case asks for them. In check mode,
+    ``digests`` has the SHA-256 of ``weights``, ``batch`` and the method's ``result``, and
+    ``result_norm`` the norm of that. ``case_seconds`` is
     the whole of the case, from start to row, ``measuring_seconds`` its part after the
     problem is set up, and ``compile_seconds``, by method, with tracing, a part of that.
     """
@@ -41,6 +43,8 @@ class Row(Case, frozen=True, kw_only=True):
     memory_bytes: dict[str, int] = {}
     relative_difference: float | None = None
     flops: float | None = None
+    digests: dict[str, str] = {}
+    result_norm: float | None = None
     warnings: tuple[str, ...] = ()
     environment: dict[str, Any] = {}
     code_hash: str
@@ -67,7 +71,7 @@ def read_rows(path: Path) -> list[Row]:
     if not path.exists():
         return []
     lines = path.read_bytes().split(b"\n")[:-1]
-    return [_decoded(line, f"{path}, line {n}") for n, line in enumerate(lines, 1) if line]
+    return [decoded(line, f"{path}, line {n}") for n, line in enumerate(lines, 1) if line]
 
 
 class RowsFile:
@@ -90,7 +94,12 @@ class RowsFile:
         self._file.close()
 
 
-def _decoded(line: bytes, place: str) -> Row:
+def decoded(line: bytes, place: str) -> Row:
+    """The row of one ``line``, which stands at ``place``.
+
+    Raises:
+        RowsError: if it is none, or of another version.
+    """
     try:
         version = msgspec.json.decode(line)["version"]
         if version != VERSION:

@@ -35,10 +35,12 @@ def measure(
     on_gpu: bool,
     timeout_seconds: float,
     target: Target | None = None,
+    checks: bool = False,
 ) -> list[Row]:
     """One row for each of ``cases``, those that ``folder`` held already among them.
 
-    With a ``target``, the cases are accounted for on that GPU instead of measured here.
+    With a ``target``, the cases are accounted for on that GPU instead of measured here. In
+    check mode (``checks``) they are measured deterministically, and their results digested.
     Only the missing cases are measured, and those whose code or environment changed or
     that ended by a crash or the time limit. A failed case becomes a row, and the run
     goes on. An interrupt ends the workers and goes on to the caller.
@@ -51,7 +53,7 @@ def measure(
     with _locked(folder):
         rows = RowsFile(folder / "rows.jsonl")
         at_once = memory_cases_at_once(cases, on_gpu, target)
-        site = Measuring(folder, on_gpu, timeout_seconds, at_once, target)
+        site = Measuring(folder, on_gpu, timeout_seconds, at_once, target, checks)
         missing = pending(cases, rows.rows, site.identity, is_accounted=target is not None)
         done = len(cases) - len(missing)
         expected = {case: expected_seconds(case, at_once, target) for case in missing}
@@ -231,11 +233,14 @@ class Measuring:
         timeout_seconds: float,
         memory_cases_at_once: int,
         target: Target | None = None,
+        checks: bool = False,
     ) -> None:
         self.folder, self.on_gpu, self.timeout_seconds = folder, on_gpu, timeout_seconds
         self.memory_cases_at_once, self.target = memory_cases_at_once, target
+        self.checks = checks
         accounted = target and environment.identity_of_accounting(target)
-        identity = accounted or environment.identity(on_gpu)
+        identity_of_run = environment.identity_of_checking if checks else environment.identity
+        identity = accounted or identity_of_run(on_gpu)
         # As it reads in a row, where JSON has made lists of tuples.
         self.identity = msgspec.json.decode(msgspec.json.encode(identity))
         self.context = multiprocessing.get_context("forkserver")
@@ -266,6 +271,9 @@ class Measuring:
         for is_timed, at_once in ((False, self.memory_cases_at_once), (True, 1)):
             chosen = [case for case in cases if (case.quantity == "time") == is_timed]
             places = [set(cores[first::at_once]) for first in range(at_once)]
+            if self.checks and not is_timed:
+                # PyTorch's values depend on the number of cores, which free memory must not decide.
+                places = [{core} for core in cores[:at_once]]
             yield from self._rows(chosen, places, progress)
 
     def _rows(self, cases: list[Case], places: list[set[int]], progress: Progress) -> Iterator[Row]:
@@ -353,6 +361,7 @@ class Measuring:
             gpu=environment.gpu()[0].uuid if self.on_gpu else None,
             shared_programs=self._programs() if shares_programs else None,
             target=self.target,
+            checks=self.checks,
         )
 
     def _programs(self) -> Path:

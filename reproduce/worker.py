@@ -41,6 +41,8 @@ class Finding(msgspec.Struct, kw_only=True):
     memory_bytes: dict[str, int] = {}
     relative_difference: float | None = None
     flops: float | None = None
+    digests: dict[str, str] = {}
+    result_norm: float | None = None
     warnings: list[str] = []
     precision: dict[str, Any] = {}
 
@@ -49,7 +51,8 @@ class Site(msgspec.Struct, frozen=True):
     """Where a worker works: log, cores, GPU by its UUID, and folder of shared programs.
 
     ``gpu`` is None on a CPU, ``shared_programs`` None where each process compiles anew.
-    With a ``target``, nothing is measured, and the case is accounted for on that GPU.
+    With a ``target``, nothing is measured, and the case is accounted for on that GPU. In
+    check mode (``checks``), what is measured is computed deterministically, and digested.
     """
 
     log: Path
@@ -57,6 +60,7 @@ class Site(msgspec.Struct, frozen=True):
     gpu: str | None
     shared_programs: Path | None
     target: Target | None = None
+    checks: bool = False
 
 
 def modules(framework: Framework) -> list[str]:
@@ -89,6 +93,8 @@ def run(connection: Connection, case: Case, site: Site) -> None:
 def find(case: Case, site: Site) -> Finding:
     """What measuring ``case`` in this process gives; a failure is a finding, too."""
     hvp, models, device = map(import_module, modules(case.framework))
+    if site.checks:
+        device.use_deterministic_algorithms()
     finding = Finding(precision=device.precision())
     try:
         _check_platform(device, "cpu" if site.gpu is None else "gpu")
@@ -97,7 +103,8 @@ def find(case: Case, site: Site) -> Finding:
             device.share_programs(site.shared_programs)
         if case.quantity == "memory" and site.gpu is None:
             measure.return_freed_memory_at_once()
-        experiment = Experiment(case, finding, hvp, models, device, _weights(case, site.target))
+        weights = _weights(case, site.target)
+        experiment = Experiment(case, finding, hvp, models, device, weights, site.checks)
         start = time.perf_counter()
         if site.target is not None:
             accounting = import_module(accounting_module(case.framework))
@@ -125,11 +132,17 @@ class Experiment:
         models: ModuleType,
         device: ModuleType,
         weights: dict[str, np.ndarray],
+        checks: bool,
     ) -> None:
         self.case, self.finding, self.hvp, self.device = case, finding, hvp, device
+        self.checks = checks
         problem = problems.PROBLEMS[case.model]
         self.loss, self.params = models.build(problem, weights, case.normalisation)
-        self.batch = models.to_device(problems.batch(problem, case.batch_size, case.seed))
+        batch = problems.batch(problem, case.batch_size, case.seed)
+        if checks:
+            finding.digests["weights"] = measure.digest(weights.values())
+            finding.digests["batch"] = measure.digest(batch.values())
+        self.batch = models.to_device(batch)
         self.v = self.params
         if case.vector == "seeded":
             vector = problems.seeded_vector(weights, case.seed)
@@ -147,6 +160,7 @@ class Experiment:
         clock = time.perf_counter
         first_seconds, first = measure.timed(call, clock)
         self.finding.relative_difference = self.difference_from_reference(first)
+        self.digest(first)
         del first
         more, _ = measure.repeat(call, beside, self.case.warmup - 1, clock)
         self.finding.warmup_seconds = [first_seconds, *more]
@@ -179,7 +193,14 @@ class Experiment:
             counters |= self.device.bytes_before_call()
             result = call()
             counters |= self.device.bytes_after_call()
-            del result
+        self.digest(result)
+
+    def digest(self, result: Any) -> None:
+        """Keeps of ``result`` what tells whether another run gives the same, in check mode."""
+        if self.checks:
+            leaves = self.device.to_numpy(result)
+            self.finding.digests["result"] = measure.digest(leaves)
+            self.finding.result_norm = measure.norm(leaves)
 
     def account(self, accounting: ModuleType, target: Target, programs: Path) -> None:
         """Counts the method's operations, or its memory on ``target`` and whether it fits."""

@@ -1,5 +1,6 @@
 """What PyTorch's device can tell and do: wait, count bytes, name a failure."""
 
+import os
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -54,6 +55,16 @@ def use_cores(count: int) -> None:
     torch.set_num_threads(count)
 
 
+def use_deterministic_algorithms() -> None:
+    """Refuse what a GPU does not repeat to the bit, for as long as this process computes.
+
+    To be called before anything is computed. For checks only, since it is slower. Source:
+    PyTorch's documentation of the function of this name.
+    """
+    os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"
+    torch.use_deterministic_algorithms(True)
+
+
 def share_programs(folder: Path) -> None:
     """Do nothing: mode ``eager`` compiles nothing."""
 
@@ -100,4 +111,5 @@ def is_unsupported(error: Exception) -> bool:
     """Whether ``error`` says that an operation has no implementation or derivative."""
     text = str(error)
     no_forward_mode = "forward AD" in text and "support" in text
-    return isinstance(error, NotImplementedError) or no_forward_mode
+    not_deterministic = "deterministic implementation" in text
+    return isinstance(error, NotImplementedError) or no_forward_mode or not_deterministic
