@@ -1,14 +1,16 @@
 """The parent: one worker process a case, its row appended the moment it exists."""
 
+import getpass
 import multiprocessing
 import os
 import shutil
-import signal
+import tempfile
 import time
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import AbstractContextManager, closing, suppress
 from datetime import UTC, datetime
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from queue import SimpleQueue
@@ -16,7 +18,7 @@ from queue import SimpleQueue
 import msgspec
 from filelock import FileLock, Timeout
 
-from reproduce import cost, environment, worker
+from reproduce import cost, endings, environment, worker
 from reproduce.plan import Case, PlanError
 from reproduce.problems import PROBLEMS
 from reproduce.progress import Progress
@@ -25,6 +27,9 @@ from reproduce.target import Target
 
 SETTLED = {"done", "out_of_memory", "unsupported"}
 NEEDED_DISK_BYTES = 1 << 30
+LONGEST_SECONDS = 7 * 24 * 3600
+# The forkserver's socket has 32 bytes more, and may have 107: unix(7).
+LONGEST_TEMPORARY_FOLDER = 75
 
 
 def measure(
@@ -45,9 +50,9 @@ def measure(
         PlanError: if the plan cannot be measured here, before anything is.
     """
     _set_worker_environment(on_gpu)
+    _check_time_limit(timeout_seconds)
     check(cases, folder, on_gpu, target)
-    with _locked(folder):
-        rows = RowsFile(folder / "rows.jsonl")
+    with _locked(folder), closing(RowsFile(folder / "rows.jsonl")) as rows:
         at_once = memory_cases_at_once(cases, on_gpu, target)
         site = Measuring(folder, on_gpu, timeout_seconds, at_once, target)
         missing = pending(cases, rows.rows, site.identity, is_accounted=target is not None)
@@ -62,7 +67,6 @@ def measure(
                 for row in found:
                     rows.append(row)
                     progress.end(row)
-        rows.close()
     wanted = set(cases)
     return [row for case, row in newest(rows.rows).items() if case in wanted]
 
@@ -73,18 +77,22 @@ def check(cases: Iterable[Case], folder: Path, on_gpu: bool, target: Target | No
     Raises:
         PlanError: the first thing that stands in the way.
     """
-    for name in sorted({case.model for case in cases} - set(PROBLEMS)):
-        raise PlanError(f"model {name!r} was asked for; there are {', '.join(PROBLEMS)}")
+    check_models(cases)
     for name in sorted({case.framework for case in cases}):
         if find_spec(name) is None:
             raise PlanError(
                 f"the plan needs {name!r}, which is not installed here; "
                 "run 'make setup', or give its environment as VENV"
             )
-    with suppress(OSError):
+    _check_temporary_folder()
+    try:
         folder.mkdir(parents=True, exist_ok=True)
-    if not os.access(folder, os.W_OK):
-        raise PlanError(f"results go to {folder}, which cannot be written; give another RESULTS")
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        raise PlanError(
+            f"results go to {folder}, which cannot be written ({error.strerror}); "
+            "give another RESULTS"
+        ) from None
     free_disk = shutil.disk_usage(folder).free
     if free_disk < NEEDED_DISK_BYTES:
         raise PlanError(
@@ -96,6 +104,39 @@ def check(cases: Iterable[Case], folder: Path, on_gpu: bool, target: Target | No
         raise PlanError(
             f"the plan needs about {cost.readable_bytes(needed)} of memory, "
             f"{cost.readable_bytes(free)} are free; close other programs or take a smaller plan"
+        )
+
+
+def check_models(cases: Iterable[Case]) -> None:
+    """Nothing, if the models of all ``cases`` are known.
+
+    Raises:
+        PlanError: for the first that is not.
+    """
+    for name in sorted({case.model for case in cases} - set(PROBLEMS)):
+        raise PlanError(f"model {name!r} was asked for; there are {', '.join(PROBLEMS)}")
+
+
+def _check_temporary_folder() -> None:
+    try:
+        folder = tempfile.gettempdir()
+    except OSError as error:
+        raise PlanError(
+            f"a temporary folder is needed, and none can be written ({error.strerror}); "
+            "set TMPDIR to one that can"
+        ) from None
+    if len(os.fsencode(folder)) > LONGEST_TEMPORARY_FOLDER:
+        raise PlanError(
+            f"the name of the temporary folder may have {LONGEST_TEMPORARY_FOLDER} bytes, "
+            f"and {folder} has more; set TMPDIR to a shorter one"
+        )
+
+
+def _check_time_limit(timeout_seconds: float) -> None:
+    if not 0 < timeout_seconds <= LONGEST_SECONDS:
+        raise PlanError(
+            f"a time limit of {timeout_seconds} s was asked for; "
+            f"give more than 0 and at most {LONGEST_SECONDS} seconds (a week)"
         )
 
 
@@ -147,6 +188,10 @@ def _set_worker_environment(on_gpu: bool) -> None:
         "HF_HUB_OFFLINE": "1",
         "TRANSFORMERS_VERBOSITY": "error",
     }
+    try:
+        getpass.getuser()
+    except KeyError:  # torch asks for it to name a folder
+        os.environ["USER"] = f"user-{os.getuid()}"
     if not on_gpu:
         os.environ |= {"JAX_PLATFORMS": "cpu", "CUDA_VISIBLE_DEVICES": ""}
 
@@ -182,16 +227,26 @@ class Measuring:
         self.stopped = False
 
     def load(self, cases: list[Case], progress: Progress) -> None:
-        """Loads the frameworks once, in the process that all workers fork from."""
+        """Loads the frameworks once, in the process that all workers fork from.
+
+        Raises:
+            PlanError: if one of them cannot be loaded.
+        """
         frameworks = sorted({case.framework for case in cases})
         names = [name for framework in frameworks for name in worker.modules(framework)]
         if self.target is not None:
             names += [worker.accounting_module(framework) for framework in frameworks]
-        self.context.set_forkserver_preload([*names, "reproduce.worker"])
+        self.context.set_forkserver_preload([*names, "reproduce.endings"])
         with progress.loading(frameworks):
-            first = self.context.Process(target=os.getpid)
-            first.start()
-            first.join()
+            first = self.context.Process(target=_import_all, args=(names,))
+            with suppress(OSError, EOFError):  # if loading ended the process to fork from
+                first.start()
+                first.join()
+        if first.exitcode != 0:
+            raise PlanError(
+                f"the plan needs {' and '.join(frameworks)}, which cannot be loaded here, for the "
+                "reason above; run 'make setup', or give another environment as VENV"
+            )
 
     def rows(self, cases: list[Case], progress: Progress) -> Iterator[Row]:
         """The rows of ``cases``: first what is counted, then what is timed.
@@ -262,8 +317,13 @@ class Measuring:
         """What a process of its own finds, or how that process ended."""
         receiving, sending = self.context.Pipe(duplex=False)
         site = self._site(case, cores)
-        process = self.context.Process(target=worker.run, args=(sending, case, site))
-        process.start()
+        arguments = (worker.run, sending, case, site)
+        process = self.context.Process(target=endings.run_while_parent_lives, args=arguments)
+        killed_for_memory = endings.kills_for_memory()
+        try:
+            process.start()
+        except (OSError, EOFError) as error:  # the process to fork from has just ended
+            return worker.Finding(status="error", reason=f"no worker could be started: {error!r}")
         self.processes.add(process)
         if self.stopped:  # meanwhile
             process.kill()
@@ -273,9 +333,10 @@ class Measuring:
                 reason = f"no result within {self.timeout_seconds:g} s; raise --timeout-seconds"
                 return worker.Finding(status="timeout", reason=reason)
             return receiving.recv()
-        except EOFError:
+        except (OSError, EOFError):
             process.join()
-            return _crashed(process.exitcode, site.log)
+            was_for_memory = endings.kills_for_memory() > killed_for_memory
+            return endings.early_end(process.exitcode, was_for_memory, site.log)
         finally:
             process.kill()
             process.join()
@@ -300,11 +361,6 @@ class Measuring:
         return folder
 
 
-def _crashed(exit_code: int, log: Path) -> worker.Finding:
-    if exit_code == -signal.SIGKILL:
-        reason = "the system killed the worker, as it does when memory runs out"
-        return worker.Finding(status="out_of_memory", reason=reason)
-    how = f"exit code {exit_code}"
-    with suppress(ValueError):
-        how = signal.Signals(-exit_code).name
-    return worker.Finding(status="error", reason=f"the worker ended by {how}; see {log.name}")
+def _import_all(names: list[str]) -> None:
+    for name in names:
+        import_module(name)

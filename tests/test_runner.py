@@ -94,13 +94,14 @@ def test_every_failure_becomes_a_row_with_a_reason_and_the_run_goes_on(tmp_path)
     rows = measure(tmp_path, *map(case, sizes), timeout_seconds=2)
     assert [(row.batch_size, row.status) for row in rows] == [
         (CRASH, "error"),
-        (KILLED, "out_of_memory"),
+        (KILLED, "error"),
         (HANG, "timeout"),
         (OUT_OF_MEMORY, "out_of_memory"),
         (DONE, "done"),
     ]
     assert [bool(row.reason) for row in rows] == [True, True, True, True, False]
     assert "exit code 7" in rows[0].reason
+    assert "SIGKILL" in rows[1].reason
     assert "2 s" in rows[2].reason
 
 
