@@ -11,7 +11,7 @@ from rich.table import Table
 
 from reproduce import cost, environment, judge_commands, runner
 from reproduce.plan import PLANS, Case, Normalisation, PlanError, Vector, accounted_cases, cases
-from reproduce.rows import Row, RowsError
+from reproduce.rows import Row, RowsError, results_folder, unusable
 from reproduce.target import load
 
 app = typer.Typer(
@@ -34,7 +34,12 @@ GivenVector = Annotated[Vector | None, typer.Option(help="What the Hessian is mu
 GivenNormalisation = Annotated[
     Normalisation, typer.Option(help="Batch normalisation as in the article, or equal in both.")
 ]
-Seed = Annotated[int, typer.Option(help="Seed of weights, inputs and vector.")]
+Seed = Annotated[
+    int, typer.Option(min=0, max=2**32 - 1, help="Seed of weights, inputs and vector.")
+]
+ResultsFolder = Annotated[
+    Path, typer.Argument(parser=results_folder, help="The folder for rows.jsonl.")
+]
 
 
 @app.command("default-plan")
@@ -54,6 +59,7 @@ def plan(
 ) -> None:
     """Print what a plan measures and what it is expected to cost, before it runs."""
     found = cases(name, more_models=tuple(more_model or ()))
+    runner.check_models(found)
     on_gpu = name == "article" or _takes_gpu(name)
     at_once = runner.memory_cases_at_once(found, on_gpu=on_gpu)
     expected = partial(runner.expected_seconds, memory_cases_at_once=at_once)
@@ -87,7 +93,7 @@ def plan(
 @app.command()
 def measure(
     name: PlanName,
-    results: Annotated[Path, typer.Argument(help="The folder for rows.jsonl.")],
+    results: ResultsFolder,
     more_model: MoreModels = None,
     vector: GivenVector = None,
     normalisation: GivenNormalisation = "article",
@@ -117,7 +123,7 @@ def measure(
 @app.command()
 def account(
     name: PlanName,
-    results: Annotated[Path, typer.Argument(help="The folder for rows.jsonl.")],
+    results: ResultsFolder,
     target: Annotated[str, typer.Option(help="a100, h100, or a description's file.")] = "a100",
     timeout_seconds: Annotated[float, typer.Option(help="Time limit of one case.")] = 600,
 ) -> None:
@@ -163,9 +169,16 @@ def _groups(found: list[Case], every_case: bool) -> list[list[Case]]:
     return list(groups.values())
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """Runs a verb; what the user can mend ends it with one sentence and code 2."""
+    sys.stdout.reconfigure(errors="backslashreplace")  # names of files need not be UTF-8
     try:
-        app()
-    except (PlanError, RowsError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        app(prog_name="python -m reproduce")
+    except (PlanError, RowsError, OSError) as error:
+        sentence = unusable(error) if isinstance(error, OSError) else error
+        print(f"error: {sentence}", file=sys.stderr)
         sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()
