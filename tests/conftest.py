@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
+READS_THIS = [sys.executable, "-c", f"open({__file__!r})"]
 
 os.environ |= {
     "CUDA_VISIBLE_DEVICES": "",
@@ -39,9 +40,12 @@ def ordinary_user():
     """
     if os.geteuid() != 0:
         return []
-    may_read = "+dac_read_search"
     as_user = ["setpriv", "--reuid=54321", "--regid=54321", "--clear-groups"]
-    return [*as_user, f"--inh-caps={may_read}", f"--ambient-caps={may_read}"]
+    may_read = [f"--{kind}-caps=+dac_read_search" for kind in ("inh", "ambient")]
+    for command in ([*as_user, *may_read], as_user):
+        if shutil.which("setpriv") and subprocess.call([*command, *READS_THIS]) == 0:
+            return command
+    pytest.skip("needs setpriv, and an environment that another user may read")
 
 
 @pytest.fixture
@@ -54,9 +58,8 @@ def mounted(tmp_path):
         A function of a command that returns how it ended, as `subprocess.run` does.
     """
     mounts = ["unshare", "-rm", "sh", "-c", "echo ready; exec sleep 600"]
-    may_mount = shutil.which("unshare") and subprocess.call([*mounts[:2], "true"]) == 0
-    if not may_mount:
-        pytest.skip("needs leave to mount: root, or user namespaces")
+    if not shutil.which("unshare") or subprocess.call([*mounts[:2], *READS_THIS]) != 0:
+        pytest.skip("needs user namespaces, or root, to mount; and an environment readable there")
     (tmp_path / "disk").mkdir()
     shell = subprocess.Popen(mounts, stdout=subprocess.PIPE)
     shell.stdout.readline()
