@@ -1,5 +1,6 @@
 """The command line: ``python -m paper_figures RESULTS [NAME ...]``."""
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -7,7 +8,7 @@ import typer
 
 from paper_figures import figures, tables
 from paper_figures.summary import last_of_each_case
-from reproduce.rows import Row, RowsError, read_rows
+from reproduce.rows import Row, RowsError, read_rows, results_folder, unusable
 
 NAMES = (*figures.NAMES, *tables.TABLES)
 
@@ -15,8 +16,10 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_mar
 
 
 @app.command()
-def main(
-    results: Annotated[Path, typer.Argument(help="The folder that holds rows.jsonl.")],
+def draw(
+    results: Annotated[
+        Path, typer.Argument(parser=results_folder, help="The folder that holds rows.jsonl.")
+    ],
     names: Annotated[
         list[str] | None, typer.Argument(help=f"All of them, or any of {', '.join(NAMES)}.")
     ] = None,
@@ -73,5 +76,15 @@ def _refuse(sentence: str) -> None:
     raise typer.Exit(2)
 
 
+def main() -> None:
+    """Draws; what the user can mend ends it with one sentence and code 2."""
+    sys.stdout.reconfigure(errors="backslashreplace")  # names of files need not be UTF-8
+    try:
+        app(prog_name="python -m paper_figures")
+    except (RowsError, OSError) as error:
+        typer.echo(unusable(error) if isinstance(error, OSError) else error, err=True)
+        sys.exit(2)
+
+
 if __name__ == "__main__":
-    app(prog_name="python -m paper_figures")
+    main()

@@ -1,5 +1,6 @@
 """The article's figures: what each is drawn from, and how its panels are put together."""
 
+import io
 import math
 import os
 import textwrap
@@ -89,8 +90,11 @@ def write(name: str, rows: Sequence[Row], folder: Path) -> list[Path]:
 
 def _save(figure: Figure, path: Path) -> Path:
     suffix = path.suffix[1:]
+    # Into memory first: of a full disk, matplotlib's PDF makes an error of its own.
+    drawn = io.BytesIO()
+    figure.savefig(drawn, format=suffix, metadata=UNDATED[suffix])
     with whole_file(path) as unfinished:
-        figure.savefig(unfinished, format=suffix, metadata=UNDATED[suffix])
+        unfinished.write_bytes(drawn.getvalue())
     return path
 
 
@@ -105,8 +109,11 @@ def whole_file(path: Path) -> Iterator[Path]:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f".{path.name}.unfinished")
-    yield unfinished
-    os.replace(unfinished, path)
+    try:
+        yield unfinished
+        os.replace(unfinished, path)
+    finally:
+        unfinished.unlink(missing_ok=True)
 
 
 def select(name: str, rows: Iterable[Row]) -> tuple[list[Row], str]:

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import msgspec
 
-from reproduce import cost, environment, runner
+from reproduce import conditions, cost, environment, runner
 from reproduce.cost import readable_bytes
 from reproduce.plan import Case, Framework, PlanError
 
@@ -73,7 +73,7 @@ def _time(look: Look) -> str:
 
 def _memory(look: Look) -> str:
     if not look.on_gpu:
-        runner.check_memory(look.cases, on_gpu=False)
+        conditions.check_memory(look.cases, on_gpu=False)
     of_host = cost.host_bytes if look.on_gpu else cost.memory_bytes
     needed, free = max(map(of_host, look.cases)), environment.free_bytes(on_gpu=False)
     found = f"a case needs about {readable_bytes(needed)}, {readable_bytes(free)} are free"
@@ -83,14 +83,14 @@ def _memory(look: Look) -> str:
 
 
 def _results_folder(look: Look) -> str:
-    runner.check_writable(_nearest(look.folder))
+    conditions.check_writable(_nearest(look.folder))
     return f"{look.folder} can be written"
 
 
 def _disk_of_results(look: Look) -> str:
     folder = _nearest(look.folder)
-    runner.check_disk(folder)
-    needed, free = runner.NEEDED_DISK_BYTES, shutil.disk_usage(folder).free
+    conditions.check_disk(folder)
+    needed, free = conditions.NEEDED_DISK_BYTES, shutil.disk_usage(folder).free
     return f"{readable_bytes(needed)} must be free, {readable_bytes(free)} are"
 
 
@@ -101,12 +101,12 @@ def _nearest(folder: Path) -> Path:
 
 
 def _temporary_folder(look: Look) -> str:
-    runner.check_temporary_folder()
+    conditions.check_temporary_folder()
     return tempfile.gettempdir()
 
 
 def _frameworks(look: Look) -> str:
-    runner.check_frameworks(look.cases)
+    conditions.check_frameworks(look.cases)
     return " and ".join(sorted({case.framework for case in look.cases}))
 
 
@@ -177,7 +177,7 @@ def _compiler(look: Look) -> str:
 
 
 def _gpu_memory(look: Look) -> str:
-    needed, (free, _) = runner.needed_bytes(look.cases), environment.gpu()[0].memory_bytes()
+    needed, (free, _) = conditions.needed_bytes(look.cases), environment.gpu()[0].memory_bytes()
     found = f"a guess of {readable_bytes(needed)} is needed, {readable_bytes(free)} are free"
     if needed > free:
         raise Doubt(

@@ -3,6 +3,7 @@
 A row holds what was measured and nothing derived from it: raw seconds, raw bytes.
 """
 
+import errno
 import os
 from pathlib import Path
 from typing import Any, Literal
@@ -57,7 +58,27 @@ class Row(Case, frozen=True, kw_only=True):
 
 
 class RowsError(Exception):
-    """A rows file that cannot be read; the message is one sentence for the user."""
+    """Results that cannot be read; the message is one sentence for the user."""
+
+
+def results_folder(name: str) -> Path:
+    """The results folder ``name``, as it was given on the command line.
+
+    Raises:
+        RowsError: if the name is empty, which would be the working directory.
+    """
+    if not name:
+        raise RowsError("a results folder was asked for, and its name is empty; give its path")
+    return Path(name)
+
+
+def unusable(error: OSError) -> str:
+    """The sentence for a file or folder that fails a program in a way it did not foresee."""
+    return (
+        f"{error.filename or 'the results folder'} could not be read or written "
+        f"({error.strerror or error}); mend that or give another RESULTS, and run the same "
+        "command again: all that was finished is kept"
+    )
 
 
 def read_rows(path: Path) -> list[Row]:
@@ -66,11 +87,17 @@ def read_rows(path: Path) -> list[Row]:
     A last line without its end is a row half written: it is passed over.
 
     Raises:
-        RowsError: if a line is not a row, or is of another version.
+        RowsError: if the file cannot be read, a line is not a row, or is of another version.
     """
-    if not path.exists():
+    try:
+        lines = path.read_bytes().split(b"\n")[:-1]
+    except (FileNotFoundError, NotADirectoryError):
         return []
-    lines = path.read_bytes().split(b"\n")[:-1]
+    except OSError as error:
+        raise RowsError(
+            f"rows were expected in {path}, which cannot be read ({error.strerror}); "
+            "give another folder"
+        ) from None
     return [decoded(line, f"{path}, line {n}") for n, line in enumerate(lines, 1) if line]
 
 
@@ -80,12 +107,17 @@ class RowsFile:
     def __init__(self, path: Path) -> None:
         self.rows = read_rows(path)
         self.set_aside = _set_half_line_aside(path)
-        self._file = path.open("ab")
+        self._file = path.open("ab", buffering=0)
 
     def append(self, row: Row) -> None:
-        """Writes ``row`` at the end of the file, through to the disk."""
-        self._file.write(msgspec.json.encode(row) + b"\n")
-        self._file.flush()
+        """Writes ``row`` at the end of the file, through to the disk.
+
+        Raises:
+            OSError: if the disk has no room for all of it.
+        """
+        line = msgspec.json.encode(row) + b"\n"
+        if self._file.write(line) < len(line):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), self._file.name)
         os.fsync(self._file.fileno())
         self.rows.append(row)
 
@@ -108,7 +140,7 @@ def decoded(line: bytes, place: str) -> Row:
                 "measure into another folder, or read it with the program that wrote it"
             )
         return msgspec.json.decode(line, type=Row)
-    except (msgspec.DecodeError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise RowsError(
             f"{place}: expected a row, found {error}; remove that line and measure again"
         ) from None

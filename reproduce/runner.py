@@ -1,32 +1,27 @@
 """The parent: one worker process a case, its row appended the moment it exists."""
 
+import getpass
 import multiprocessing
 import os
-import shutil
-import signal
-import socket
-import tempfile
 import time
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import AbstractContextManager, closing, suppress
 from datetime import UTC, datetime
-from importlib.util import find_spec
+from importlib import import_module
 from pathlib import Path
 from queue import SimpleQueue
 
 import msgspec
 from filelock import FileLock, Timeout
 
-from reproduce import cost, environment, worker
+from reproduce import conditions, cost, endings, environment, worker
 from reproduce.plan import Case, PlanError
-from reproduce.problems import PROBLEMS
 from reproduce.progress import Progress
 from reproduce.rows import Row, RowsFile
 from reproduce.target import Target
 
 SETTLED = {"done", "out_of_memory", "unsupported"}
-NEEDED_DISK_BYTES = 1 << 30
 
 
 def measure(
@@ -49,9 +44,9 @@ def measure(
         PlanError: if the plan cannot be measured here, before anything is.
     """
     _set_worker_environment(on_gpu)
-    check(cases, folder, on_gpu, target)
-    with _locked(folder):
-        rows = RowsFile(folder / "rows.jsonl")
+    conditions.check_time_limit(timeout_seconds)
+    conditions.check(cases, folder, on_gpu, target)
+    with _locked(folder), closing(RowsFile(folder / "rows.jsonl")) as rows:
         at_once = memory_cases_at_once(cases, on_gpu, target)
         site = Measuring(folder, on_gpu, timeout_seconds, at_once, target, checks)
         missing = pending(cases, rows.rows, site.identity, is_accounted=target is not None)
@@ -66,99 +61,8 @@ def measure(
                 for row in found:
                     rows.append(row)
                     progress.end(row)
-        rows.close()
     wanted = set(cases)
     return [row for case, row in newest(rows.rows).items() if case in wanted]
-
-
-def check(cases: Iterable[Case], folder: Path, on_gpu: bool, target: Target | None = None) -> None:
-    """Nothing, if all of ``cases`` can be measured or accounted for here into ``folder``.
-
-    Raises:
-        PlanError: the first thing that stands in the way.
-    """
-    for name in sorted({case.model for case in cases} - set(PROBLEMS)):
-        raise PlanError(f"model {name!r} was asked for; there are {', '.join(PROBLEMS)}")
-    check_frameworks(cases)
-    check_temporary_folder()
-    with suppress(OSError):
-        folder.mkdir(parents=True, exist_ok=True)
-    check_writable(folder)
-    check_disk(folder)
-    check_memory(cases, on_gpu, target)
-
-
-def check_frameworks(cases: Iterable[Case]) -> None:
-    """Nothing, if the frameworks of ``cases`` are installed.
-
-    Raises:
-        PlanError: for the first that is not.
-    """
-    for name in sorted({case.framework for case in cases}):
-        if find_spec(name) is None:
-            raise PlanError(
-                f"the plan needs {name!r}, which is not installed here; "
-                "run 'make setup', or give its environment as VENV"
-            )
-
-
-def check_temporary_folder() -> None:
-    """Nothing, if workers can be started through a socket in the temporary folder.
-
-    Raises:
-        PlanError: if not.
-    """
-    try:
-        with (
-            tempfile.TemporaryDirectory(prefix="pymp-") as folder,
-            socket.socket(socket.AF_UNIX) as listener,
-        ):
-            listener.bind(f"{folder}/listener-12345678")  # a name as long as multiprocessing's
-    except OSError as error:
-        raise PlanError(
-            f"workers are started through a socket in a temporary folder, which fails ({error}); "
-            "set TMPDIR to a folder that can be written and has a short name"
-        ) from None
-
-
-def check_writable(folder: Path) -> None:
-    """Nothing, if ``folder`` is one that can be written.
-
-    Raises:
-        PlanError: if not.
-    """
-    if not (folder.is_dir() and os.access(folder, os.W_OK)):
-        raise PlanError(f"results go to {folder}, which cannot be written; give another RESULTS")
-
-
-def check_disk(folder: Path) -> None:
-    """Nothing, if ``folder`` lies on a disk with room for results.
-
-    Raises:
-        PlanError: if not.
-    """
-    free_disk = shutil.disk_usage(folder).free
-    if free_disk < NEEDED_DISK_BYTES:
-        raise PlanError(
-            f"the plan needs {cost.readable_bytes(NEEDED_DISK_BYTES)} of disk for {folder}, "
-            f"{cost.readable_bytes(free_disk)} are free; make room or give another RESULTS"
-        )
-
-
-def check_memory(cases: Iterable[Case], on_gpu: bool, target: Target | None = None) -> None:
-    """Nothing, if the largest of ``cases`` fits into the CPU's free memory, or runs on a GPU.
-
-    On a GPU, a case that does not fit is a row that says so.
-
-    Raises:
-        PlanError: if it does not fit.
-    """
-    needed, free = needed_bytes(cases, target), environment.free_bytes(on_gpu)
-    if needed > free and not on_gpu:
-        raise PlanError(
-            f"the plan needs about {cost.readable_bytes(needed)} of memory, "
-            f"{cost.readable_bytes(free)} are free; close other programs or take a smaller plan"
-        )
 
 
 def pending(
@@ -189,13 +93,8 @@ def memory_cases_at_once(cases: Iterable[Case], on_gpu: bool, target: Target | N
     """How many memory cases run side by side: as cores and free memory allow, one on a GPU."""
     if on_gpu:
         return 1
-    that_fit = environment.free_bytes(on_gpu) // needed_bytes(cases, target)
+    that_fit = environment.free_bytes(on_gpu) // conditions.needed_bytes(cases, target)
     return max(1, min(len(os.sched_getaffinity(0)), that_fit))
-
-
-def needed_bytes(cases: Iterable[Case], target: Target | None = None) -> int:
-    """The expected peak of the largest of ``cases``, in bytes."""
-    return max(map(cost.memory_bytes, cases)) if target is None else cost.ACCOUNTING_BYTES
 
 
 def newest(rows: list[Row]) -> dict[Case, Row]:
@@ -210,6 +109,10 @@ def _set_worker_environment(on_gpu: bool) -> None:
         "HF_HUB_OFFLINE": "1",
         "TRANSFORMERS_VERBOSITY": "error",
     }
+    try:
+        getpass.getuser()
+    except KeyError:  # torch asks for it to name a folder
+        os.environ["USER"] = f"user-{os.getuid()}"
     if not on_gpu:
         os.environ |= {"JAX_PLATFORMS": "cpu", "CUDA_VISIBLE_DEVICES": ""}
 
@@ -248,16 +151,26 @@ class Measuring:
         self.stopped = False
 
     def load(self, cases: list[Case], progress: Progress) -> None:
-        """Loads the frameworks once, in the process that all workers fork from."""
+        """Loads the frameworks once, in the process that all workers fork from.
+
+        Raises:
+            PlanError: if one of them cannot be loaded.
+        """
         frameworks = sorted({case.framework for case in cases})
         names = [name for framework in frameworks for name in worker.modules(framework)]
         if self.target is not None:
             names += [worker.accounting_module(framework) for framework in frameworks]
-        self.context.set_forkserver_preload([*names, "reproduce.worker"])
+        self.context.set_forkserver_preload([*names, "reproduce.endings"])
         with progress.loading(frameworks):
-            first = self.context.Process(target=os.getpid)
-            first.start()
-            first.join()
+            first = self.context.Process(target=_import_all, args=(names,))
+            with suppress(OSError, EOFError):  # if loading ended the process to fork from
+                first.start()
+                first.join()
+        if first.exitcode != 0:
+            raise PlanError(
+                f"the plan needs {' and '.join(frameworks)}, which cannot be loaded here, for the "
+                "reason above; run 'make setup', or give another environment as VENV"
+            )
 
     def rows(self, cases: list[Case], progress: Progress) -> Iterator[Row]:
         """The rows of ``cases``: first what is counted, then what is timed.
@@ -331,8 +244,13 @@ class Measuring:
         """What a process of its own finds, or how that process ended."""
         receiving, sending = self.context.Pipe(duplex=False)
         site = self._site(case, cores)
-        process = self.context.Process(target=worker.run, args=(sending, case, site))
-        process.start()
+        arguments = (worker.run, sending, case, site)
+        process = self.context.Process(target=endings.run_while_parent_lives, args=arguments)
+        killed_for_memory = endings.kills_for_memory()
+        try:
+            process.start()
+        except (OSError, EOFError) as error:  # the process to fork from has just ended
+            return worker.Finding(status="error", reason=f"no worker could be started: {error!r}")
         self.processes.add(process)
         if self.stopped:  # meanwhile
             process.kill()
@@ -342,9 +260,10 @@ class Measuring:
                 reason = f"no result within {self.timeout_seconds:g} s; raise --timeout-seconds"
                 return worker.Finding(status="timeout", reason=reason)
             return receiving.recv()
-        except EOFError:
+        except (OSError, EOFError):
             process.join()
-            return _crashed(process.exitcode, site.log)
+            was_for_memory = endings.kills_for_memory() > killed_for_memory
+            return endings.early_end(process.exitcode, was_for_memory, site.log)
         finally:
             process.kill()
             process.join()
@@ -370,11 +289,6 @@ class Measuring:
         return folder
 
 
-def _crashed(exit_code: int, log: Path) -> worker.Finding:
-    if exit_code == -signal.SIGKILL:
-        reason = "the system killed the worker, as it does when memory runs out"
-        return worker.Finding(status="out_of_memory", reason=reason)
-    how = f"exit code {exit_code}"
-    with suppress(ValueError):
-        how = signal.Signals(-exit_code).name
-    return worker.Finding(status="error", reason=f"the worker ended by {how}; see {log.name}")
+def _import_all(names: list[str]) -> None:
+    for name in names:
+        import_module(name)
