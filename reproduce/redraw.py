@@ -38,7 +38,7 @@ def _differences(
     own, _ = maker.select(name, rows)
     try:
         files = maker.write(name, own, anew)
-    except figures.CannotDraw as reason:
+    except Exception as reason:  # whatever it is that drawing stumbles over in damaged rows
         yield f"{there.name}/{name}", f"is there, but cannot be made from the rows: {reason}"
         return
     for file in files:

@@ -34,6 +34,10 @@ def rows_of_plan_cpu():
     return [row for row in rows if row.plan == "cpu" and str(row.case) in wanted]
 
 
+def is_of_figure(row):
+    return (row.quantity, row.framework, row.mode) == ("time", "jax", "eager")
+
+
 def write_rows(folder, rows):
     lines = b"".join(msgspec.json.encode(row) + b"\n" for row in rows)
     (folder / "rows.jsonl").write_bytes(lines)
@@ -129,9 +133,7 @@ def test_a_byte_of_the_archive_itself_is_found(packed):
 
 def test_a_changed_number_in_a_row_is_found_by_its_checksum_and_by_drawing(results, packed):
     rows = rows_of_plan_cpu()
-    place = next(n for n, row in enumerate(rows) if (row.mode, row.quantity) == ("eager", "time"))
-    while rows[place].framework != "jax":
-        place += 1
+    place = next(n for n, row in enumerate(rows) if is_of_figure(row))
     slower = tuple(2 * value for value in rows[place].seconds)
     rows[place] = msgspec.structs.replace(rows[place], seconds=slower)
     changed = write_rows(results, rows)
@@ -155,18 +157,18 @@ def test_a_line_that_is_no_row_is_named_by_its_number(results, line, what):
     assert f"rows.jsonl, line {len(rows_of_plan_cpu()) + 1}: {what}" in found
 
 
-def test_a_row_that_contradicts_itself_is_found(results):
-    timed, counted = (
-        next(row for row in rows_of_plan_cpu() if row.quantity == each)
-        for each in ("time", "memory")
-    )
-    incomplete = msgspec.structs.replace(timed, seconds=timed.seconds[1:])
+def test_a_row_that_contradicts_itself_is_found_and_what_cannot_be_drawn_from_it(results):
+    rows = rows_of_plan_cpu()
+    timed = next(row for row in rows if is_of_figure(row) and row.method != "gradient")
+    counted = next(row for row in rows if row.quantity == "memory")
+    incomplete = msgspec.structs.replace(timed, seconds=())
     unexplained = msgspec.structs.replace(counted, status="error")
-    shutil.rmtree(results / "figures")
-    write_rows(results, [*rows_of_plan_cpu(), incomplete, unexplained])
-    first, second = objections(results)
-    assert first.startswith(f"{timed.case}: not one value for each of its 3 repetitions")
+    write_rows(results, [*rows, incomplete, unexplained])
+    first, second, third = objections(results)
+    assert first.startswith(f"{timed.case}: not one value for each of its 1 repetitions")
     assert second.startswith(f"{counted.case}: error without a reason")
+    name = FIGURE.removesuffix(".png")
+    assert third.startswith(f"{name} is there, but cannot be made from the rows")
 
 
 def test_a_file_that_is_missing_of_a_bundle_is_named(packed):
