@@ -92,7 +92,8 @@ def lanczos(
         alphas.append(w @ V[i])
         w = w - alphas[i] * V[i] - beta * V[i - 1]
         if reorthogonalise:
-            w = _orthogonal(w, V)
+            for earlier in V:
+                w = w - (w @ earlier) * earlier
     ending = _ending(alphas, betas, w.norm(), tolerance)
     return Lanczos([v.tree for v in V], alphas, betas, w.norm(), ending, hessian.hvps)
 
@@ -102,9 +103,3 @@ def _ending(alphas: list[float], betas: list[float], beta: float, tolerance: flo
         return Ending.BREAKDOWN
     largest = max(map(abs, [*alphas, *betas]))
     return Ending.CONVERGED if beta <= tolerance * largest else Ending.LIMIT
-
-
-def _orthogonal(w: Vector, V: list[Vector]) -> Vector:
-    for v in V + V:  # once leaves rounding errors behind, twice is enough
-        w = w - (w @ v) * v
-    return w
