@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from reproduce import cost, environment, judge_commands, runner
+from reproduce.beyond import parts
 from reproduce.plan import PLANS, Case, Normalisation, PlanError, Vector, accounted_cases, cases
 from reproduce.rows import Row, RowsError
 from reproduce.target import load
@@ -25,6 +26,7 @@ app.command()(judge_commands.claims)
 app.command()(judge_commands.compare)
 app.command()(judge_commands.prove)
 app.command()(judge_commands.report)
+app.command()(parts.beyond)
 
 PlanName = Annotated[str, typer.Argument(metavar="|".join(PLANS), help="Which plan.")]
 MoreModels = Annotated[
