@@ -6,11 +6,11 @@ from typing import Annotated
 
 import typer
 
-from paper_figures import figures, tables
+from paper_figures import beyond, figures, tables
 from paper_figures.summary import last_of_each_case
 from reproduce.rows import Row, RowsError, read_rows, results_folder, unusable
 
-NAMES = (*figures.NAMES, *tables.TABLES)
+NAMES = (*figures.NAMES, *beyond.FIGURES, *tables.TABLES)
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 
@@ -24,7 +24,7 @@ def draw(
         list[str] | None, typer.Argument(help=f"All of them, or any of {', '.join(NAMES)}.")
     ] = None,
 ) -> None:
-    """Draw the article's figures and write its tables into RESULTS/figures and RESULTS/tables.
+    """Draw the figures and write the tables into RESULTS/figures and RESULTS/tables.
 
     A figure is written as PNG and PDF, a table as CSV and Markdown. The exit code is 2 for
     wrong input, and 1 if what was named cannot be made.
@@ -34,25 +34,32 @@ def draw(
     """
     _refuse_unknown(names or [])
     wanted = names or NAMES
-    rows = _rows(results / "rows.jsonl") if set(wanted) - set(figures.DIAGRAMS) else []
+    without_rows = {*figures.DIAGRAMS, *beyond.FIGURES}
+    rows = _rows(results / "rows.jsonl") if set(wanted) - without_rows else []
     made = [_make(name, rows, results) for name in wanted]
     raise typer.Exit(1 if names and not all(made) else 0)
 
 
 def _make(name: str, rows: list[Row], results: Path) -> bool:
     """Return whether ``name`` could be made, and print its files or the reason."""
-    is_table = name in tables.TABLES
-    maker, folder = (tables, "tables") if is_table else (figures, "figures")
-    own, left_out = maker.select(name, rows)
     try:
-        first, second = maker.write(name, own, results / folder)
+        (first, second), left_out = _written(name, rows, results)
     except figures.CannotDraw as reason:
-        typer.echo(f"{name} is not {'written' if is_table else 'drawn'}: {reason}.")
+        typer.echo(f"{name} is not {'written' if name in tables.TABLES else 'drawn'}: {reason}.")
         return False
     typer.echo(f"{first} and {second.name}")
     if left_out:
         typer.echo(f"{name}: {left_out}")
     return True
+
+
+def _written(name: str, rows: list[Row], results: Path) -> tuple[list[Path], str]:
+    """Return the two files of ``name``, and a sentence on rows that were left out."""
+    if name in beyond.FIGURES:
+        return beyond.write(name, results), ""
+    maker, folder = (tables, "tables") if name in tables.TABLES else (figures, "figures")
+    own, left_out = maker.select(name, rows)
+    return maker.write(name, own, results / folder), left_out
 
 
 def _refuse_unknown(names: list[str]) -> None:

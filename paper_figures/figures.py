@@ -79,10 +79,15 @@ def write(name: str, rows: Sequence[Row], folder: Path) -> list[Path]:
     Raises:
         CannotDraw: as `draw`.
     """
+    return save(lambda: draw(name, rows), name, folder)
+
+
+def save(draw: Callable[[], Figure], name: str, folder: Path) -> list[Path]:
+    """Return the two files of what ``draw`` returns, written as PNG and PDF into ``folder``."""
     with matplotlib.rc_context():
         matplotlib.rcdefaults()
         matplotlib.rcParams.update(style.rc())
-        figure = draw(name, rows)
+        figure = draw()
         paths = [_save(figure, folder / f"{name}.{suffix}") for suffix in UNDATED]
         figure.clear()
     return paths

@@ -18,6 +18,7 @@ from reproduce import (
     judge_commands,
     runner,
 )
+from reproduce.beyond import parts
 from reproduce.bundle import BundleError
 from reproduce.plan import PLANS, Case, Normalisation, PlanError, Vector, accounted_cases, cases
 from reproduce.rows import Row, RowsError, results_folder, unusable
@@ -40,6 +41,7 @@ app.command()(judge_commands.report)
 app.command()(evidence_commands.verify)
 app.command()(evidence_commands.bundle)
 app.command()(evidence_commands.check)
+app.command()(parts.beyond)
 
 PlanName = Annotated[str, typer.Argument(metavar="|".join(PLANS), help="Which plan.")]
 MoreModels = Annotated[
