@@ -15,7 +15,7 @@ ENVIRONMENT = Path(sys.executable).parent.parent
 
 def make(*arguments, venv=ENVIRONMENT, **settings):
     return subprocess.run(
-        ["make", f"VENV={venv}", *arguments],
+        ["make", "--no-print-directory", f"VENV={venv}", *arguments],
         capture_output=True,
         text=True,
         cwd=ROOT,
