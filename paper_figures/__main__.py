@@ -10,7 +10,8 @@ from paper_figures import beyond, figures, tables
 from paper_figures.summary import last_of_each_case
 from reproduce.rows import Row, RowsError, read_rows, results_folder, unusable
 
-NAMES = (*figures.NAMES, *beyond.FIGURES, *tables.TABLES)
+OF_ARTICLE = (*figures.NAMES, *tables.TABLES)
+NAMES = (*OF_ARTICLE, *beyond.FIGURES)
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 
@@ -21,10 +22,11 @@ def draw(
         Path, typer.Argument(parser=results_folder, help="The folder that holds rows.jsonl.")
     ],
     names: Annotated[
-        list[str] | None, typer.Argument(help=f"All of them, or any of {', '.join(NAMES)}.")
+        list[str] | None,
+        typer.Argument(help=f"All of the article's, or any of {', '.join(NAMES)}."),
     ] = None,
 ) -> None:
-    """Draw the figures and write the tables into RESULTS/figures and RESULTS/tables.
+    """Draw the article's figures and write the tables into RESULTS/figures and RESULTS/tables.
 
     A figure is written as PNG and PDF, a table as CSV and Markdown. The exit code is 2 for
     wrong input, and 1 if what was named cannot be made.
@@ -33,7 +35,7 @@ def draw(
         Exit: with that code.
     """
     _refuse_unknown(names or [])
-    wanted = names or NAMES
+    wanted = names or OF_ARTICLE
     without_rows = {*figures.DIAGRAMS, *beyond.FIGURES}
     rows = _rows(results / "rows.jsonl") if set(wanted) - without_rows else []
     made = [_make(name, rows, results) for name in wanted]
