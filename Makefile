@@ -4,6 +4,7 @@ VENV ?= .venv
 PLAN ?=
 RESULTS ?=
 TARGET ?= a100
+BASE ?=
 
 PYTHON := $(VENV)/bin/python
 # A copy of the locks that the environment was made from. Where it is missing, the
@@ -12,6 +13,10 @@ MADE_FROM := $(VENV)/hvp-repro-made-from
 LOCKS := requirements.lock requirements-test.lock
 COMPILE := uv pip compile --quiet --no-header --generate-hashes \
 	--python-version 3.11 --python-platform x86_64-manylinux_2_28
+# Not in the lock: whoever looks up today's vulnerabilities has a line to get it, and a
+# package it could not look up (--strict) must not pass for one without vulnerabilities.
+AUDIT := uv tool run --quiet --python $(PYTHON) pip-audit==2.10.1 --strict \
+	--progress-spinner off --require-hashes --disable-pip --requirement requirements.lock
 
 # What is drawn and written from an accounting.
 ACCOUNTED := bench_hvp_memory_jax bench_hvp_memory_jax_without_jit bench_hvp_memory_torch \
@@ -23,7 +28,8 @@ CHOOSE = plan='$(PLAN)'; results='$(RESULTS)'; \
 	results=$${results:-results/$$plan}
 
 .DEFAULT_GOAL := help
-.PHONY: help all a100 account report measure figures plan smoke test lint setup lock clean
+.PHONY: help all a100 account report measure figures plan smoke verify test lint image image-test \
+	docker-all setup lock sbom audit clean
 
 help: ## Print the targets.
 	@echo "hvp-repro; variables: PLAN=article|cpu|smoke  RESULTS=<folder>  VENV=<folder>  TARGET=a100|h100|<file>"
@@ -42,7 +48,10 @@ all: setup ## Set up if needed, measure what is missing, draw what has changed.
 	if [ "$$plan" = cpu ]; then \
 		$(MAKE) --no-print-directory a100 PLAN= RESULTS='$(or $(RESULTS),results)/a100' || measured=$$?; \
 	fi; \
-	[ -e "$$results/proofs.xml" ] || $(PYTHON) -m reproduce prove "$$results" || exit; \
+	proofs="$$results/proofs.xml"; \
+	if [ ! -e "$$proofs" ] || [ -n "$$(find reproduce tests -name '*.py' -newer "$$proofs")" ]; then \
+		$(PYTHON) -m reproduce prove "$$results" || exit; \
+	fi; \
 	$(PYTHON) -m reproduce report "$$results" || exit; \
 	exit $$measured
 
@@ -75,11 +84,23 @@ plan: setup ## Print what the plan measures and what it is expected to cost.
 smoke: ## Run every path on tiny models, to its figures.
 	@$(MAKE) --no-print-directory all PLAN=smoke
 
-test: setup ## Run the tests.
-	@$(PYTHON) -m pytest --numprocesses auto
+verify: setup ## Measure plan smoke twice and compare what must be the same.
+	@$(PYTHON) -m reproduce verify $(if $(RESULTS),'$(RESULTS)')
+
+test: setup ## Run the tests, but those of the image.
+	@$(PYTHON) -m pytest --numprocesses auto -m 'not engine'
 
 lint: setup ## Check format, style and docstrings.
 	@$(PYTHON) -m ruff check . && $(PYTHON) -m ruff format --check .
+
+image: setup ## Build the container image; BASE=<image> for an own base.
+	@$(PYTHON) -m reproduce.container build --base '$(BASE)'
+
+image-test: setup ## Run the tests of the image that is built.
+	@$(PYTHON) -m pytest -m engine --capture no --verbose
+
+docker-all: setup ## Run `make all` in the image, built if needed; results come out.
+	@$(PYTHON) -m reproduce.container all --plan '$(PLAN)' --results '$(or $(RESULTS),results)'
 
 setup: ## Make the environment from the locks, their hashes enforced; once only.
 	@if [ -x $(PYTHON) ] && [ ! -e $(MADE_FROM) ]; then exit 0; fi; \
@@ -106,6 +127,25 @@ lock: ## Resolve requirements*.in anew into the locks.
 	@$(COMPILE) --output-file requirements.lock requirements.in
 	@$(COMPILE) --output-file requirements-test.lock requirements-test.in
 	@$(COMPILE) --output-file requirements-peers.lock requirements-peers.in
+
+sbom: setup ## Write the bill of materials of requirements.lock, as CycloneDX.
+	@bill='$(or $(RESULTS),results)/sbom.cdx.json'; mkdir -p "$$(dirname "$$bill")" && \
+	$(PYTHON) -W ignore -m cyclonedx_py requirements --pyproject pyproject.toml --output-reproducible \
+		--output-file "$$bill" requirements.lock && echo "$$bill"
+
+audit: setup ## Look requirements.lock up among known vulnerabilities, on the internet.
+	@found='$(or $(RESULTS),results)/audit.txt'; \
+	mkdir -p "$$(dirname "$$found")" && rm -f "$$found" || exit 2; \
+	said=$$($(VENV)/bin/$(AUDIT) --output "$$found" 2>&1); audited=$$?; \
+	if [ $$audited = 0 ]; then \
+		echo "No package of requirements.lock has a known vulnerability."; \
+	elif [ -s "$$found" ]; then \
+		cat "$$found"; exit 1; \
+	else \
+		echo "error: known vulnerabilities of requirements.lock were asked for, and could not be" \
+			"looked up ($$(echo "$$said" | tail -n 1)); run 'make audit' where the internet is" \
+			"reached" >&2; exit 2; \
+	fi
 
 clean: ## Remove figures, compiled programs and caches; measured rows stay.
 	@rm -rf results/*/figures results/*/tables results/*/programs .pytest_cache .ruff_cache

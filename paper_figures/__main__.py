@@ -1,28 +1,32 @@
 """The command line: ``python -m paper_figures RESULTS [NAME ...]``."""
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from paper_figures import faster, figures, tables
+from paper_figures import beyond, faster, figures, tables
 from paper_figures.summary import last_of_each_case
-from reproduce.rows import Row, RowsError, read_rows
+from reproduce.rows import Row, RowsError, read_rows, results_folder, unusable
 
-NAMES = (*figures.NAMES, *tables.TABLES)
+OF_ARTICLE = (*figures.NAMES, *tables.TABLES)
+NAMES = (*OF_ARTICLE, *faster.FIGURES, *beyond.FIGURES)
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 
 
 @app.command()
-def main(
-    results: Annotated[Path, typer.Argument(help="The folder that holds rows.jsonl.")],
+def draw(
+    results: Annotated[
+        Path, typer.Argument(parser=results_folder, help="The folder that holds rows.jsonl.")
+    ],
     names: Annotated[
         list[str] | None,
         typer.Argument(help=f"All of the article's, or any of {', '.join(NAMES)}."),
     ] = None,
 ) -> None:
-    """Draw the article's figures and write its tables into RESULTS/figures and RESULTS/tables.
+    """Draw the article's figures and write the tables into RESULTS/figures and RESULTS/tables.
 
     A figure is written as PNG and PDF, a table as CSV and Markdown. The exit code is 2 for
     wrong input, and 1 if what was named cannot be made.
@@ -31,26 +35,33 @@ def main(
         Exit: with that code.
     """
     _refuse_unknown(names or [])
-    wanted = names or [name for name in NAMES if name not in faster.FIGURES]
-    rows = _rows(results / "rows.jsonl") if set(wanted) - set(figures.DIAGRAMS) else []
+    wanted = names or OF_ARTICLE
+    without_rows = {*figures.DIAGRAMS, *beyond.FIGURES}
+    rows = _rows(results / "rows.jsonl") if set(wanted) - without_rows else []
     made = [_make(name, rows, results) for name in wanted]
     raise typer.Exit(1 if names and not all(made) else 0)
 
 
 def _make(name: str, rows: list[Row], results: Path) -> bool:
     """Return whether ``name`` could be made, and print its files or the reason."""
-    is_table = name in tables.TABLES
-    maker, folder = (tables, "tables") if is_table else (figures, "figures")
-    own, left_out = maker.select(name, rows)
     try:
-        first, second = maker.write(name, own, results / folder)
+        (first, second), left_out = _written(name, rows, results)
     except figures.CannotDraw as reason:
-        typer.echo(f"{name} is not {'written' if is_table else 'drawn'}: {reason}.")
+        typer.echo(f"{name} is not {'written' if name in tables.TABLES else 'drawn'}: {reason}.")
         return False
     typer.echo(f"{first} and {second.name}")
     if left_out:
         typer.echo(f"{name}: {left_out}")
     return True
+
+
+def _written(name: str, rows: list[Row], results: Path) -> tuple[list[Path], str]:
+    """Return the two files of ``name``, and a sentence on rows that were left out."""
+    if name in beyond.FIGURES:
+        return beyond.write(name, results), ""
+    maker, folder = (tables, "tables") if name in tables.TABLES else (figures, "figures")
+    own, left_out = maker.select(name, rows)
+    return maker.write(name, own, results / folder), left_out
 
 
 def _refuse_unknown(names: list[str]) -> None:
@@ -74,5 +85,15 @@ def _refuse(sentence: str) -> None:
     raise typer.Exit(2)
 
 
+def main() -> None:
+    """Draws; what the user can mend ends it with one sentence and code 2."""
+    sys.stdout.reconfigure(errors="backslashreplace")  # names of files need not be UTF-8
+    try:
+        app(prog_name="python -m paper_figures")
+    except (RowsError, OSError) as error:
+        typer.echo(unusable(error) if isinstance(error, OSError) else error, err=True)
+        sys.exit(2)
+
+
 if __name__ == "__main__":
-    app(prog_name="python -m paper_figures")
+    main()

@@ -1,5 +1,6 @@
 """The article's figures: what each is drawn from, and how its panels are put together."""
 
+import io
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -52,7 +53,7 @@ DIAGRAMS: dict[str, Callable[[], Figure]] = {
     "forward_diff": diagrams.forward_diff,
     "reverse_diff": diagrams.reverse_diff,
 }
-NAMES = (*BENCHES, *DIAGRAMS, *faster.FIGURES)
+NAMES = (*BENCHES, *DIAGRAMS)
 
 
 UNDATED = {
@@ -72,10 +73,15 @@ def write(name: str, rows: Sequence[Row], folder: Path) -> list[Path]:
     Raises:
         CannotDraw: as `draw`.
     """
+    return save(lambda: draw(name, rows), name, folder)
+
+
+def save(draw: Callable[[], Figure], name: str, folder: Path) -> list[Path]:
+    """Return the two files of what ``draw`` returns, written as PNG and PDF into ``folder``."""
     with matplotlib.rc_context():
         matplotlib.rcdefaults()
         matplotlib.rcParams.update(style.rc())
-        figure = draw(name, rows)
+        figure = draw()
         paths = [_save(figure, folder / f"{name}.{suffix}") for suffix in UNDATED]
         figure.clear()
     return paths
@@ -83,8 +89,11 @@ def write(name: str, rows: Sequence[Row], folder: Path) -> list[Path]:
 
 def _save(figure: Figure, path: Path) -> Path:
     suffix = path.suffix[1:]
+    # Into memory first: of a full disk, matplotlib's PDF makes an error of its own.
+    drawn = io.BytesIO()
+    figure.savefig(drawn, format=suffix, metadata=UNDATED[suffix])
     with whole_file(path) as unfinished:
-        figure.savefig(unfinished, format=suffix, metadata=UNDATED[suffix])
+        unfinished.write_bytes(drawn.getvalue())
     return path
 
 
@@ -99,8 +108,11 @@ def whole_file(path: Path) -> Iterator[Path]:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f".{path.name}.unfinished")
-    yield unfinished
-    os.replace(unfinished, path)
+    try:
+        yield unfinished
+        os.replace(unfinished, path)
+    finally:
+        unfinished.unlink(missing_ok=True)
 
 
 def select(name: str, rows: Iterable[Row]) -> tuple[list[Row], str]:

@@ -64,8 +64,15 @@ COUNTERS = {
 
 
 def last_of_each_case(rows: Iterable[Row]) -> list[Row]:
-    """Return the rows without those that a later row of the same case and device replaces."""
-    last = {(row.device, *(getattr(row, key) for key in CASE_KEY)): row for row in rows}
+    """Return the rows without those that a later row of the same case and device replaces.
+
+    Later is what comes after it: a clock can be set back, a file only grows.
+    """
+    last: dict[tuple, Row] = {}
+    for row in rows:
+        case = row.device, *(getattr(row, key) for key in CASE_KEY)
+        last.pop(case, None)  # so that the order is that of the rows that stay
+        last[case] = row
     return list(last.values())
 
 
@@ -75,14 +82,14 @@ def of_kind(rows: Iterable[Row], kind: tuple[str, str, str]) -> list[Row]:
 
 
 def newest(rows: Sequence[Row]) -> tuple[list[Row], str]:
-    """Return the rows that agree with the newest in ``SETTINGS``, and a sentence on the others.
+    """Return the rows that agree with the last in ``SETTINGS``, and a sentence on the others.
 
     The sentence names the settings that differ, and is empty if none does.
     """
     if not rows:
         return [], ""
     fields = [field for field in SETTINGS if len({getattr(row, field) for row in rows}) > 1]
-    wanted = _named(max(reversed(rows), key=lambda row: row.started), fields)
+    wanted = _named(rows[-1], fields)
     kept = [row for row in rows if _named(row, fields) == wanted]
     others = sorted({_named(row, fields) for row in rows} - {wanted})
     if not others:

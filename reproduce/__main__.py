@@ -9,10 +9,22 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from reproduce import cost, environment, judge_commands, runner
+from reproduce import (
+    conditions,
+    cost,
+    doctor,
+    environment,
+    evidence_commands,
+    judge_commands,
+    runner,
+)
+from reproduce.beyond import parts
+from reproduce.bundle import BundleError
 from reproduce.plan import PLANS, Case, Normalisation, PlanError, Vector, accounted_cases, cases
-from reproduce.rows import Row, RowsError
+from reproduce.rows import Row, RowsError, results_folder, unusable
 from reproduce.target import load
+
+HOW_TO_PASS_A_GPU = "'docker run --gpus all' passes one into the container"
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -21,11 +33,16 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
+app.command()(doctor.doctor)
 app.command()(judge_commands.claims)
 app.command()(judge_commands.compare)
 app.command()(judge_commands.advise)
 app.command()(judge_commands.prove)
 app.command()(judge_commands.report)
+app.command()(evidence_commands.verify)
+app.command()(evidence_commands.bundle)
+app.command()(evidence_commands.check)
+app.command()(parts.beyond)
 
 PlanName = Annotated[str, typer.Argument(metavar="|".join(PLANS), help="Which plan.")]
 MoreModels = Annotated[
@@ -35,7 +52,12 @@ GivenVector = Annotated[Vector | None, typer.Option(help="What the Hessian is mu
 GivenNormalisation = Annotated[
     Normalisation, typer.Option(help="Batch normalisation as in the article, or equal in both.")
 ]
-Seed = Annotated[int, typer.Option(help="Seed of weights, inputs and vector.")]
+Seed = Annotated[
+    int, typer.Option(min=0, max=2**32 - 1, help="Seed of weights, inputs and vector.")
+]
+ResultsFolder = Annotated[
+    Path, typer.Argument(parser=results_folder, help="The folder for rows.jsonl.")
+]
 
 
 @app.command("default-plan")
@@ -43,7 +65,8 @@ def default_plan() -> None:
     """Print the plan that fits this machine; why goes to standard error."""
     found, sentence = environment.gpu()
     name = "article" if found else "cpu"
-    print(f"PLAN={name}, because there is {sentence}.", file=sys.stderr)
+    hint = "" if found or not environment.in_container() else f"; {HOW_TO_PASS_A_GPU}"
+    print(f"PLAN={name}, because there is {sentence}{hint}.", file=sys.stderr)
     print(name)
 
 
@@ -55,6 +78,7 @@ def plan(
 ) -> None:
     """Print what a plan measures and what it is expected to cost, before it runs."""
     found = cases(name, more_models=tuple(more_model or ()))
+    conditions.check_models(found)
     on_gpu = name == "article" or _takes_gpu(name)
     at_once = runner.memory_cases_at_once(found, on_gpu=on_gpu)
     expected = partial(runner.expected_seconds, memory_cases_at_once=at_once)
@@ -80,7 +104,7 @@ def plan(
     console.print(
         f"{len(found)} cases, about {total}; at most "
         f"{cost.readable_bytes(max(map(cost.memory_bytes, found)))} of memory for a case, "
-        f"memory cases at a time: {at_once}; {cost.readable_bytes(runner.NEEDED_DISK_BYTES)} "
+        f"memory cases at a time: {at_once}; {cost.readable_bytes(conditions.NEEDED_DISK_BYTES)} "
         "of disk must be free."
     )
 
@@ -88,7 +112,7 @@ def plan(
 @app.command()
 def measure(
     name: PlanName,
-    results: Annotated[Path, typer.Argument(help="The folder for rows.jsonl.")],
+    results: ResultsFolder,
     more_model: MoreModels = None,
     vector: GivenVector = None,
     normalisation: GivenNormalisation = "article",
@@ -118,7 +142,7 @@ def measure(
 @app.command()
 def account(
     name: PlanName,
-    results: Annotated[Path, typer.Argument(help="The folder for rows.jsonl.")],
+    results: ResultsFolder,
     target: Annotated[str, typer.Option(help="a100, h100, or a description's file.")] = "a100",
     timeout_seconds: Annotated[float, typer.Option(help="Time limit of one case.")] = 600,
 ) -> None:
@@ -164,9 +188,16 @@ def _groups(found: list[Case], every_case: bool) -> list[list[Case]]:
     return list(groups.values())
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """Runs a verb; what the user can mend ends it with one sentence and code 2."""
+    sys.stdout.reconfigure(errors="backslashreplace")  # names of files need not be UTF-8
     try:
-        app()
-    except (PlanError, RowsError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        app(prog_name="python -m reproduce")
+    except (PlanError, RowsError, BundleError, OSError) as error:
+        sentence = unusable(error) if isinstance(error, OSError) else error
+        print(f"error: {sentence}", file=sys.stderr)
         sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

@@ -107,6 +107,11 @@ def memory_bytes(case: Case) -> int:
     return int(LOADED_FRAMEWORKS_BYTES + activations + copies)
 
 
+def host_bytes(case: Case) -> int:
+    """The expected bytes of the host's memory while ``case`` runs on a GPU: a guess."""
+    return int(LOADED_FRAMEWORKS_BYTES + 2 * WEIGHT_BYTES.get(case.model, 0))
+
+
 def readable_seconds(seconds: float) -> str:
     """``seconds`` for a person: ``40 s``, ``8 min``, ``1 h 20 min``."""
     if seconds < 90:

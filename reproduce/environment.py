@@ -87,6 +87,11 @@ class Gpu:
         memory = pynvml.nvmlDeviceGetMemoryInfo(self.handle)
         return memory.free, memory.used
 
+    def sm_clocks_mhz(self) -> tuple[int | None, int | None]:
+        """The clock of the multiprocessors, now and at most, in MHz."""
+        sm = pynvml.NVML_CLOCK_SM
+        return self._ask("ClockInfo", sm), self._ask("MaxClockInfo", sm)
+
     def identity(self) -> dict[str, Any]:
         """What does not change: driver, CUDA version, memory, limits."""
         return {
@@ -121,6 +126,11 @@ def gpu() -> tuple[Gpu | None, str]:
     except LookupError as reason:
         return None, f"no usable NVIDIA GPU: {reason}"
     return found, f"a usable NVIDIA GPU: {found.name}"
+
+
+def in_container() -> bool:
+    """Whether this process runs in a container of docker or podman."""
+    return any(Path(mark).exists() for mark in ("/.dockerenv", "/run/.containerenv"))
 
 
 def used_bytes_of(uuid: str) -> Callable[[], int]:
@@ -165,15 +175,20 @@ def identity(on_gpu: bool) -> dict[str, Any]:
     }
 
 
+def identity_of_checking(on_gpu: bool) -> dict[str, Any]:
+    """As `identity`, of check mode: the device's name says so, that no figure mixes the two."""
+    return identity(on_gpu) | {"device": f"{device(on_gpu)} (check mode)"}
+
+
 def state_of_accounting() -> dict[str, Any]:
     """What changes between accountings: the revision of the source."""
-    return {"revision": _revision()}
+    return {"revision": revision()}
 
 
 def state(on_gpu: bool) -> dict[str, Any]:
     """What changes between measurements: load, clocks, and the revision of the source."""
     of_gpu = gpu()[0].state() if on_gpu else {}
-    return of_gpu | {"load": os.getloadavg()[0], "revision": _revision()}
+    return of_gpu | {"load": os.getloadavg()[0], "revision": revision()}
 
 
 def code_hash(framework: str, is_accounted: bool = False) -> str:
@@ -217,7 +232,7 @@ def _usable_cores() -> int:
 
 
 @cache
-def _revision() -> str:
+def revision() -> str:
     """The commit of the source, with ``+changes`` where files differ from it."""
     git = ["git", "-C", str(ROOT)]
     try:

@@ -15,11 +15,17 @@ from reproduce import judge, sources
 from reproduce.advice import advice
 from reproduce.report import page, proofs
 from reproduce.report.evidence import Evidence, evidence
+from reproduce.rows import results_folder
 
-FolderOfRows = Annotated[Path, typer.Argument(help="A results folder, with rows.jsonl.")]
+FolderOfRows = Annotated[
+    Path, typer.Argument(parser=results_folder, help="A results folder, with rows.jsonl.")
+]
 CompiledFolder = Annotated[
     Path | None,
-    typer.Option(help="What was compiled for the A100; by default a100 in or beside RESULTS."),
+    typer.Option(
+        parser=results_folder,
+        help="What was compiled for the A100; by default a100 in or beside RESULTS.",
+    ),
 ]
 
 
@@ -39,7 +45,8 @@ def report(results: FolderOfRows, compiled: CompiledFolder = None) -> None:
     found = _judged(everything)
     path = results / "report.html"
     with whole_file(path) as unfinished:
-        unfinished.write_text(page.html(everything, found))
+        text = page.html(everything, found)
+        unfinished.write_text(text, encoding="utf-8", errors="backslashreplace")
     counts = Counter(each.verdict for each in found)
     print(f"{path}: {', '.join(f'{count} {verdict}' for verdict, count in counts.items())}")
 
@@ -48,8 +55,10 @@ def _judged(everything: Evidence) -> list[judge.Judgement]:
     """The verdicts, once claims.md and summary.csv are written."""
     found = judge.judgements(everything.sources)
     measured = everything.measured
-    (measured.path / "claims.md").write_text(judge.claims_markdown(found))
-    sources.summary_table(measured.rows).to_csv(measured.path / "summary.csv", index=False)
+    with whole_file(measured.path / "claims.md") as unfinished:
+        unfinished.write_text(judge.claims_markdown(found), encoding="utf-8")
+    with whole_file(measured.path / "summary.csv") as unfinished:
+        sources.summary_table(measured.rows).to_csv(unfinished, index=False)
     return found
 
 

@@ -1,21 +1,18 @@
-"""The article's listings and framed algorithms, in our own words and right where it is not.
+"""The article's listings by hand, in our own words and right where it is not.
 
 The example is ``f(U, W) = ½ ‖U W x‖²`` with ``x: (d,)``, ``W: (n, d)``, ``U: (m, n)``, and a
 vector ``(vu, vw)`` shaped like ``(U, W)``. Its derivatives are written out by hand: a name in
 ``_tangent`` is a derivative along the vector, one in ``_cotangent`` the derivative of the
-scalar that is differentiated. The article's JAX listings are in ``reproduce.in_jax.hvp``.
-``reproduce.errata`` says what was wrong.
-Source: the article's sections "A quick detour by automatic differentiation", "HVPs without
-explicit Hessian computation" and, for the two algorithms, "What are HVPs".
+scalar that is differentiated. The article's JAX listings are in ``reproduce.in_jax.hvp``, its
+framed algorithms in ``reproduce.algorithms``. ``reproduce.errata`` says what was wrong.
+Source: the article's sections "A quick detour by automatic differentiation" and "HVPs without
+explicit Hessian computation".
 """
-
-from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 
 Pair = tuple[jax.Array, jax.Array]
-Product = Callable[[jax.Array], jax.Array]
 
 
 def loss(x: jax.Array, U: jax.Array, W: jax.Array) -> jax.Array:
@@ -83,53 +80,6 @@ def reverse_over_reverse(
         jnp.outer(output, backward_cotangent) + jnp.outer(output_cotangent, hidden),
         jnp.outer(hidden_cotangent, x),
     )
-
-
-def conjugate_gradient(hvp: Product, b: jax.Array, tolerance: float = 1e-10) -> jax.Array:
-    """The solution ``v: (d,)`` of ∇²f v = b, to ‖∇²f v − b‖ ≤ tolerance ‖b‖. Cost: ≤ 2 d HVPs.
-
-    In exact arithmetic d HVPs are enough; rounding may take more.
-
-    Raises:
-        ValueError: a direction has no positive curvature, or 2 d steps were not enough.
-    """
-    v, residual = jnp.zeros_like(b), -b
-    direction = b
-    for _ in range(2 * b.size):
-        if jnp.linalg.norm(residual) <= tolerance * jnp.linalg.norm(b):
-            return v
-        product = hvp(direction)
-        curvature = direction @ product
-        if curvature <= 0:
-            raise ValueError(
-                f"Conjugate gradients need a positive definite Hessian, found the curvature "
-                f"{curvature:.3g} along a direction; damp it or use MINRES."
-            )
-        squared = residual @ residual
-        v += squared / curvature * direction
-        residual += squared / curvature * product
-        direction = residual @ residual / squared * direction - residual
-    raise ValueError(f"No solution to {tolerance} in {2 * b.size} steps; allow a larger one.")
-
-
-def lanczos(hvp: Product, v: jax.Array, steps: int) -> jax.Array:
-    """The tridiagonal ``(steps, steps)`` matrix whose eigenvalues approximate those of ∇²f.
-
-    ``v: (d,)`` is any start but zero: it is scaled to norm 1, without which the article's
-    coefficients are wrong. ``steps`` is at most the number of distinct eigenvalues in whose
-    eigenvectors it has a part. Cost: ``steps`` HVPs.
-    """
-    v, before, beta = v / jnp.linalg.norm(v), jnp.zeros_like(v), 0.0
-    alphas, betas = [], []
-    for _ in range(steps):
-        product = hvp(v)
-        alphas.append(product @ v)
-        rest = product - alphas[-1] * v - beta * before
-        beta = jnp.linalg.norm(rest)
-        betas.append(beta)
-        before, v = v, rest / beta
-    off_diagonal = jnp.array(betas[:-1])
-    return jnp.diag(jnp.array(alphas)) + jnp.diag(off_diagonal, 1) + jnp.diag(off_diagonal, -1)
 
 
 def _with_tangents(

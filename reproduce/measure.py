@@ -1,9 +1,10 @@
 """Measures calls: seconds under a given clock, and the peak memory of a call."""
 
 import ctypes
+import hashlib
 import re
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -74,8 +75,21 @@ def disagreement(difference: float | None) -> list[str]:
 
 def relative_difference(a: list[np.ndarray], b: list[np.ndarray]) -> float:
     """‖a − b‖ / ‖b‖ over all leaves, without a unit."""
-    difference = sum(_squared_norm(x - y) for x, y in zip(a, b, strict=True))
-    return float(np.sqrt(difference / sum(map(_squared_norm, b))))
+    return norm([x - y for x, y in zip(a, b, strict=True)]) / norm(b)
+
+
+def norm(leaves: Iterable[np.ndarray]) -> float:
+    """The Euclidean norm of all ``leaves`` as one vector."""
+    return float(np.sqrt(sum(map(_squared_norm, leaves))))
+
+
+def digest(leaves: Iterable[np.ndarray]) -> str:
+    """SHA-256 of ``leaves``: of the type, shape and bytes of each, in their order."""
+    found = hashlib.sha256()
+    for leaf in leaves:
+        found.update(f"{leaf.dtype.str} {leaf.shape} ".encode())
+        found.update(np.ascontiguousarray(leaf))
+    return found.hexdigest()
 
 
 def return_freed_memory_at_once() -> None:

@@ -3,6 +3,7 @@
 A row holds what was measured and nothing derived from it: raw seconds, raw bytes.
 """
 
+import errno
 import os
 from pathlib import Path
 from typing import Any, Literal
@@ -24,10 +25,11 @@ class Row(Case, frozen=True, kw_only=True):
     vectors at a point, where a method divides that from the HVP. ``memory_bytes`` has
     every counter that the device has, under its own name. ``relative_difference`` is that
     of this HVP to forward-over-reverse's: norm of the difference over the norm. ``flops``
-    counts the floating-point operations of the method, where the case asks for them.
-    ``case_seconds`` is the whole of the case, from start to row, ``measuring_seconds`` its
-    part after the problem is set up, and ``compile_seconds``, by method, with tracing, a
-    part of that.
+    counts the floating-point operations of the method, where the case asks for them. In
+    check mode, ``digests`` has the SHA-256 of ``weights``, ``batch`` and the method's
+    ``result``, and ``result_norm`` the norm of that. ``case_seconds`` is the whole of the
+    case, from start to row, ``measuring_seconds`` its part after the problem is set up, and
+    ``compile_seconds``, by method, with tracing, a part of that.
     """
 
     version: int = VERSION
@@ -44,6 +46,8 @@ class Row(Case, frozen=True, kw_only=True):
     memory_bytes: dict[str, int] = {}
     relative_difference: float | None = None
     flops: float | None = None
+    digests: dict[str, str] = {}
+    result_norm: float | None = None
     warnings: tuple[str, ...] = ()
     environment: dict[str, Any] = {}
     code_hash: str
@@ -56,7 +60,27 @@ class Row(Case, frozen=True, kw_only=True):
 
 
 class RowsError(Exception):
-    """A rows file that cannot be read; the message is one sentence for the user."""
+    """Results that cannot be read; the message is one sentence for the user."""
+
+
+def results_folder(name: str) -> Path:
+    """The results folder ``name``, as it was given on the command line.
+
+    Raises:
+        RowsError: if the name is empty, which would be the working directory.
+    """
+    if not name:
+        raise RowsError("a results folder was asked for, and its name is empty; give its path")
+    return Path(name)
+
+
+def unusable(error: OSError) -> str:
+    """The sentence for a file or folder that fails a program in a way it did not foresee."""
+    return (
+        f"{error.filename or 'the results folder'} could not be read or written "
+        f"({error.strerror or error}); mend that or give another RESULTS, and run the same "
+        "command again: all that was finished is kept"
+    )
 
 
 def read_rows(path: Path) -> list[Row]:
@@ -65,12 +89,18 @@ def read_rows(path: Path) -> list[Row]:
     A last line without its end is a row half written: it is passed over.
 
     Raises:
-        RowsError: if a line is not a row, or is of another version.
+        RowsError: if the file cannot be read, a line is not a row, or is of another version.
     """
-    if not path.exists():
+    try:
+        lines = path.read_bytes().split(b"\n")[:-1]
+    except (FileNotFoundError, NotADirectoryError):
         return []
-    lines = path.read_bytes().split(b"\n")[:-1]
-    return [_decoded(line, f"{path}, line {n}") for n, line in enumerate(lines, 1) if line]
+    except OSError as error:
+        raise RowsError(
+            f"rows were expected in {path}, which cannot be read ({error.strerror}); "
+            "give another folder"
+        ) from None
+    return [decoded(line, f"{path}, line {n}") for n, line in enumerate(lines, 1) if line]
 
 
 class RowsFile:
@@ -79,12 +109,17 @@ class RowsFile:
     def __init__(self, path: Path) -> None:
         self.rows = read_rows(path)
         self.set_aside = _set_half_line_aside(path)
-        self._file = path.open("ab")
+        self._file = path.open("ab", buffering=0)
 
     def append(self, row: Row) -> None:
-        """Writes ``row`` at the end of the file, through to the disk."""
-        self._file.write(msgspec.json.encode(row) + b"\n")
-        self._file.flush()
+        """Writes ``row`` at the end of the file, through to the disk.
+
+        Raises:
+            OSError: if the disk has no room for all of it.
+        """
+        line = msgspec.json.encode(row) + b"\n"
+        if self._file.write(line) < len(line):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), self._file.name)
         os.fsync(self._file.fileno())
         self.rows.append(row)
 
@@ -93,7 +128,12 @@ class RowsFile:
         self._file.close()
 
 
-def _decoded(line: bytes, place: str) -> Row:
+def decoded(line: bytes, place: str) -> Row:
+    """The row of one ``line``, which stands at ``place``.
+
+    Raises:
+        RowsError: if it is none, or of another version.
+    """
     try:
         version = msgspec.json.decode(line)["version"]
         if version != VERSION:
@@ -102,7 +142,7 @@ def _decoded(line: bytes, place: str) -> Row:
                 "measure into another folder, or read it with the program that wrote it"
             )
         return msgspec.json.decode(line, type=Row)
-    except (msgspec.DecodeError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise RowsError(
             f"{place}: expected a row, found {error}; remove that line and measure again"
         ) from None

@@ -1,30 +1,27 @@
 """The parent: one worker process a case, its row appended the moment it exists."""
 
+import getpass
 import multiprocessing
 import os
-import shutil
-import signal
 import time
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import AbstractContextManager, closing, suppress
 from datetime import UTC, datetime
-from importlib.util import find_spec
+from importlib import import_module
 from pathlib import Path
 from queue import SimpleQueue
 
 import msgspec
 from filelock import FileLock, Timeout
 
-from reproduce import cost, environment, worker
+from reproduce import conditions, cost, endings, environment, worker
 from reproduce.plan import Case, PlanError
-from reproduce.problems import PROBLEMS
 from reproduce.progress import Progress
 from reproduce.rows import Row, RowsFile
 from reproduce.target import Target
 
 SETTLED = {"done", "out_of_memory", "unsupported"}
-NEEDED_DISK_BYTES = 1 << 30
 PROGRAMS = "programs"
 
 
@@ -34,10 +31,12 @@ def measure(
     on_gpu: bool,
     timeout_seconds: float,
     target: Target | None = None,
+    checks: bool = False,
 ) -> list[Row]:
     """One row for each of ``cases``, those that ``folder`` held already among them.
 
-    With a ``target``, the cases are accounted for on that GPU instead of measured here.
+    With a ``target``, the cases are accounted for on that GPU instead of measured here. In
+    check mode (``checks``) they are measured deterministically, and their results digested.
     Only the missing cases are measured, and those whose code or environment changed or
     that ended by a crash or the time limit. A failed case becomes a row, and the run
     goes on. An interrupt ends the workers and goes on to the caller.
@@ -46,11 +45,11 @@ def measure(
         PlanError: if the plan cannot be measured here, before anything is.
     """
     _set_worker_environment(on_gpu, folder)
-    check(cases, folder, on_gpu, target)
-    with _locked(folder):
-        rows = RowsFile(folder / "rows.jsonl")
+    conditions.check_time_limit(timeout_seconds)
+    conditions.check(cases, folder, on_gpu, target)
+    with _locked(folder), closing(RowsFile(folder / "rows.jsonl")) as rows:
         at_once = memory_cases_at_once(cases, on_gpu, target)
-        site = Measuring(folder, on_gpu, timeout_seconds, at_once, target)
+        site = Measuring(folder, on_gpu, timeout_seconds, at_once, target, checks)
         missing = pending(cases, rows.rows, site.identity, is_accounted=target is not None)
         done = len(cases) - len(missing)
         expected = {case: expected_seconds(case, at_once, target) for case in missing}
@@ -63,41 +62,8 @@ def measure(
                 for row in found:
                     rows.append(row)
                     progress.end(row)
-        rows.close()
     wanted = set(cases)
     return [row for case, row in newest(rows.rows).items() if case in wanted]
-
-
-def check(cases: Iterable[Case], folder: Path, on_gpu: bool, target: Target | None = None) -> None:
-    """Nothing, if all of ``cases`` can be measured or accounted for here into ``folder``.
-
-    Raises:
-        PlanError: the first thing that stands in the way.
-    """
-    for name in sorted({case.model for case in cases} - set(PROBLEMS)):
-        raise PlanError(f"model {name!r} was asked for; there are {', '.join(PROBLEMS)}")
-    for name in sorted({case.framework for case in cases}):
-        if find_spec(name) is None:
-            raise PlanError(
-                f"the plan needs {name!r}, which is not installed here; "
-                "run 'make setup', or give its environment as VENV"
-            )
-    with suppress(OSError):
-        folder.mkdir(parents=True, exist_ok=True)
-    if not os.access(folder, os.W_OK):
-        raise PlanError(f"results go to {folder}, which cannot be written; give another RESULTS")
-    free_disk = shutil.disk_usage(folder).free
-    if free_disk < NEEDED_DISK_BYTES:
-        raise PlanError(
-            f"the plan needs {cost.readable_bytes(NEEDED_DISK_BYTES)} of disk for {folder}, "
-            f"{cost.readable_bytes(free_disk)} are free; make room or give another RESULTS"
-        )
-    needed, free = _needed_bytes(cases, target), environment.free_bytes(on_gpu)
-    if needed > free and not on_gpu:
-        raise PlanError(
-            f"the plan needs about {cost.readable_bytes(needed)} of memory, "
-            f"{cost.readable_bytes(free)} are free; close other programs or take a smaller plan"
-        )
 
 
 def pending(
@@ -129,12 +95,8 @@ def memory_cases_at_once(cases: Iterable[Case], on_gpu: bool, target: Target | N
     if on_gpu:
         return 1
     side_by_side = [case for case in cases if case.quantity != "time"] or cases
-    that_fit = environment.free_bytes(on_gpu) // _needed_bytes(side_by_side, target)
+    that_fit = environment.free_bytes(on_gpu) // conditions.needed_bytes(side_by_side, target)
     return max(1, min(len(os.sched_getaffinity(0)), that_fit))
-
-
-def _needed_bytes(cases: Iterable[Case], target: Target | None) -> int:
-    return max(map(cost.memory_bytes, cases)) if target is None else cost.ACCOUNTING_BYTES
 
 
 def newest(rows: list[Row]) -> dict[Case, Row]:
@@ -151,6 +113,10 @@ def _set_worker_environment(on_gpu: bool, folder: Path) -> None:
         "TORCHINDUCTOR_COMPILE_THREADS": "1",  # workers run side by side themselves
         "TRANSFORMERS_VERBOSITY": "error",
     }
+    try:
+        getpass.getuser()
+    except KeyError:  # torch asks for it to name a folder
+        os.environ["USER"] = f"user-{os.getuid()}"
     if not on_gpu:
         os.environ |= {"JAX_PLATFORMS": "cpu", "CUDA_VISIBLE_DEVICES": ""}
 
@@ -174,11 +140,14 @@ class Measuring:
         timeout_seconds: float,
         memory_cases_at_once: int,
         target: Target | None = None,
+        checks: bool = False,
     ) -> None:
         self.folder, self.on_gpu, self.timeout_seconds = folder, on_gpu, timeout_seconds
         self.memory_cases_at_once, self.target = memory_cases_at_once, target
+        self.checks = checks
         accounted = target and environment.identity_of_accounting(target)
-        identity = accounted or environment.identity(on_gpu)
+        identity_of_run = environment.identity_of_checking if checks else environment.identity
+        identity = accounted or identity_of_run(on_gpu)
         # As it reads in a row, where JSON has made lists of tuples.
         self.identity = msgspec.json.decode(msgspec.json.encode(identity))
         self.context = multiprocessing.get_context("forkserver")
@@ -186,18 +155,28 @@ class Measuring:
         self.stopped = False
 
     def load(self, cases: list[Case], progress: Progress) -> None:
-        """Loads the frameworks once, in the process that all workers fork from."""
+        """Loads the frameworks once, in the process that all workers fork from.
+
+        Raises:
+            PlanError: if one of them cannot be loaded.
+        """
         frameworks = sorted({case.framework for case in cases})
         names = [name for framework in frameworks for name in worker.modules(framework)]
         if self.target is not None:
             names += [worker.accounting_module(framework) for framework in frameworks]
         if any(case.mode == "compile" for case in cases):
             names.append(worker.COMPILER_MODULE)
-        self.context.set_forkserver_preload([*names, "reproduce.worker"])
+        self.context.set_forkserver_preload([*names, "reproduce.endings"])
         with progress.loading(frameworks):
-            first = self.context.Process(target=os.getpid)
-            first.start()
-            first.join()
+            first = self.context.Process(target=_import_all, args=(names,))
+            with suppress(OSError, EOFError):  # if loading ended the process to fork from
+                first.start()
+                first.join()
+        if first.exitcode != 0:
+            raise PlanError(
+                f"the plan needs {' and '.join(frameworks)}, which cannot be loaded here, for the "
+                "reason above; run 'make setup', or give another environment as VENV"
+            )
 
     def rows(self, cases: list[Case], progress: Progress) -> Iterator[Row]:
         """The rows of ``cases``: first what is counted, then what is timed.
@@ -211,6 +190,9 @@ class Measuring:
         for is_timed, at_once in ((False, self.memory_cases_at_once), (True, 1)):
             chosen = [case for case in cases if (case.quantity == "time") == is_timed]
             places = [set(cores[first::at_once]) for first in range(at_once)]
+            if self.checks and not is_timed:
+                # PyTorch's values depend on the number of cores, which free memory must not decide.
+                places = [{core} for core in cores[:at_once]]
             yield from self._rows(chosen, places, progress)
 
     def _rows(self, cases: list[Case], places: list[set[int]], progress: Progress) -> Iterator[Row]:
@@ -268,8 +250,13 @@ class Measuring:
         """What a process of its own finds, or how that process ended."""
         receiving, sending = self.context.Pipe(duplex=False)
         site = self._site(case, cores)
-        process = self.context.Process(target=worker.run, args=(sending, case, site))
-        process.start()
+        arguments = (worker.run, sending, case, site)
+        process = self.context.Process(target=endings.run_while_parent_lives, args=arguments)
+        killed_for_memory = endings.kills_for_memory()
+        try:
+            process.start()
+        except (OSError, EOFError) as error:  # the process to fork from has just ended
+            return worker.Finding(status="error", reason=f"no worker could be started: {error!r}")
         self.processes.add(process)
         if self.stopped:  # meanwhile
             process.kill()
@@ -279,9 +266,10 @@ class Measuring:
                 reason = f"no result within {self.timeout_seconds:g} s; raise --timeout-seconds"
                 return worker.Finding(status="timeout", reason=reason)
             return receiving.recv()
-        except EOFError:
+        except (OSError, EOFError):
             process.join()
-            return _crashed(process.exitcode, site.log)
+            was_for_memory = endings.kills_for_memory() > killed_for_memory
+            return endings.early_end(process.exitcode, was_for_memory, site.log)
         finally:
             process.kill()
             process.join()
@@ -298,6 +286,7 @@ class Measuring:
             gpu=environment.gpu()[0].uuid if self.on_gpu else None,
             shared_programs=self._programs() if shares_programs else None,
             target=self.target,
+            checks=self.checks,
         )
 
     def _programs(self) -> Path:
@@ -306,11 +295,6 @@ class Measuring:
         return folder
 
 
-def _crashed(exit_code: int, log: Path) -> worker.Finding:
-    if exit_code == -signal.SIGKILL:
-        reason = "the system killed the worker, as it does when memory runs out"
-        return worker.Finding(status="out_of_memory", reason=reason)
-    how = f"exit code {exit_code}"
-    with suppress(ValueError):
-        how = signal.Signals(-exit_code).name
-    return worker.Finding(status="error", reason=f"the worker ended by {how}; see {log.name}")
+def _import_all(names: list[str]) -> None:
+    for name in names:
+        import_module(name)

@@ -102,7 +102,8 @@ def _records_of_group(rows: Sequence[Row], left_out: str, rng: np.random.Generat
     origin = "; ".join(filter(None, (_origin(rows[0], counter), left_out)))
     return [
         _record(row, row.quantity, *_value_and_draws(row, counter, rng), len(row.seconds), origin)
-        for row in rows
+        # In an order of their own, since each takes the next random numbers.
+        for row in sorted(rows, key=lambda row: str(row.case))
     ]
 
 

@@ -1,7 +1,9 @@
 """GPUs that are not there: what a program is compiled for, and how much memory it may take."""
 
+import json
 import re
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -9,6 +11,8 @@ from reproduce.plan import PlanError
 
 FOLDER = Path(__file__).parent / "targets"
 SUFFIX = ".txtpb"
+# What a description is made of: comments, fields with a text or a number, and further fields.
+PART = re.compile(r'#.*|(\w+)\s*(?::\s*("[^"\n]+"|[\d.]+)|(?=\{))|[{}\s]')
 
 
 class Target(msgspec.Struct, frozen=True):
@@ -24,7 +28,7 @@ def load(name: str) -> Target:
     """The target ``name``: one of the folder ``targets``, or the path of a file like those.
 
     Raises:
-        PlanError: if there is no such file, or if it does not say name and memory.
+        PlanError: if there is no such file, or if its fields are not those of the others.
     """
     path = FOLDER / f"{name}{SUFFIX}" if "." not in name and "/" not in name else Path(name)
     if not path.is_file():
@@ -33,12 +37,52 @@ def load(name: str) -> Target:
             f"target {name!r} was asked for and there is no file {path}; take one of {known}, "
             f"or give the path of a description like {FOLDER.name}/a100{SUFFIX}"
         )
-    description = path.read_text()
-    device = re.search(r'device_description_str:\s*"([^"]+)"', description)
-    memory = re.search(r"device_memory_size:\s*(\d+)", description)
-    if device is None or memory is None:
+    try:
+        description = path.read_text(encoding="utf-8")
+        found = _fields(description)
+    except (OSError, ValueError) as error:
         raise PlanError(
-            f"target {name!r}: {path} does not say device_description_str and "
-            f"device_memory_size; write both, as in {FOLDER.name}/a100{SUFFIX}"
+            f"target {name!r}: {path} cannot be read as a GPU's description ({error}); "
+            f"write one like {FOLDER.name}/a100{SUFFIX}"
+        ) from None
+    faults = _faults(found, _fields((FOLDER / f"a100{SUFFIX}").read_text(encoding="utf-8")))
+    if faults:
+        raise PlanError(
+            f"target {name!r}: in {path}, {', '.join(faults)}; "
+            f"write the same fields as {FOLDER.name}/a100{SUFFIX}"
         )
-    return Target(path.stem, device[1], int(memory[1]), description)
+    device, memory_bytes = found["device_description_str"], found["device_memory_size"]
+    return Target(path.stem, device, memory_bytes, description)
+
+
+def _fields(description: str) -> dict[str, Any]:
+    """The value of each field: a text, a number, or None where it holds further fields.
+
+    Raises:
+        ValueError: if there is anything else in ``description``.
+    """
+    rest = PART.sub("", description)
+    if rest:
+        raise ValueError(f"there is {rest[:40]!r}")
+    parts = list(PART.finditer(description))
+    braces = [part[0] for part in parts]
+    if braces.count("{") != braces.count("}"):
+        raise ValueError("its braces do not match")
+    return {part[1]: json.loads(part[2]) if part[2] else None for part in parts if part[1]}
+
+
+def _faults(found: dict[str, Any], known: dict[str, Any]) -> list[str]:
+    """What XLA would refuse, or take as 0: fields that are unknown, missing, or of another kind."""
+    return [
+        *(f"{name!r} is no field" for name in found if name not in known),
+        *(f"field {name!r} is missing" for name in known if name not in found),
+        *(
+            f"field {name!r} has {found[name]!r} where a value like {known[name]!r} is expected"
+            for name in known
+            if name in found and not _is_like(found[name], known[name])
+        ),
+    ]
+
+
+def _is_like(value: Any, known: Any) -> bool:
+    return isinstance(value, (int, float) if isinstance(known, float) else type(known))

@@ -44,6 +44,8 @@ class Finding(msgspec.Struct, kw_only=True):
     memory_bytes: dict[str, int] = {}
     relative_difference: float | None = None
     flops: float | None = None
+    digests: dict[str, str] = {}
+    result_norm: float | None = None
     warnings: list[str] = []
     precision: dict[str, Any] = {}
 
@@ -52,7 +54,8 @@ class Site(msgspec.Struct, frozen=True):
     """Where a worker works: log, cores, GPU by its UUID, and folder of shared programs.
 
     ``gpu`` is None on a CPU, ``shared_programs`` None where each process compiles anew.
-    With a ``target``, nothing is measured, and the case is accounted for on that GPU.
+    With a ``target``, nothing is measured, and the case is accounted for on that GPU. In
+    check mode (``checks``), what is measured is computed deterministically, and digested.
     """
 
     log: Path
@@ -60,6 +63,7 @@ class Site(msgspec.Struct, frozen=True):
     gpu: str | None
     shared_programs: Path | None
     target: Target | None = None
+    checks: bool = False
 
 
 def modules(framework: Framework) -> list[str]:
@@ -93,6 +97,8 @@ def run(connection: Connection, case: Case, site: Site) -> None:
 def find(case: Case, site: Site) -> Finding:
     """What measuring ``case`` in this process gives; a failure is a finding, too."""
     hvp, many_vectors, peers, models, device = map(import_module, modules(case.framework))
+    if site.checks:
+        device.use_deterministic_algorithms()
     finding = Finding(precision=device.precision())
     try:
         _check_platform(device, "cpu" if site.gpu is None else "gpu")
@@ -102,8 +108,16 @@ def find(case: Case, site: Site) -> Finding:
         if case.quantity == "memory" and site.gpu is None:
             measure.return_freed_memory_at_once()
         methods = hvp.METHODS | peers.METHODS
-        weights = _weights(case, site.target)
-        experiment = Experiment(case, finding, methods, many_vectors, models, device, weights)
+        experiment = Experiment(
+            case,
+            finding,
+            methods,
+            many_vectors,
+            models,
+            device,
+            _weights(case, site.target),
+            site.checks,
+        )
         start = time.perf_counter()
         if site.target is not None:
             accounting = import_module(accounting_module(case.framework))
@@ -133,12 +147,17 @@ class Experiment:
         models: ModuleType,
         device: ModuleType,
         weights: dict[str, np.ndarray],
+        checks: bool,
     ) -> None:
         self.case, self.finding, self.methods, self.device = case, finding, methods, device
-        self.many_vectors = many_vectors
+        self.many_vectors, self.checks = many_vectors, checks
         problem = problems.PROBLEMS[case.model]
         self.loss, self.params = models.build(problem, weights, case.normalisation)
-        self.batch = models.to_device(problems.batch(problem, case.batch_size, case.seed))
+        batch = problems.batch(problem, case.batch_size, case.seed)
+        if checks:
+            finding.digests["weights"] = measure.digest(weights.values())
+            finding.digests["batch"] = measure.digest(batch.values())
+        self.batch = models.to_device(batch)
 
         def vector(values: dict[str, np.ndarray]) -> Any:
             return models.build(problem, values, case.normalisation)[1]
@@ -170,6 +189,7 @@ class Experiment:
                 )
         first_seconds, first = measure.timed(call, clock)
         self.finding.relative_difference = self.difference_from_reference(first)
+        self.digest(first)
         del first
         more, _ = measure.repeat(call, beside, self.case.warmup - 1, clock)
         self.finding.warmup_seconds = [first_seconds, *more]
@@ -212,7 +232,14 @@ class Experiment:
             counters |= self.device.bytes_before_call()
             result = call()
             counters |= self.device.bytes_after_call()
-            del result
+        self.digest(result)
+
+    def digest(self, result: Any) -> None:
+        """Keeps of ``result`` what tells whether another run gives the same, in check mode."""
+        if self.checks:
+            leaves = self.device.to_numpy(result)
+            self.finding.digests["result"] = measure.digest(leaves)
+            self.finding.result_norm = measure.norm(leaves)
 
     def account(self, accounting: ModuleType, target: Target, programs: Path) -> None:
         """Counts the method's operations, or its memory on ``target`` and whether it fits."""

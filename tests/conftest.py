@@ -1,8 +1,15 @@
 """Settings that hold for every test, made before any framework is imported."""
 
 import os
+import shutil
 import subprocess
 import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+READS_THIS = [sys.executable, "-c", f"open({__file__!r})"]
 
 os.environ |= {
     "CUDA_VISIBLE_DEVICES": "",
@@ -23,3 +30,55 @@ LET_INTERRUPTS_THROUGH = (
 def start_interruptible(command, **options):
     """A process that SIGINT reaches, also where the tests themselves run with it ignored."""
     return subprocess.Popen([sys.executable, "-c", LET_INTERRUPTS_THROUGH, *command], **options)
+
+
+@pytest.fixture
+def ordinary_user():
+    """What to put before a command so that it runs without root's rights and without an account.
+
+    It may read whatever root may, since the environment can be root's, and write nothing of it.
+    """
+    if os.geteuid() != 0:
+        return []
+    as_user = ["setpriv", "--reuid=54321", "--regid=54321", "--clear-groups"]
+    may_read = [f"--{kind}-caps=+dac_read_search" for kind in ("inh", "ambient")]
+    for command in ([*as_user, *may_read], as_user):
+        if shutil.which("setpriv") and subprocess.call([*command, *READS_THIS]) == 0:
+            return command
+    pytest.skip("needs setpriv, and an environment that another user may read")
+
+
+@pytest.fixture
+def mounted(tmp_path):
+    """What runs commands where a file system can be mounted on ``tmp_path / "disk"``.
+
+    They share a mount namespace of their own, so that nothing is left mounted.
+
+    Yields:
+        A function of a command that returns how it ended, as `subprocess.run` does.
+    """
+    mounts = ["unshare", "-rm", "sh", "-c", "echo ready; exec sleep 600"]
+    if not shutil.which("unshare") or subprocess.call([*mounts[:2], *READS_THIS]) != 0:
+        pytest.skip("needs user namespaces, or root, to mount; and an environment readable there")
+    (tmp_path / "disk").mkdir()
+    shell = subprocess.Popen(mounts, stdout=subprocess.PIPE)
+    shell.stdout.readline()
+    inside = ["nsenter", f"--user=/proc/{shell.pid}/ns/user", f"--mount=/proc/{shell.pid}/ns/mnt"]
+    inside += ["--preserve-credentials", f"--wd={ROOT}"]
+
+    def run(*command):
+        everything = [*inside, *map(str, command)]
+        return subprocess.run(everything, capture_output=True, text=True, timeout=120, check=False)
+
+    yield run
+    shell.kill()
+    shell.communicate()
+
+
+@pytest.fixture
+def fake_workers(monkeypatch):
+    """Workers load no framework, and end as the batch size of their case says."""
+    import fake_worker  # noqa: PLC0415, after the settings above
+
+    monkeypatch.setattr("reproduce.worker.run", fake_worker.run)
+    monkeypatch.setattr("reproduce.worker.modules", lambda framework: [])

@@ -12,7 +12,7 @@ import pytest
 from conftest import start_interruptible
 from fake_worker import CRASH, DONE, HANG, KILLED, OUT_OF_MEMORY
 
-from reproduce import environment, runner, worker
+from reproduce import conditions, environment, runner, worker
 from reproduce.plan import METHODS, Case, PlanError, cases
 from reproduce.rows import read_rows
 
@@ -94,13 +94,14 @@ def test_every_failure_becomes_a_row_with_a_reason_and_the_run_goes_on(tmp_path)
     rows = measure(tmp_path, *map(case, sizes), timeout_seconds=2)
     assert [(row.batch_size, row.status) for row in rows] == [
         (CRASH, "error"),
-        (KILLED, "out_of_memory"),
+        (KILLED, "error"),
         (HANG, "timeout"),
         (OUT_OF_MEMORY, "out_of_memory"),
         (DONE, "done"),
     ]
     assert [bool(row.reason) for row in rows] == [True, True, True, True, False]
     assert "exit code 7" in rows[0].reason
+    assert "SIGKILL" in rows[1].reason
     assert "2 s" in rows[2].reason
 
 
@@ -162,7 +163,7 @@ def test_too_little_memory_or_disk_is_refused_before_anything_is_measured(tmp_pa
     monkeypatch.setattr(environment, "free_bytes", lambda on_gpu: 2**20)
     with pytest.raises(PlanError, match=r"of memory, .* are free"):
         measure(tmp_path, case())
-    monkeypatch.setattr(runner, "NEEDED_DISK_BYTES", 2**60)
+    monkeypatch.setattr(conditions, "NEEDED_DISK_BYTES", 2**60)
     with pytest.raises(PlanError, match="of disk"):
         measure(tmp_path, case())
 

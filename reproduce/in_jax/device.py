@@ -1,5 +1,6 @@
 """What JAX's device can tell and do: compile, wait, count bytes, name a failure."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -8,6 +9,8 @@ import numpy as np
 
 from reproduce.in_jax.hvp import Tree
 from reproduce.plan import Mode
+
+DETERMINISTIC = "--xla_gpu_deterministic_ops --xla_gpu_exclude_nondeterministic_ops"
 
 
 def compile(function: Callable[..., Tree], mode: Mode, *arguments: Tree) -> tuple[Callable, dict]:
@@ -45,6 +48,16 @@ def platform() -> str:
 
 def use_cores(count: int) -> None:
     """Do nothing: XLA takes the cores that the process may use."""
+
+
+def use_deterministic_algorithms() -> None:
+    """Refuse what a GPU does not repeat to the bit, for as long as this process computes.
+
+    To be called before anything is computed. It turns autotuning off and computes scatters,
+    max-pooling's gradient among them, otherwise: for checks only. A CPU repeats everything.
+    Source: XLA's documentation, "Determinism (GPU)".
+    """
+    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {DETERMINISTIC}"
 
 
 def share_programs(folder: Path) -> None:

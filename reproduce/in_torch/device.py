@@ -69,6 +69,16 @@ def use_cores(count: int) -> None:
     torch.set_num_threads(count)
 
 
+def use_deterministic_algorithms() -> None:
+    """Refuse what a GPU does not repeat to the bit, for as long as this process computes.
+
+    To be called before anything is computed. For checks only, since it is slower. Source:
+    PyTorch's documentation of the function of this name.
+    """
+    os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"
+    torch.use_deterministic_algorithms(True)
+
+
 def share_programs(folder: Path) -> None:
     """Do nothing: where ``torch.compile`` keeps its programs is in the environment."""
 
@@ -117,4 +127,6 @@ def is_unsupported(error: Exception) -> bool:
     # By name: importing the compiler takes seconds.
     is_of_compiler = type(error).__module__ == "torch._dynamo.exc"
     no_forward_mode = "forward AD" in text and "support" in text
-    return isinstance(error, NotImplementedError) or no_forward_mode or is_of_compiler
+    not_deterministic = "deterministic implementation" in text
+    is_known = no_forward_mode or not_deterministic or is_of_compiler
+    return isinstance(error, NotImplementedError) or is_known

@@ -53,13 +53,13 @@ def evidence(results: Path, compiled: Path | None = None) -> Evidence:
 
 
 def _compiled(results: Path, given: Path | None) -> Folder:
-    path = given or _beside(results)
+    path = given or beside(results)
     rows = compare.rows_of(path) if given else read_rows(path / "rows.jsonl")
     absent = "without the chip, nothing runs that could be timed or measured"
     return Folder(path, rows, sources.of_rows(COMPILED, rows, absent))
 
 
-def _beside(results: Path) -> Path:
+def beside(results: Path) -> Path:
     """Where ``make all`` accounts: within RESULTS if that was given, else in results/a100."""
     within = results / "a100"
     return within if (within / "rows.jsonl").exists() else results.resolve().parent / "a100"

@@ -19,7 +19,7 @@ def lines(evidence: Evidence) -> tuple[str, str]:
 
 
 def _measured_line(rows: Sequence[Row]) -> str:
-    newest = max(rows, key=lambda row: row.started)
+    newest = rows[-1]
     own = [row for row in summary.last_of_each_case(rows) if _place(row) == _place(newest)]
     done = sum(row.status == "done" for row in own)
     others = sorted({_place(row) for row in rows} - {_place(newest)})
@@ -58,7 +58,7 @@ def _other_line(rows: Sequence[Row]) -> str:
 
 def caveat(evidence: Evidence) -> str:
     """What this run's verdicts hold for; empty on the article's device with its plan."""
-    newest = max(evidence.measured.rows, key=lambda row: row.started)
+    newest = evidence.measured.rows[-1]
     if (newest.device, newest.plan) == (style.ARTICLE_DEVICE, style.ARTICLE_PLAN):
         return ""
     return (
@@ -71,7 +71,7 @@ def short(folder: Folder) -> str:
     """On what the rows of ``folder`` were made, in a few words."""
     if not folder.rows:
         return "no rows"
-    newest = max(folder.rows, key=lambda row: row.started)
+    newest = folder.rows[-1]
     is_run = folder.source.name == MEASURED
     return _place(newest) if is_run else f"compiled or accounted, not run; plan {newest.plan}"
 

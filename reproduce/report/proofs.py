@@ -6,19 +6,36 @@ from collections.abc import Iterator
 from pathlib import Path
 from xml.etree import ElementTree
 
+from paper_figures.figures import whole_file
+from reproduce import compare
 from reproduce.environment import ROOT
 from reproduce.errata import ERRATA
+from reproduce.rows import RowsError
 
 FILE = "proofs.xml"
 
 
 def run(results: Path) -> bool:
-    """Run every proof and write pytest's JUnit file into ``results``; return whether all hold."""
+    """Run every proof and write pytest's JUnit file into ``results``; return whether all hold.
+
+    Raises:
+        RowsError: if ``results`` is no results folder, or the tests end early.
+    """
+    compare.rows_of(results)
     names = {erratum.proof for erratum in ERRATA}
     files = [path for path in _test_files() if any(name in path.read_text() for name in names)]
     command = [sys.executable, "-m", "pytest", "--quiet", "-p", "no:cacheprovider"]
-    chosen = ["-k", " or ".join(sorted(names)), f"--junit-xml={results / FILE}", *map(str, files)]
-    return subprocess.run([*command, *chosen], cwd=ROOT, check=False).returncode == 0
+    with whole_file(results / FILE) as unfinished:
+        unfinished.touch()  # fails here, and not after all the proofs, where nothing can be written
+        to_file = f"--junit-xml={unfinished.resolve()}"
+        chosen = ["-k", " or ".join(sorted(names)), to_file, *map(str, files)]
+        code = subprocess.run([*command, *chosen], cwd=ROOT, check=False).returncode
+        if code not in {0, 1}:
+            raise RowsError(
+                f"the proofs were to be run, and pytest ended early, with code {code}; "
+                "mend what it says above and prove again"
+            )
+    return code == 0
 
 
 def _test_files() -> list[Path]:
@@ -29,6 +46,9 @@ def outcomes(results: Path) -> dict[str, str]:
     """What came of each proof, by the name of its test; empty if none was run.
 
     A proof that several cases share is *proven* if all of them pass.
+
+    Raises:
+        RowsError: if the file cannot be read.
     """
     path = results / FILE
     found: dict[str, str] = {}
@@ -38,7 +58,14 @@ def outcomes(results: Path) -> dict[str, str]:
 
 
 def _cases(path: Path) -> Iterator[tuple[str, bool]]:
-    for case in ElementTree.parse(path).iter("testcase"):
+    try:
+        cases = ElementTree.parse(path).iter("testcase")
+    except ElementTree.ParseError as error:
+        raise RowsError(
+            f"{path}: expected what came of the proofs, found {error}; "
+            "remove that file and prove again"
+        ) from None
+    for case in cases:
         yield (
             case.get("name").partition("[")[0],
             not any(child.tag != "properties" for child in case),

@@ -1,0 +1,22 @@
+"""Newton's method by HVPs.
+
+Source: the article's section "Inverse Hessian-vector products".
+"""
+
+from typing import Any
+
+from reproduce.algorithms.solve import Solution, solve
+from reproduce.algorithms.vector import Hvp, Tree, Vector
+
+
+def newton_step(
+    x: Tree, gradient: Tree, hvp: Hvp, step: float = 1.0, **settings: Any
+) -> tuple[Tree, Solution]:
+    """The next x, x − step · [∇²f(x)]⁻¹ ∇f(x), and the solution that gave the inverse-HVP.
+
+    ``x`` and ``gradient`` are trees with d scalars, ``hvp`` and ``settings`` as for `solve`: at a
+    saddle, damping makes the step one of descent. The step is only as good as the solution's
+    ``ending``: look at it.
+    """
+    solution = solve(hvp, gradient, **settings)
+    return (Vector(x) - step * Vector(solution.v)).tree, solution

@@ -1,0 +1,228 @@
+"""One archive of a results folder: rows, figures and verdicts, with a checksum of each file.
+
+The archive is a zip file; the same files give the same bytes, whenever and wherever
+they were written.
+"""
+
+import hashlib
+import io
+import zipfile
+import zlib
+from collections.abc import Iterable
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import matplotlib
+import msgspec
+
+from paper_figures.figures import whole_file
+from reproduce import compare
+from reproduce.environment import ROOT
+from reproduce.report.evidence import beside
+from reproduce.rows import Row, read_rows
+
+MANIFEST, ENVIRONMENT, LOCK = "manifest.json", "environment.json", "requirements.lock"
+VERSION = 1
+# What the names begin with of what was compiled for the A100.
+COMPILED = "a100/"
+PATTERNS = (
+    "rows.jsonl",
+    "report.html",
+    "claims.md",
+    "summary.csv",
+    "proofs.xml",
+    "figures/*.png",
+    "figures/*.pdf",
+    "tables/*.csv",
+    "tables/*.md",
+)
+# Zip's first date, and a file that its owner may write and all may read.
+TIMESTAMP, MODE = (1980, 1, 1, 0, 0, 0), 0o100644
+UNIX = 3
+LARGEST_BYTES = 1 << 30
+UNREADABLE = (OSError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error)
+
+
+class Member(msgspec.Struct, frozen=True):
+    """What the manifest says of a file."""
+
+    sha256: str
+    size_bytes: int
+
+
+class Manifest(msgspec.Struct, frozen=True):
+    """What a bundle holds, and what its rows say they were measured on."""
+
+    plans: list[str]
+    devices: list[str]
+    revisions: list[str]
+    matplotlib: str
+    files: dict[str, Member]
+    version: int = VERSION
+
+
+class BundleError(Exception):
+    """What cannot be bundled, or is no bundle; the message is one sentence for the user."""
+
+
+def write(results: Path, output: Path) -> str:
+    """SHA-256 of the bundle of ``results``, which is written to ``output``, whole or not at all.
+
+    What was compiled for the A100 is in it as well, if it is in or beside ``results``.
+
+    Raises:
+        RowsError: if ``results`` has no rows, or one that cannot be read.
+        BundleError: if ``output`` cannot be written.
+    """
+    archive = _zipped(_contents(results))
+    try:
+        with whole_file(output) as unfinished:
+            unfinished.write_bytes(archive)
+    except OSError as error:
+        raise BundleError(
+            f"the bundle was to be written to {output}, and that failed ({error.strerror}); "
+            "give another place with --output"
+        ) from None
+    return hashlib.sha256(archive).hexdigest()
+
+
+def _contents(results: Path) -> dict[str, bytes]:
+    """Every file of the bundle by its name in there, the manifest first."""
+    sources = folders(results)
+    compare.rows_of(results)  # which there must be
+    rows = [row for folder in sources.values() for row in read_rows(folder / "rows.jsonl")]
+    files = {
+        f"{prefix}{path.relative_to(folder).as_posix()}": path.read_bytes()
+        for prefix, folder in sources.items()
+        for pattern in PATTERNS
+        for path in folder.glob(pattern)
+    }
+    files[ENVIRONMENT] = _json(environments(rows))
+    files[LOCK] = (ROOT / LOCK).read_bytes()
+    manifest = Manifest(
+        plans=sorted({row.plan for row in rows}),
+        devices=sorted({row.device for row in rows}),
+        revisions=sorted({_revision(row) for row in rows}),
+        matplotlib=matplotlib.__version__,
+        files={name: member(files[name]) for name in sorted(files)},
+    )
+    return {MANIFEST: _json(manifest)} | dict(sorted(files.items()))
+
+
+def folders(results: Path) -> dict[str, Path]:
+    """``results`` and what was compiled for the A100, by what names begin with in a bundle."""
+    compiled = beside(results)
+    is_other = compiled.resolve() != results.resolve() and (compiled / "rows.jsonl").exists()
+    return {"": results} | ({COMPILED: compiled} if is_other else {})
+
+
+def environments(rows: Iterable[Row]) -> list[dict[str, Any]]:
+    """Each environment that ``rows`` were measured in, once, with what changed within it."""
+    found: dict[bytes, dict[str, Any]] = {}
+    for row in rows:
+        identity = row.environment.get("identity", {})
+        first = {"identity": identity, "precision": {}, "revisions": [], "rows": 0}
+        of_identity = found.setdefault(msgspec.json.encode(identity, order="sorted"), first)
+        of_identity["precision"] |= row.environment.get("precision", {})
+        of_identity["revisions"] = sorted({*of_identity["revisions"], _revision(row)})
+        of_identity["rows"] += 1
+    return list(found.values())
+
+
+def _revision(row: Row) -> str:
+    return row.environment.get("state", {}).get("revision", "unknown")
+
+
+def member(content: bytes) -> Member:
+    """What the manifest says of a file of this ``content``."""
+    return Member(hashlib.sha256(content).hexdigest(), len(content))
+
+
+def _json(value: Any) -> bytes:
+    return msgspec.json.format(msgspec.json.encode(value)) + b"\n"
+
+
+def _zipped(files: dict[str, bytes]) -> bytes:
+    archive = io.BytesIO()
+    with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as file:
+        for name, content in files.items():
+            entry = zipfile.ZipInfo(name, TIMESTAMP)
+            entry.compress_type = zipfile.ZIP_DEFLATED
+            entry.create_system, entry.external_attr = UNIX, MODE << 16
+            file.writestr(entry, content)
+    return archive.getvalue()
+
+
+def unpack(bundle: Path, folder: Path) -> tuple[Manifest, dict[str, str]]:
+    """The manifest of ``bundle``, and what is wrong with its files, by name.
+
+    Only those that the manifest names are written into ``folder``, as they are.
+
+    Raises:
+        BundleError: if it is no bundle, not whole, or would write elsewhere.
+    """
+    try:
+        with zipfile.ZipFile(bundle) as archive:
+            entries = _entries(bundle, archive)
+            manifest = _manifest(bundle, archive)
+            wrong = {name: "is not in the manifest" for name in entries - manifest.files.keys()}
+            for name, expected in manifest.files.items():
+                content = _content(archive, name) if name in entries else None
+                wrong[name] = _wrong(content, expected)
+                if content is not None:
+                    (folder / name).parent.mkdir(parents=True, exist_ok=True)
+                    (folder / name).write_bytes(content)
+    except UNREADABLE as error:
+        raise BundleError(_no_bundle(bundle, f"it cannot be read ({error})")) from None
+    return manifest, {name: wrong[name] for name in sorted(wrong) if wrong[name]}
+
+
+def _entries(bundle: Path, archive: zipfile.ZipFile) -> set[str]:
+    """The names of all files but the manifest.
+
+    Raises:
+        BundleError: if they could do harm.
+    """
+    names = archive.namelist()
+    for name in map(PurePosixPath, names):
+        if name.is_absolute() or ".." in name.parts:
+            raise BundleError(_no_bundle(bundle, f"'{name}' in it leads outside of any folder"))
+    if len({*names}) < len(names):
+        raise BundleError(_no_bundle(bundle, "a name is in it twice"))
+    if sum(entry.file_size for entry in archive.infolist()) > LARGEST_BYTES:
+        raise BundleError(_no_bundle(bundle, f"it unpacks to more than {LARGEST_BYTES} bytes"))
+    return {*names} - {MANIFEST}
+
+
+def _manifest(bundle: Path, archive: zipfile.ZipFile) -> Manifest:
+    try:
+        manifest = msgspec.json.decode(archive.read(MANIFEST), type=Manifest)
+    except KeyError:
+        raise BundleError(_no_bundle(bundle, f"there is no {MANIFEST} in it")) from None
+    except (ValueError, RecursionError) as error:
+        raise BundleError(_no_bundle(bundle, f"its {MANIFEST} is none ({error})")) from None
+    if manifest.version != VERSION:
+        found = f"it is of version {manifest.version}, where this program reads {VERSION}"
+        raise BundleError(_no_bundle(bundle, found))
+    return manifest
+
+
+def _content(archive: zipfile.ZipFile, name: str) -> bytes:
+    """The content of the file ``name``, as far as it can be read: none if it is damaged."""
+    try:
+        return archive.read(name)
+    except UNREADABLE:
+        return b""
+
+
+def _wrong(content: bytes | None, expected: Member) -> str:
+    if content is None:
+        return "is missing"
+    return "" if member(content) == expected else "is not the file that the manifest names"
+
+
+def _no_bundle(bundle: Path, found: str) -> str:
+    return (
+        f"a bundle was expected in {bundle}, and {found}; take a whole copy from where it came, "
+        "or make one with 'python -m reproduce bundle RESULTS'"
+    )

@@ -1,0 +1,168 @@
+"""What does not hold of a results folder or a bundle: checksums, rows, coverage, figures."""
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import matplotlib
+import msgspec
+
+from reproduce import bundle
+from reproduce.bundle import Manifest
+from reproduce.coverage import Coverage, coverage
+from reproduce.redraw import redrawn
+from reproduce.rows import Row, RowsError, decoded
+
+ROWS = "rows.jsonl"
+MEASURE = "measure it with 'python -m reproduce measure PLAN RESULTS'"
+
+
+class Objection(msgspec.Struct, frozen=True):
+    """What does not hold, and what to do; ``is_strict`` where only a strict check minds it."""
+
+    what: str
+    remedy: str
+    is_strict: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.what}; {self.remedy}"
+
+
+class Checked(msgspec.Struct, frozen=True):
+    """How much was looked at, and what does not hold of it; ``notes`` are no objections."""
+
+    checksums: int
+    rows: int
+    drawn_files: int
+    coverage: tuple[Coverage, ...]
+    objections: tuple[Objection, ...]
+    notes: tuple[str, ...]
+
+    def broken(self, is_strict: bool) -> list[Objection]:
+        """The objections that count: in a strict check, all of them."""
+        return [each for each in self.objections if is_strict or not each.is_strict]
+
+
+def check(path: Path) -> Checked:
+    """What holds of the results folder or the bundle ``path``, near which nothing is written.
+
+    Raises:
+        BundleError: if it is neither.
+        RowsError: if it has no rows.
+    """
+    if path.is_dir():
+        return _checked(path, bundle.folders(path))
+    with TemporaryDirectory() as temporary:
+        unpacked = Path(temporary)
+        manifest, wrong = bundle.unpack(path, unpacked)
+        # Not `bundle.folders`, which looks beside the folder, too.
+        folders = {"": unpacked, bundle.COMPILED: unpacked / bundle.COMPILED}
+        return _checked(path, folders, manifest, wrong)
+
+
+def _checked(
+    path: Path,
+    folders: dict[str, Path],
+    manifest: Manifest | None = None,
+    wrong: dict[str, str] | None = None,
+) -> Checked:
+    rows, unread, differences = [], [], {}
+    for prefix, folder in folders.items():
+        own, not_rows = _rows(folder / ROWS, f"{prefix}{ROWS}")
+        rows += own
+        unread += not_rows
+        differences |= {f"{prefix}{name}": how for name, how in redrawn(folder, own).items()}
+    if not rows and not unread and not wrong:
+        raise RowsError(
+            f"rows were expected in {path}, and there are none; "
+            "give a results folder that was measured into, or a bundle of one"
+        )
+    covered = coverage(rows)
+    is_comparable = manifest is None or manifest.matplotlib == matplotlib.__version__
+    return Checked(
+        checksums=len(manifest.files) if manifest else 0,
+        rows=len(rows),
+        drawn_files=len(differences),
+        coverage=tuple(covered),
+        objections=(
+            *_of_files(wrong or {}),
+            *unread,
+            *(each for row in rows for each in _of_row(row)),
+            *(each for of_plan in covered for each in _of_plan(of_plan)),
+            *_of_lock(rows, manifest),
+            *_of_drawn(differences, is_comparable),
+        ),
+        notes=() if is_comparable else (_other_matplotlib(manifest, differences),),
+    )
+
+
+def _rows(path: Path, place: str) -> tuple[list[Row], list[Objection]]:
+    """The rows of ``path``, and an objection to each line that is none."""
+    rows, objections = [], []
+    lines = path.read_bytes().split(b"\n") if path.exists() else []
+    for number, line in enumerate(lines, 1):
+        try:
+            rows += [decoded(line, f"{place}, line {number}")] if line else []
+        except RowsError as error:
+            objections.append(Objection(*str(error).rsplit("; ", 1)))
+    return rows, objections
+
+
+def _of_files(wrong: dict[str, str]) -> Iterator[Objection]:
+    for name, how in wrong.items():
+        yield Objection(f"{name} {how}", "take another copy of the bundle from where it came")
+
+
+def _of_row(row: Row) -> Iterator[Objection]:
+    """What contradicts itself in ``row``, and its warnings.
+
+    Yields:
+        An objection to each.
+    """
+    counts = {len(row.seconds), row.repetitions}
+    if row.method != "gradient":
+        counts.add(len(row.gradient_seconds))
+    if row.status == "done" and row.quantity == "time" and len(counts) > 1:
+        what = f"{row.case}: not one value for each of its {row.repetitions} repetitions"
+        yield Objection(what, MEASURE)
+    if row.status != "done" and not row.reason:
+        yield Objection(f"{row.case}: {row.status} without a reason", MEASURE)
+    for warning in row.warnings:
+        what, _, remedy = warning.partition(": ")
+        yield Objection(f"{row.case}: {what}", remedy, is_strict=True)
+
+
+def _of_plan(covered: Coverage) -> Iterator[Objection]:
+    if covered.is_begun:
+        for failure in covered.failed:
+            yield Objection(failure, "see its reason, then measure again", is_strict=True)
+        for case in covered.missing:
+            yield Objection(f"{case} is missing of plan {covered.plan}", MEASURE, is_strict=True)
+
+
+def _of_lock(rows: Iterable[Row], manifest: Manifest | None) -> Iterator[Objection]:
+    locks = {row.environment.get("identity", {}).get("lock") for row in rows} - {None}
+    bundled = manifest and manifest.files.get(bundle.LOCK)
+    if bundled and locks - {bundled.sha256}:
+        yield Objection(
+            f"rows were measured with other versions than those of {bundle.LOCK}",
+            "bundle them from the revision that measured them",
+            is_strict=True,
+        )
+
+
+def _of_drawn(differences: dict[str, str], is_comparable: bool) -> Iterator[Objection]:
+    for name, how in differences.items():
+        if how and (is_comparable or "tables/" in name):
+            yield Objection(
+                f"{name} {how}",
+                "draw it with 'python -m paper_figures RESULTS' if this version is to vouch for it",
+            )
+
+
+def _other_matplotlib(manifest: Manifest, differences: dict[str, str]) -> str:
+    different = sum(bool(how) for name, how in differences.items() if "figures/" in name)
+    return (
+        f"matplotlib {manifest.matplotlib} was there when the figures were bundled, and here is "
+        f"{matplotlib.__version__}, which may be why {different} of them differ"
+    )

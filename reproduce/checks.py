@@ -1,0 +1,251 @@
+"""What the doctor looks at: one function a check.
+
+A check returns what it found, or raises: PlanError where the plan cannot run, Doubt where
+it can, but not well. Either sentence ends with the remedy, after its last semicolon.
+"""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from functools import cache, partial
+from importlib import metadata
+from pathlib import Path
+
+import msgspec
+
+from reproduce import conditions, cost, environment, runner
+from reproduce.cost import readable_bytes
+from reproduce.plan import Case, Framework, PlanError
+
+LOCK_IS_FOR_PYTHON = "3.11"
+ENVIRONMENT_BYTES = 9 * cost.GIB
+WITHOUT_GPU = "PLAN=cpu and 'make a100' need none"
+# Each computes something: a framework may list a GPU that it has no code for.
+COMPUTING_ON_GPU: dict[Framework, str] = {
+    "jax": "import jax; print((jax.numpy.ones(8) + 1).device)",
+    "torch": "import torch; print((torch.ones(8, device='cuda') + 1).device)",
+}
+COMPUTING_SECONDS = 120
+
+
+class Doubt(Exception):
+    """What does not stop a plan but harms it; the message is one sentence for the user."""
+
+
+class Look(msgspec.Struct, frozen=True):
+    """What is looked at: the cases of a plan, on their device, into a results folder."""
+
+    plan: str
+    cases: list[Case]
+    folder: Path
+    on_gpu: bool
+
+
+def _device(look: Look) -> str:
+    found, sentence = environment.gpu()
+    if look.on_gpu and found is None:
+        raise PlanError(f"plan {look.plan!r} needs a GPU, and there is {sentence}; {_get_a_gpu()}")
+    return environment.device(look.on_gpu)
+
+
+def _get_a_gpu() -> str:
+    driver = f"NVIDIA's driver {environment.OLDEST_DRIVER} or newer"
+    if os.environ.get("CUDA_VISIBLE_DEVICES") in {"", "-1"}:
+        return f"unset CUDA_VISIBLE_DEVICES ({WITHOUT_GPU})"
+    if environment.in_container():
+        return (
+            "start this container with 'docker run --gpus all' on a host that has "
+            f"{driver} and the NVIDIA container toolkit ({WITHOUT_GPU})"
+        )
+    return f"install {driver} ({WITHOUT_GPU})"
+
+
+def _time(look: Look) -> str:
+    at_once = runner.memory_cases_at_once(look.cases, look.on_gpu)
+    seconds = sum(runner.expected_seconds(case, at_once) for case in look.cases)
+    how = "a guess: not run on a GPU yet" if look.on_gpu else "as on two cores of an AMD EPYC"
+    return f"{len(look.cases)} cases in about {cost.readable_seconds(seconds)} ({how})"
+
+
+def _memory(look: Look) -> str:
+    if not look.on_gpu:
+        conditions.check_memory(look.cases, on_gpu=False)
+    of_host = cost.host_bytes if look.on_gpu else cost.memory_bytes
+    needed, free = max(map(of_host, look.cases)), environment.free_bytes(on_gpu=False)
+    found = f"a case needs about {readable_bytes(needed)}, {readable_bytes(free)} are free"
+    if needed > free:
+        raise Doubt(f"{found}; close other programs")
+    return found
+
+
+def _results_folder(look: Look) -> str:
+    conditions.check_writable(_nearest(look.folder))
+    return f"{look.folder} can be written"
+
+
+def _disk_of_results(look: Look) -> str:
+    folder = _nearest(look.folder)
+    conditions.check_disk(folder)
+    needed, free = conditions.NEEDED_DISK_BYTES, shutil.disk_usage(folder).free
+    return f"{readable_bytes(needed)} must be free, {readable_bytes(free)} are"
+
+
+def _nearest(folder: Path) -> Path:
+    """``folder``, or where it is not there the nearest of its parents that is."""
+    # Path.exists would raise where a parent may not be searched.
+    return next(path for path in (folder, *folder.absolute().parents) if os.path.exists(path))
+
+
+def _temporary_folder(look: Look) -> str:
+    conditions.check_temporary_folder()
+    return tempfile.gettempdir()
+
+
+def _frameworks(look: Look) -> str:
+    conditions.check_frameworks(look.cases)
+    return " and ".join(sorted({case.framework for case in look.cases}))
+
+
+def _locked_packages(look: Look) -> str:
+    pins, differences = _pins(), _differences()
+    if differences:
+        raise Doubt(
+            f"of its {len(pins)} packages {len(differences)} are not installed as pinned: "
+            f"{', '.join(differences)}; {_make_anew()}"
+        )
+    return f"all of its {len(pins)} packages are installed as pinned"
+
+
+def _make_anew() -> str:
+    return f"remove {sys.prefix} and run 'make setup', or give another environment as VENV"
+
+
+@cache
+def _pins() -> dict[str, str]:
+    lock = (environment.ROOT / "requirements.lock").read_text()
+    return dict(re.findall(r"^([\w.-]+)==(\S+)", lock, flags=re.MULTILINE))
+
+
+@cache
+def _differences() -> list[str]:
+    """Every package that is not installed as pinned, and how it is."""
+    installed = {_normal(each.name): each.version for each in metadata.distributions()}
+    return [
+        f"{name} {installed.get(name, 'missing')} for {version}"
+        for name, version in _pins().items()
+        if installed.get(name) != version
+    ]
+
+
+def _normal(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def _disk_of_environment(look: Look) -> str:
+    free = shutil.disk_usage(sys.prefix).free
+    if _differences() and free < ENVIRONMENT_BYTES:
+        raise Doubt(
+            f"made anew, it takes {readable_bytes(ENVIRONMENT_BYTES)}, and "
+            f"{readable_bytes(free)} are free at {sys.prefix}; make room or give another VENV"
+        )
+    return f"{readable_bytes(free)} are free at {sys.prefix}"
+
+
+def _python(look: Look) -> str:
+    version = ".".join(map(str, sys.version_info[:3]))
+    if not version.startswith(f"{LOCK_IS_FOR_PYTHON}."):
+        raise Doubt(f"the lock is for {LOCK_IS_FOR_PYTHON}, and this is {version}; {_make_anew()}")
+    return version
+
+
+def _make(look: Look) -> str:
+    if (found := shutil.which("make")) is None:
+        raise Doubt("it is not on PATH, so that no target can run; install make")
+    return found
+
+
+def _compiler(look: Look) -> str:
+    names = (os.environ.get("CC", "gcc"), "gcc", "clang")
+    found = next(filter(None, map(shutil.which, names)), None)
+    if found is None:
+        raise Doubt("torch.compile needs gcc or clang, and neither is on PATH; install gcc")
+    return found
+
+
+def _gpu_memory(look: Look) -> str:
+    needed, (free, _) = conditions.needed_bytes(look.cases), environment.gpu()[0].memory_bytes()
+    found = f"a guess of {readable_bytes(needed)} is needed, {readable_bytes(free)} are free"
+    if needed > free:
+        raise Doubt(
+            f"{found}: cases that do not fit become rows with the status out_of_memory; "
+            "end what else uses the GPU, or take a larger one"
+        )
+    return found
+
+
+def _gpu_processes(look: Look) -> str:
+    if count := environment.gpu()[0].state()["gpu_processes"]:
+        raise Doubt(f"{count} compute on it and would be in the timings; end them")
+    return "none"
+
+
+def _gpu_clocks(look: Look) -> str:
+    # NVML does not tell whether clocks are locked: one that rests far below its maximum is not.
+    now, most = environment.gpu()[0].sm_clocks_mhz()
+    if now is None or most is None:
+        return "this GPU does not tell"
+    found = f"the multiprocessors' is at {now} of {most} MHz"
+    if now < most / 2:
+        raise Doubt(
+            f"{found}, so that it is not locked and moves while cases are timed; "
+            f"lock it with 'nvidia-smi --lock-gpu-clocks'"
+        )
+    return found
+
+
+def _computing_on_gpu(look: Look, framework: Framework) -> str:
+    settings = {"JAX_PLATFORMS": "cuda", "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
+    command = [sys.executable, "-c", COMPUTING_ON_GPU[framework]]
+    try:
+        done = subprocess.run(
+            command,
+            env=os.environ | settings,
+            capture_output=True,
+            text=True,
+            timeout=COMPUTING_SECONDS,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        reason = f"no result within {COMPUTING_SECONDS} s"
+    else:
+        if done.returncode == 0:
+            return done.stdout.strip()
+        reason = (done.stderr.splitlines() or [f"exit code {done.returncode}"])[-1]
+    raise PlanError(f"NVML finds a GPU and {framework} cannot use it ({reason}); {_get_a_gpu()}")
+
+
+CHECKS: dict[str, Callable[[Look], str]] = {
+    "device": _device,
+    "time": _time,
+    "memory": _memory,
+    "results folder": _results_folder,
+    "disk for results": _disk_of_results,
+    "temporary folder": _temporary_folder,
+    "frameworks": _frameworks,
+    "requirements.lock": _locked_packages,
+    "disk for the environment": _disk_of_environment,
+    "Python": _python,
+    "make": _make,
+    "compiler": _compiler,
+}
+GPU_CHECKS: dict[str, Callable[[Look], str]] = {
+    "memory of the GPU": _gpu_memory,
+    "other processes on the GPU": _gpu_processes,
+    "clocks of the GPU": _gpu_clocks,
+    "JAX on the GPU": partial(_computing_on_gpu, framework="jax"),
+    "PyTorch on the GPU": partial(_computing_on_gpu, framework="torch"),
+}

@@ -1,0 +1,146 @@
+"""What must hold before a plan is measured or accounted for: one function a condition.
+
+Each raises PlanError, with the remedy, where its condition does not hold.
+"""
+
+import shutil
+import socket
+import tempfile
+from collections.abc import Iterable
+from importlib.util import find_spec
+from pathlib import Path
+
+from reproduce import cost, environment
+from reproduce.plan import Case, PlanError
+from reproduce.problems import PROBLEMS
+from reproduce.target import Target
+
+NEEDED_DISK_BYTES = 1 << 30
+LONGEST_SECONDS = 7 * 24 * 3600
+
+
+def check(cases: Iterable[Case], folder: Path, on_gpu: bool, target: Target | None = None) -> None:
+    """Nothing, if all of ``cases`` can be measured or accounted for here into ``folder``.
+
+    Raises:
+        PlanError: the first thing that stands in the way.
+    """
+    check_models(cases)
+    check_frameworks(cases)
+    check_temporary_folder()
+    check_writable(folder)
+    check_disk(folder)
+    check_memory(cases, on_gpu, target)
+
+
+def check_models(cases: Iterable[Case]) -> None:
+    """Nothing, if the models of all ``cases`` are known.
+
+    Raises:
+        PlanError: for the first that is not.
+    """
+    for name in sorted({case.model for case in cases} - set(PROBLEMS)):
+        raise PlanError(f"model {name!r} was asked for; there are {', '.join(PROBLEMS)}")
+
+
+def check_frameworks(cases: Iterable[Case]) -> None:
+    """Nothing, if the frameworks of ``cases`` are installed, and the library that they need.
+
+    Raises:
+        PlanError: for the first that is not.
+    """
+    for name in sorted({case.framework for case in cases}):
+        if find_spec(name) is None:
+            raise PlanError(
+                f"the plan needs {name!r}, which is not installed here; "
+                "run 'make setup', or give its environment as VENV"
+            )
+    if any(case.method == "curvlinops" for case in cases) and find_spec("curvlinops") is None:
+        raise PlanError(
+            "the plan times curvlinops beside ours, and it is not installed here; install "
+            "requirements-peers.lock into the environment, or give one that has it as VENV"
+        )
+
+
+def check_temporary_folder() -> None:
+    """Nothing, if workers can be started through a socket in the temporary folder.
+
+    Raises:
+        PlanError: if not.
+    """
+    try:
+        with (
+            tempfile.TemporaryDirectory(prefix="pymp-") as folder,
+            socket.socket(socket.AF_UNIX) as listener,
+        ):
+            listener.bind(f"{folder}/listener-12345678")  # a name as long as multiprocessing's
+    except OSError as error:
+        raise PlanError(
+            "workers are started through a socket in a temporary folder, which fails "
+            f"({error.strerror or error}); set TMPDIR to a folder that can be written and has a "
+            "short name"
+        ) from None
+
+
+def check_writable(folder: Path) -> None:
+    """Nothing, if ``folder`` can be written; it is made where it is missing.
+
+    Raises:
+        PlanError: if not.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        raise PlanError(
+            f"results go to {folder}, which cannot be written ({error.strerror}); "
+            "give another RESULTS"
+        ) from None
+
+
+def check_disk(folder: Path) -> None:
+    """Nothing, if ``folder`` lies on a disk with room for results.
+
+    Raises:
+        PlanError: if not.
+    """
+    free_disk = shutil.disk_usage(folder).free
+    if free_disk < NEEDED_DISK_BYTES:
+        raise PlanError(
+            f"the plan needs {cost.readable_bytes(NEEDED_DISK_BYTES)} of disk for {folder}, "
+            f"{cost.readable_bytes(free_disk)} are free; make room or give another RESULTS"
+        )
+
+
+def check_memory(cases: Iterable[Case], on_gpu: bool, target: Target | None = None) -> None:
+    """Nothing, if the largest of ``cases`` fits into the CPU's free memory, or runs on a GPU.
+
+    On a GPU, a case that does not fit is a row that says so.
+
+    Raises:
+        PlanError: if it does not fit.
+    """
+    needed, free = needed_bytes(cases, target), environment.free_bytes(on_gpu)
+    if needed > free and not on_gpu:
+        raise PlanError(
+            f"the plan needs about {cost.readable_bytes(needed)} of memory, "
+            f"{cost.readable_bytes(free)} are free; close other programs or take a smaller plan"
+        )
+
+
+def check_time_limit(timeout_seconds: float) -> None:
+    """Nothing, if a case may run as long as ``timeout_seconds``.
+
+    Raises:
+        PlanError: if that is no time, or longer than a week.
+    """
+    if not 0 < timeout_seconds <= LONGEST_SECONDS:
+        raise PlanError(
+            f"a time limit of {timeout_seconds} s was asked for; "
+            f"give more than 0 and at most {LONGEST_SECONDS} seconds (a week)"
+        )
+
+
+def needed_bytes(cases: Iterable[Case], target: Target | None = None) -> int:
+    """The expected peak of the largest of ``cases``, in bytes."""
+    return max(map(cost.memory_bytes, cases)) if target is None else cost.ACCOUNTING_BYTES

@@ -1,0 +1,186 @@
+"""The container image, built and run on a real engine: ``python -m reproduce.container VERB``.
+
+Runs outside of the container. ``docker build`` and ``docker run`` do the same by hand.
+"""
+
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Annotated
+
+import docker
+import typer
+from docker.errors import APIError, DockerException, ImageNotFound
+from docker.types import DeviceRequest
+
+from reproduce import environment
+
+IMAGE = "hvp-repro"
+REVISION_LABEL = "org.opencontainers.image.revision"
+RESULTS_INSIDE = "/hvp/results"
+COST = "3 minutes on a good line and 10 GB of the engine's disk"
+# What an engine says, and in one sentence what it means and what to do.
+MEANINGS = {
+    "no space left on device": "the engine's disk is full; 'docker system prune' makes room",
+    "could not select device driver": (
+        "the engine cannot pass a GPU to a container; install the NVIDIA container toolkit "
+        "and restart the engine"
+    ),
+    "unsatisfied condition": (
+        f"the GPU's driver is older than {environment.OLDEST_DRIVER}, which CUDA 12 needs; "
+        "install a newer one"
+    ),
+    "permission denied": (
+        "this user may not speak to the engine; add it to the group 'docker' and log in again"
+    ),
+    "no such file": "none listens; install and start docker, or name its socket in DOCKER_HOST",
+    "connection refused": "none listens; start docker, or name its socket in DOCKER_HOST",
+}
+# Nothing that a run does not need: this is what the image is tested with, too.
+LOCKED_DOWN = {
+    "read_only": True,
+    "tmpfs": {"/tmp": "exec"},  # PyTorch loads from there what it compiles
+    "network_mode": "none",
+    "cap_drop": ["ALL"],
+    "security_opt": ["no-new-privileges"],
+    "init": True,
+}
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+
+
+class EngineError(Exception):
+    """What an engine refused, or that there is none; the message is one sentence for the user."""
+
+
+def engine() -> docker.DockerClient:
+    """The engine that DOCKER_HOST names, or this machine's.
+
+    Raises:
+        EngineError: if none answers.
+    """
+    try:
+        client = docker.from_env()
+        client.ping()
+    except DockerException as error:
+        raise EngineError(f"a docker engine is needed, and {meaning(str(error))}") from None
+    return client
+
+
+def meaning(words: str) -> str:
+    """What the engine means by ``words`` and what to do; the words where that is not known."""
+    found = [sentence for sign, sentence in MEANINGS.items() if sign in words.lower()]
+    return found[0] if found else f"it says: {' '.join(words.split())}"
+
+
+def build(client: docker.DockerClient, base: str = "") -> None:
+    """Builds the image from this tree, on ``base`` if one is given, and prints its steps.
+
+    Raises:
+        EngineError: if the engine refuses or a step fails.
+    """
+    print(f"Building {IMAGE}: the first time takes about {COST}.", flush=True)
+    start = time.perf_counter()
+    options = {"BASE": base, "BASE_DIGEST": client.images.get(base).id} if base else {}
+    answers = client.api.build(
+        path=str(environment.ROOT),
+        tag=IMAGE,
+        buildargs=options | {"REVISION": environment.revision()},
+        network_mode="host",  # also where the engine has no bridge
+        rm=True,
+        forcerm=True,
+        decode=True,
+    )
+    last_words = ""
+    for answer in answers:
+        if "error" in answer:
+            print(last_words, file=sys.stderr)
+            raise EngineError(f"building {IMAGE} failed, and {meaning(answer['error'])}")
+        words = answer.get("stream", "")
+        last_words = (last_words + words)[-2000:]
+        if words.startswith("Step "):
+            seconds = time.perf_counter() - start
+            print(f"  {seconds:4.0f} s  {' '.join(words.split())[:90]}", flush=True)
+    print(f"Built {IMAGE} in {time.perf_counter() - start:.0f} s.")
+
+
+def is_current(client: docker.DockerClient) -> bool:
+    """Whether the engine holds the image of exactly this revision."""
+    revision = environment.revision()
+    try:
+        built_from = client.images.get(IMAGE).labels.get(REVISION_LABEL)
+    except ImageNotFound:
+        return False
+    return built_from == revision and not revision.endswith("+changes")
+
+
+def run(
+    client: docker.DockerClient, command: list[str], results: Path, user: str, on_gpu: bool
+) -> int:
+    """The exit code of ``command`` in the image, its output printed as it comes.
+
+    It runs as ``user`` (``uid:gid``), who must own ``results``, and writes there alone.
+
+    Raises:
+        EngineError: if the engine refuses to run it.
+    """
+    gpus = [DeviceRequest(count=-1, capabilities=[["gpu"]])] if on_gpu else []
+    container = client.containers.create(
+        IMAGE,
+        command,
+        user=user,
+        volumes={str(results.resolve()): {"bind": RESULTS_INSIDE, "mode": "rw"}},
+        device_requests=gpus,
+        **LOCKED_DOWN,
+    )
+    try:
+        container.start()
+        for words in container.logs(stream=True, follow=True):
+            sys.stdout.buffer.write(words)
+            sys.stdout.buffer.flush()
+        return container.wait()["StatusCode"]
+    finally:
+        container.remove(force=True)
+
+
+@app.command("build")
+def build_image(
+    base: Annotated[str | None, typer.Option(help="An own base image.")] = None,
+) -> None:
+    """Build the image."""
+    build(engine(), base)
+
+
+@app.command("all")
+def make_all(
+    plan: Annotated[str, typer.Option(help="The plan; by default the one that fits.")] = "",
+    results: Annotated[Path, typer.Option(help="Where the results go.")] = Path("results"),
+) -> None:
+    """Run ``make all`` in the image, built if needed, on the GPU if there is one.
+
+    Raises:
+        Exit: with the exit code of ``make all``; with 130 if interrupted.
+    """
+    client = engine()
+    if not is_current(client):
+        build(client)
+    on_gpu, sentence = environment.gpu()
+    print(f"Running make all in {IMAGE}; there is {sentence}. Results: {results}", flush=True)
+    results.mkdir(parents=True, exist_ok=True)
+    user = f"{os.getuid()}:{os.getgid()}"
+    try:
+        code = run(client, ["make", "all", f"PLAN={plan}"], results, user, on_gpu is not None)
+    except KeyboardInterrupt:
+        print("\nStopped. Every finished case is kept; run the same command to go on.")
+        code = 130
+    raise typer.Exit(code)
+
+
+if __name__ == "__main__":
+    try:
+        app()
+    except (EngineError, APIError) as error:
+        refused = f"the docker engine refused, and {meaning(str(error))}"
+        print(f"error: {error if isinstance(error, EngineError) else refused}", file=sys.stderr)
+        sys.exit(2)

@@ -1,0 +1,60 @@
+"""How much of a plan has rows, and what came of its cases."""
+
+from collections.abc import Iterable
+
+import msgspec
+
+from reproduce.plan import PLANS, accounted_cases, cases
+from reproduce.rows import Row
+
+
+class Coverage(msgspec.Struct, frozen=True):
+    """The cases of a plan by what their newest rows say: how many are done, which are not."""
+
+    plan: str
+    is_accounted: bool
+    planned: int
+    done: int
+    failed: tuple[str, ...]
+    missing: tuple[str, ...]
+
+    @property
+    def is_begun(self) -> bool:
+        """Whether any case of the plan has a row."""
+        return len(self.missing) < self.planned
+
+    def __str__(self) -> str:
+        how = "accounted for" if self.is_accounted else "measured"
+        return (
+            f"plan {self.plan}, {how}: {self.done} of {self.planned} cases are done, "
+            f"{len(self.failed)} failed, {len(self.missing)} are missing"
+        )
+
+
+def coverage(rows: Iterable[Row]) -> list[Coverage]:
+    """Of each plan that ``rows`` belong to, and of the article's, measured and accounted for."""
+    newest: dict[tuple[str, bool], dict[str, Row]] = {("article", False): {}, ("article", True): {}}
+    for row in rows:
+        newest.setdefault((row.plan, _is_accounted(row)), {})[str(row.case)] = row
+    return [_of_plan(*key, of_plan) for key, of_plan in newest.items() if key[0] in PLANS]
+
+
+def _of_plan(plan: str, is_accounted: bool, newest: dict[str, Row]) -> Coverage:
+    planned = [str(case) for case in (accounted_cases if is_accounted else cases)(plan)]
+    found = [newest[case] for case in planned if case in newest]
+    return Coverage(
+        plan,
+        is_accounted,
+        len(planned),
+        sum(row.status == "done" for row in found),
+        tuple(
+            f"{row.case} ended with {row.status}: {row.reason}"
+            for row in found
+            if row.status != "done"
+        ),
+        tuple(case for case in planned if case not in newest),
+    )
+
+
+def _is_accounted(row: Row) -> bool:
+    return row.device.endswith("not run)")

@@ -1,0 +1,91 @@
+"""The verb ``doctor``: whether this machine can run a plan, and what to do about what is missing.
+
+What is looked at is in ``checks.py``.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Literal
+
+import msgspec
+import typer
+
+from reproduce import environment
+from reproduce.checks import CHECKS, GPU_CHECKS, Doubt, Look
+from reproduce.plan import PLANS, PlanError, cases
+
+
+class Finding(msgspec.Struct, frozen=True):
+    """What a check found: a ``warning`` harms the plan, what is ``missing`` stops it."""
+
+    check: str
+    level: Literal["good", "warning", "missing"]
+    found: str
+    remedy: str = ""
+
+    def __str__(self) -> str:
+        return "; ".join(filter(None, (f"{self.level:<8}{self.check}: {self.found}", self.remedy)))
+
+
+class Diagnosis(msgspec.Struct, frozen=True):
+    """All findings for a plan, and whether it can run."""
+
+    plan: str
+    can_run: bool
+    findings: list[Finding]
+
+
+def doctor(
+    name: Annotated[
+        str | None, typer.Argument(metavar="|".join(PLANS), help="By default what fits.")
+    ] = None,
+    results: Annotated[Path | None, typer.Argument(help="By default results/<plan>.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for machines.")] = False,
+) -> None:
+    """Look whether this machine can run a plan, what it costs, and what is missing.
+
+    The article's plan is looked at as well.
+
+    Raises:
+        Exit: with code 1 if the plan cannot run here.
+    """
+    name = name or ("article" if environment.gpu()[0] else "cpu")
+    found = [
+        diagnosis(plan, results or Path("results", plan))
+        for plan in dict.fromkeys((name, "article"))
+    ]
+    print(msgspec.json.encode(found).decode() if as_json else _text(found))
+    if not found[0].can_run:
+        raise typer.Exit(1)
+
+
+def diagnosis(plan: str, folder: Path) -> Diagnosis:
+    """What every check finds for ``plan`` with its results in ``folder``, which is not made.
+
+    Raises:
+        PlanError: if there is no such plan.
+    """
+    has_gpu = environment.gpu()[0] is not None
+    on_gpu = plan == "article" or (has_gpu and plan != "cpu")
+    look = Look(plan, cases(plan), folder, on_gpu)
+    checks = CHECKS | (GPU_CHECKS if on_gpu and has_gpu else {})
+    findings = [_finding(name, check, look) for name, check in checks.items()]
+    return Diagnosis(plan, all(each.level != "missing" for each in findings), findings)
+
+
+def _finding(name: str, check: Callable[[Look], str], look: Look) -> Finding:
+    try:
+        return Finding(name, "good", check(look))
+    except (PlanError, Doubt) as sentence:
+        level = "missing" if isinstance(sentence, PlanError) else "warning"
+        found, _, remedy = str(sentence).rpartition("; ")
+        return Finding(name, level, found, remedy)
+
+
+def _text(diagnoses: list[Diagnosis]) -> str:
+    """One line a finding; what was said for one plan is not said again for the next."""
+    lines: dict[str, None] = {}
+    for each in diagnoses:
+        verdict = f"Plan {each.plan} {'can' if each.can_run else 'cannot'} run here."
+        lines |= dict.fromkeys((verdict, *map(str, each.findings)))
+    return "\n".join(lines)

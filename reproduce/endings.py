@@ -1,0 +1,46 @@
+"""How a worker process ends: with its parent at the latest, and why, where it ends early."""
+
+import fcntl
+import multiprocessing
+import os
+import re
+import signal
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from reproduce.worker import Finding
+
+
+def run_while_parent_lives(run: Callable, *arguments: Any) -> None:
+    """Calls ``run`` in a process that the kernel kills as soon as its parent has ended.
+
+    That holds however the parent ends and whatever this process does meanwhile: the
+    closing of the pipe between them is the signal. Source: fcntl(2), ``F_SETSIG``.
+    """
+    parent = multiprocessing.parent_process()
+    fcntl.fcntl(parent.sentinel, fcntl.F_SETOWN, os.getpid())
+    fcntl.fcntl(parent.sentinel, fcntl.F_SETSIG, signal.SIGKILL)
+    fcntl.fcntl(parent.sentinel, fcntl.F_SETFL, os.O_ASYNC)
+    if parent.is_alive():  # or had it ended before?
+        run(*arguments)
+
+
+def kills_for_memory() -> int:
+    """How many processes the kernel has killed since it started because memory ran out."""
+    with suppress(OSError):
+        found = re.search(r"^oom_kill (\d+)$", Path("/proc/vmstat").read_text(), re.MULTILINE)
+        return int(found[1]) if found else 0
+    return 0
+
+
+def early_end(exit_code: int, was_for_memory: bool, log: Path) -> Finding:
+    """What is found where a worker ended with ``exit_code`` before it handed back a finding."""
+    if exit_code == -signal.SIGKILL and was_for_memory:
+        reason = "the system killed the worker because memory ran out"
+        return Finding(status="out_of_memory", reason=reason)
+    how = f"exit code {exit_code}"
+    with suppress(ValueError):
+        how = signal.Signals(-exit_code).name
+    return Finding(status="error", reason=f"the worker ended by {how}; see {log.name}")

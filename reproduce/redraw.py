@@ -1,0 +1,55 @@
+"""Figures and tables made anew from the rows and held against the files that are there."""
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from types import ModuleType
+
+from paper_figures import figures, tables
+from paper_figures.summary import last_of_each_case
+from reproduce.rows import Row
+
+MAKERS: dict[str, tuple[ModuleType, Iterable[str]]] = {
+    "figures": (figures, figures.NAMES),
+    "tables": (tables, tables.TABLES),
+}
+
+
+def redrawn(results: Path, rows: Iterable[Row]) -> dict[str, str]:
+    """How each figure's and table's file in ``results`` differs from one made from ``rows``.
+
+    By the file's name below ``results``; empty text where the bytes are the same. Both
+    files of a figure of which one is there are looked at, and what is no figure or
+    table of the article is not.
+    """
+    rows = last_of_each_case(rows)
+    with TemporaryDirectory() as anew:
+        return dict(
+            difference
+            for folder, (maker, known) in MAKERS.items()
+            for name in sorted({file.stem for file in (results / folder).glob("*.*")} & {*known})
+            for difference in _differences(maker, name, rows, results / folder, Path(anew))
+        )
+
+
+def _differences(
+    maker: ModuleType, name: str, rows: list[Row], there: Path, anew: Path
+) -> Iterator[tuple[str, str]]:
+    own, _ = maker.select(name, rows)
+    try:
+        files = maker.write(name, own, anew)
+    except Exception as reason:  # whatever it is that drawing stumbles over in damaged rows
+        yield f"{there.name}/{name}", f"is there, but cannot be made from the rows: {reason}"
+        return
+    for file in files:
+        yield f"{there.name}/{file.name}", _difference(there / file.name, file)
+
+
+def _difference(there: Path, anew: Path) -> str:
+    if not there.exists():
+        return "is missing beside its other format"
+    a, b = there.read_bytes(), anew.read_bytes()
+    if a == b:
+        return ""
+    first = next((n for n, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), len(a))
+    return f"differs from what the rows give, from byte {first} of {len(a)} on"

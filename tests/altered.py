@@ -1,0 +1,52 @@
+"""The command line, altered: ``python tests/altered.py ALTERATION[,ALTERATION] VERB ...``.
+
+It is the real one but for what its first argument names: the functions of this file.
+"""
+
+import sys
+from pathlib import Path
+
+TESTS = Path(__file__).parent
+sys.path[:0] = [str(TESTS.parent), str(TESTS)]
+
+
+def fake_worker():
+    """Workers give numbers that depend on the case alone, and load no framework."""
+    import fake_worker as fake  # noqa: PLC0415
+
+    from reproduce import worker  # noqa: PLC0415
+
+    worker.run, worker.modules = fake.run_by_case, lambda framework: []
+
+
+def no_reserve():
+    """A disk may be small."""
+    from reproduce import conditions  # noqa: PLC0415
+
+    conditions.NEEDED_DISK_BYTES = 0
+
+
+def part():
+    """Of a plan, the four timings of tiny_bert in PyTorch, and one in JAX."""
+    from reproduce import __main__, plan  # noqa: PLC0415
+
+    def cases(name, **options):
+        timed = [case for case in plan.cases(name, **options) if case.quantity == "time"]
+        torch = [case for case in timed if (case.framework, case.model) == ("torch", "tiny_bert")]
+        jax = [case for case in timed if case.mode == "jit" and case.method == "gradient"]
+        return [*torch, next(case for case in jax if case.model == "tiny_bert")]
+
+    __main__.cases = cases
+
+
+def main():
+    """Alters, and runs the verb."""
+    from reproduce.__main__ import main as run  # noqa: PLC0415
+
+    for name in sys.argv.pop(1).split(","):
+        {"fake_worker": fake_worker, "no_reserve": no_reserve, "part": part}[name]()
+    run()
+
+
+if __name__ == "__main__":  # workers import this file, too
+    main()

@@ -1,0 +1,252 @@
+"""The image on a real engine, as locked down as it goes; ``make image-test`` runs these.
+
+What an engine refuses is tested without one, too.
+"""
+
+import io
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tarfile
+from pathlib import Path
+
+import pytest
+from docker.errors import APIError
+
+from paper_figures.figures import NAMES
+from reproduce import container
+from reproduce.plan import cases
+from reproduce.rows import read_rows
+
+ROOT = Path(__file__).parent.parent
+SAMPLE = ROOT / "tests" / "rows_sample.jsonl"
+# Nobody's: no line of /etc/passwd has it, inside or outside.
+STRANGER = 54_321
+engine = pytest.mark.engine
+
+
+def lines_of(client, *command, **options):
+    """What ``command`` prints in the image, as locked down as in use."""
+    options = {**container.LOCKED_DOWN, "user": f"{STRANGER}:{STRANGER}", **options}
+    output = client.containers.run(
+        container.IMAGE, list(command), stderr=True, remove=True, **options
+    )
+    return output.decode().splitlines()
+
+
+@pytest.fixture(scope="module")
+def client():
+    return container.engine()
+
+
+@pytest.fixture(scope="module")
+def image(client):
+    return client.images.get(container.IMAGE)
+
+
+@pytest.fixture
+def strangers_folder(tmp_path):
+    """A folder that only a user without a name may write to."""
+    folder = tmp_path / "results"
+    folder.mkdir()
+    os.chown(folder, STRANGER, STRANGER)
+    for parent in (tmp_path, *tmp_path.parents):
+        if parent.owner() != "root" or parent == Path("/tmp"):
+            break
+        parent.chmod(0o755)
+    return folder
+
+
+@engine
+def test_without_an_argument_the_targets_are_printed(client):
+    assert any(line.startswith("all ") for line in lines_of(client))
+
+
+@engine
+def test_the_default_plan_in_a_container_without_a_gpu_says_how_to_pass_one(client):
+    plan, why = sorted(lines_of(client, "python", "-m", "reproduce", "default-plan"), key=len)
+    assert plan == "cpu"
+    assert "docker run --gpus all" in why
+
+
+@engine
+def test_the_smoke_plan_runs_to_its_figures_as_a_stranger_read_only_without_a_network(
+    client, strangers_folder
+):
+    user = f"{STRANGER}:{STRANGER}"
+    for command in (["make", "smoke"], ["python", "-m", "reproduce", "check", "results/smoke"]):
+        assert container.run(client, command, strangers_folder, user, on_gpu=False) == 0
+    results = strangers_folder / "smoke"
+    rows = read_rows(results / "rows.jsonl")
+    assert {row.case for row in rows if row.status == "done"} == set(cases("smoke"))
+    assert {row.environment["state"]["revision"] for row in rows} == {
+        client.images.get(container.IMAGE).labels[container.REVISION_LABEL]
+    }
+    drawn = {file.stem for file in (results / "figures").glob("*.png")}
+    assert drawn == {name for name in NAMES if not name.endswith("_b64")}
+    assert (results / "report.html").exists()
+    assert {path.stat().st_uid for path in results.rglob("*")} == {STRANGER}
+
+
+@engine
+def test_the_tests_pass_in_the_container(client, strangers_folder):
+    user = f"{STRANGER}:{STRANGER}"
+    assert container.run(client, ["make", "test"], strangers_folder, user, on_gpu=False) == 0
+
+
+@engine
+def test_the_container_draws_the_same_bytes_as_this_machine(client, strangers_folder, tmp_path):
+    here, there = tmp_path / "here", strangers_folder
+    here.mkdir()
+    for folder in (here, there):
+        shutil.copy(SAMPLE, folder / "rows.jsonl")
+    command = ["python", "-m", "paper_figures", "results"]
+    user = f"{STRANGER}:{STRANGER}"
+    assert container.run(client, command, there, user, on_gpu=False) == 0
+    subprocess.run([sys.executable, "-m", "paper_figures", str(here)], cwd=ROOT, check=True)
+    drawn = sorted(path.relative_to(here) for path in here.rglob("*.p*") if path.is_file())
+    assert {"bench_hvp_time_jax.png", "bench_hvp_time_jax.pdf"} <= {name.name for name in drawn}
+    for name in drawn:
+        assert (here / name).read_bytes() == (there / name).read_bytes(), name
+
+
+@engine
+def test_results_can_be_copied_out_of_a_container_without_a_mount(client):
+    made = client.containers.create(
+        container.IMAGE, ["make", "figures/hess_eig", "PLAN=cpu"], network_mode="none"
+    )
+    try:
+        made.start()
+        assert made.wait()["StatusCode"] == 0
+        archive = io.BytesIO(b"".join(made.get_archive("/hvp/results")[0]))
+    finally:
+        made.remove(force=True)
+    with tarfile.open(fileobj=archive) as copied:
+        assert "results/cpu/figures/hess_eig.png" in copied.getnames()
+
+
+@engine
+def test_the_image_is_nobodys_in_particular_and_has_no_entry_point(image):
+    config = image.attrs["Config"]
+    user, group = config["User"].split(":")
+    assert int(user) > 0
+    assert int(group) > 0
+    assert config["Entrypoint"] is None
+    assert config["Cmd"] == ["make"]
+    environment = dict(entry.split("=", 1) for entry in config["Env"])
+    assert environment["NVIDIA_VISIBLE_DEVICES"] == "all"
+    assert environment["NVIDIA_DRIVER_CAPABILITIES"] == "compute,utility"
+    assert "LD_LIBRARY_PATH" not in environment
+
+
+@engine
+def test_the_labels_say_what_the_image_is_made_of(image):
+    wanted = ("title", "description", "version", "revision", "licenses", "base.name", "base.digest")
+    labels = {name: image.labels[f"org.opencontainers.image.{name}"] for name in wanted}
+    assert all(labels.values())
+    assert labels["base.digest"].startswith("sha256:")
+    assert labels["revision"] != "unknown"
+
+
+@engine
+def test_no_cache_and_nothing_that_was_not_allowed_is_inside(client):
+    places = "/root/.cache /var/lib/apt/lists /var/cache/apt /var/log /tmp"
+    find = f"find {places} -type f -size +0 2>/dev/null; true"
+    assert lines_of(client, "sh", "-c", find, user="0:0", tmpfs={}) == []
+    inside = set(lines_of(client, "ls", "-A", "/hvp"))
+    assert not inside & {".git", ".ci", ".venv", ".pytest_cache"}
+    assert {"Makefile", "reproduce", "paper_figures", "tests", "requirements.lock"} <= inside
+
+
+@engine
+def test_a_change_of_the_code_leaves_the_installed_lock_be(client, image, tmp_path):
+    changed = tmp_path / "changed"
+    shutil.copytree(ROOT, changed, ignore=shutil.ignore_patterns(".git", ".venv", "results"))
+    plan = changed / "reproduce" / "plan.py"
+    plan.write_text(plan.read_text() + "# changed\n")
+    labels = image.labels
+    arguments = {
+        "BASE": labels["org.opencontainers.image.base.name"],
+        "BASE_DIGEST": labels["org.opencontainers.image.base.digest"],
+    }
+    built, _ = client.images.build(
+        path=str(changed), buildargs=arguments, network_mode="host", rm=True, forcerm=True
+    )
+    try:
+        ours, theirs = image.attrs["RootFS"]["Layers"], built.attrs["RootFS"]["Layers"]
+        same = [mine == other for mine, other in zip(ours, theirs, strict=True)]
+        # The code's layer, its compilation, and nothing before them.
+        assert same.count(False) == 2
+        assert all(same[:-2])
+    finally:
+        client.images.remove(built.id, force=True)
+
+
+@engine
+def test_a_gpu_that_the_engine_cannot_pass_is_refused_with_what_to_install(
+    client, strangers_folder
+):
+    if "nvidia" in client.info()["Runtimes"]:
+        pytest.skip("this engine can pass a GPU")
+    with pytest.raises(APIError) as refused:
+        container.run(client, ["make"], strangers_folder, "0:0", on_gpu=True)
+    assert "NVIDIA container toolkit" in container.meaning(str(refused.value))
+
+
+def docker_all(engine_socket, *launcher):
+    return subprocess.run(
+        [*launcher, sys.executable, "-m", "reproduce.container", "all"],
+        cwd=ROOT,
+        env={**os.environ, "DOCKER_HOST": f"unix://{engine_socket}"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def assert_refused_in_one_sentence(result, remedy):
+    assert result.returncode == 2
+    assert remedy in result.stderr
+    assert result.stderr.count("\n") == 1
+    assert "Traceback" not in result.stderr
+
+
+def test_without_an_engine_the_error_says_to_start_one(tmp_path):
+    assert_refused_in_one_sentence(docker_all(tmp_path / "none.sock"), "install and start docker")
+
+
+def test_an_engine_that_died_is_refused_with_what_to_do(tmp_path):
+    with socket.socket(socket.AF_UNIX) as dead:
+        dead.bind(str(tmp_path / "dead.sock"))
+        assert_refused_in_one_sentence(docker_all(tmp_path / "dead.sock"), "start docker")
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can give a socket to somebody else")
+def test_an_engine_that_one_may_not_speak_to_is_refused_with_the_group_to_join(tmp_path):
+    with socket.socket(socket.AF_UNIX) as theirs:
+        theirs.bind(str(tmp_path / "theirs.sock"))
+        (tmp_path / "theirs.sock").chmod(0o600)
+        os.chown(tmp_path / "theirs.sock", STRANGER, STRANGER)
+        theirs.listen()
+        # Root, but as subject to permissions as others are.
+        refused = docker_all(tmp_path / "theirs.sock", "setpriv", "--bounding-set", "-dac_override")
+    assert_refused_in_one_sentence(refused, "group 'docker'")
+
+
+@pytest.mark.parametrize(
+    ("engine_says", "remedy"),
+    [
+        # As NVIDIA's hook words it (NVIDIA/nvidia-container-toolkit issue 152).
+        (
+            "nvidia-container-cli: requirement error: unsatisfied condition: driver>=525, please "
+            "update your driver to a newer version, or use an earlier cuda container: unknown",
+            "install a newer one",
+        ),
+        ("write /var/lib/docker/tmp/x: no space left on device", "docker system prune"),
+        ("a thing that nobody foresaw", "it says: a thing that nobody foresaw"),
+    ],
+)
+def test_what_an_engine_says_is_given_with_a_remedy(engine_says, remedy):
+    assert remedy in container.meaning(engine_says)

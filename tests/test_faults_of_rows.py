@@ -1,0 +1,131 @@
+"""What can befall a rows file: damage, a power cut, a clock set back, another order."""
+
+import random
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pytest
+from test_bad_input import ROW, SAMPLE, drawing, refused, reproducing
+from test_runner import case, measure
+
+from paper_figures import summary
+from reproduce import judge, runner, sources
+from reproduce.rows import VERSION, RowsFile, read_rows
+
+TESTS = Path(__file__).parent
+
+
+DAMAGES = {
+    "random bytes": bytes(np.random.default_rng(0).integers(11, 256, 500, dtype="uint8")),
+    "not UTF-8": ROW.replace(b'"device":"', b'"device":"\xff'),
+    "not UTF-8 in a name": b'{"version\xc3(": 1}',
+    "zeros": bytes(4096),
+    "zeros in a row": ROW[:100] + bytes(100) + ROW[200:],
+    "half a row": ROW[: len(ROW) // 2],
+    "two rows on a line": ROW + ROW,
+    "an object": b'{"a": 1}',
+    "a list": b"[1, 2]",
+    "a number": b"12",
+    "a text": b'"version"',
+    "nothing": b"null",
+    "a row without its status": ROW.replace(b'"status"', b'"state"'),
+    "a row with text for a number": ROW.replace(b'"batch_size":', b'"batch_size":"many","x":'),
+    "a deep line": b'{"version":' * 5000,
+    "a huge line": b"x" * (32 << 20),
+    "a newer version": ROW.replace(b'"version":1', b'"version":%d' % (VERSION + 1)),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_line_is_named_by_every_verb_and_without_it_the_others_count(
+    capsys, monkeypatch, tmp_path, damage
+):
+    path = tmp_path / "rows.jsonl"
+    before, after = SAMPLE.splitlines()[:2], SAMPLE.splitlines()[2:4]
+    assert DAMAGES[damage] != ROW
+    path.write_bytes(b"\n".join([*before, DAMAGES[damage], *after, b""]))
+    for program, verb in (
+        (reproducing, "measure smoke"),
+        (reproducing, "claims"),
+        (reproducing, "report"),
+        (drawing, ""),
+    ):
+        arguments = [*verb.split(), str(tmp_path)]
+        sentence = refused(capsys, monkeypatch, tmp_path, arguments, program)
+        assert f"{path}, line 3: " in sentence
+        assert len(sentence) < 500
+        if damage == "a newer version":
+            assert f"a row of version {VERSION + 1} where this program reads 1" in sentence
+    path.write_bytes(b"\n".join([*before, *after, b""]))
+    assert [msgspec.json.encode(row) for row in read_rows(path)] == [*before, *after]
+
+
+def test_a_last_row_cut_anywhere_is_passed_over_and_set_aside(tmp_path):
+    path, rows = tmp_path / "rows.jsonl", SAMPLE.splitlines(keepends=True)
+    for cut in [*range(1, len(rows[1]) - 1, 97), len(rows[1]) - 1]:
+        path.write_bytes(rows[0] + rows[1][:cut])
+        assert len(read_rows(path)) == 1
+        file = RowsFile(path)
+        file.close()
+        assert path.read_bytes() == rows[0]
+        assert file.set_aside.read_bytes().endswith(rows[1][:cut] + b"\n")
+    path.write_bytes(rows[0] + bytes(4096))  # what some file systems leave after a power cut
+    assert len(read_rows(path)) == 1
+
+
+def test_an_empty_rows_file_is_no_rows(capsys, monkeypatch, tmp_path):
+    (tmp_path / "rows.jsonl").touch()
+    for verb in ("claims", "report", "prove"):
+        assert "there are none" in refused(capsys, monkeypatch, tmp_path, [verb, str(tmp_path)])
+
+
+class ClockSetBack:
+    """Tells a year earlier each time it is asked."""
+
+    year = 2030
+
+    @classmethod
+    def now(cls, zone):
+        cls.year -= 1
+        return runner_datetime(cls.year, 1, 1, tzinfo=zone)
+
+
+runner_datetime = runner.datetime
+
+
+@pytest.mark.usefixtures("fake_workers")
+def test_a_clock_that_is_set_back_loses_no_row_and_leaves_the_newest_the_newest(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr(runner, "datetime", ClockSetBack)
+    wanted = [case(method=method) for method in ("gradient", "reverse_over_forward")]
+    first = measure(tmp_path, *wanted)
+    identity = first[0].environment["identity"] | {"device": "a new device"}
+    monkeypatch.setattr(runner.environment, "identity", lambda on_gpu: identity)
+    second = measure(tmp_path, *wanted)
+    rows = read_rows(tmp_path / "rows.jsonl")
+    assert rows == first + second
+    assert rows[-1].started < rows[0].started
+    kept, sentence = summary.newest(summary.last_of_each_case(rows))
+    assert kept == second
+    assert sentence.endswith("drawn are the newest, device 'a new device'.")
+    assert measure(tmp_path, *wanted) == second
+    assert all(row.case_seconds > 0 for row in rows)
+
+
+def test_a_row_measured_again_is_the_newest_whatever_else_came_before_it():
+    old, other = (
+        msgspec.structs.replace(read_rows(TESTS / "rows_sample.jsonl")[0], device=device)
+        for device in ("first", "second")
+    )
+    assert summary.last_of_each_case([old, other, old]) == [other, old]
+
+
+def test_verdicts_do_not_depend_on_the_order_in_which_cases_were_measured():
+    rows = read_rows(TESTS / "rows_sample.jsonl")
+    shuffled = random.Random(0).sample(rows, len(rows))
+    first, second = (
+        judge.judgements([sources.of_rows("a run", each, "")]) for each in (rows, shuffled)
+    )
+    assert first == second

@@ -1,0 +1,87 @@
+"""No home, no account, no folder for temporary files: it runs to its figures or says what to do."""
+
+import os
+import subprocess
+import tempfile
+from pathlib import Path
+
+import pytest
+from conftest import ROOT
+from test_faults_of_disks import altered, program, refused
+
+from reproduce.rows import read_rows
+
+TESTS = Path(__file__).parent
+HOMES = ("HOME", "XDG_CACHE_HOME", "XDG_CONFIG_HOME", "MPLCONFIGDIR", "HF_HOME", "USER", "LOGNAME")
+
+
+def surroundings(**changes):
+    kept = {name: value for name, value in os.environ.items() if name not in HOMES}
+    return {name: value for name, value in (kept | changes).items() if value is not None}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        pytest.param({"HOME": None}, id="no home"),
+        pytest.param(
+            {"HOME": "/dev/null/home", "TMPDIR": "/nonexistent", "LC_ALL": "C"},
+            id="a home and a temporary folder that are not there",
+        ),
+    ],
+)
+def test_without_home_and_account_a_run_goes_to_its_figures_and_report(ordinary_user, changes):
+    with tempfile.TemporaryDirectory() as own:  # pytest's own folders are closed to others
+        Path(own).chmod(0o777)
+        results = Path(own) / "results"
+        for command in (
+            altered("part", "measure", "smoke", results),
+            program("paper_figures", results),
+            program("reproduce", "report", results),
+        ):
+            result = subprocess.run(
+                [*ordinary_user, *command],
+                cwd=ROOT,
+                env=surroundings(**changes),
+                capture_output=True,
+                text=True,
+                timeout=120,
+                check=False,
+            )
+            assert result.returncode == 0, result.stderr
+            assert "Traceback" not in result.stderr
+        assert {row.status for row in read_rows(results / "rows.jsonl")} == {"done"}
+        assert (results / "figures" / "bench_hvp_time_torch.png").exists()
+        assert (results / "report.html").exists()
+    assert not (ROOT / "~").exists()
+    assert not (ROOT / "None").exists()
+
+
+def test_a_temporary_folder_with_a_long_name_is_refused_with_what_to_set(tmp_path):
+    long = tmp_path / ("x" * 90)
+    long.mkdir()
+    command = altered("fake_worker", "measure", "smoke", tmp_path / "results")
+    result = subprocess.run(
+        command,
+        cwd=ROOT,
+        env=surroundings(TMPDIR=str(long)),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    sentence = refused(result)
+    assert "path too long" in sentence
+    assert sentence.endswith("set TMPDIR to a folder that can be written and has a short name")
+    assert not (tmp_path / "results").exists()
+
+
+def test_without_any_temporary_folder_it_is_refused_with_what_to_set(mounted, tmp_path):
+    for folder in filter(os.path.isdir, ("/tmp", "/var/tmp", "/usr/tmp")):
+        for options in (["--rbind"], ["-o", "remount,bind,ro"]):
+            assert mounted("mount", *options, folder, folder).returncode == 0
+    elsewhere = ["env", "--chdir=/proc", "--unset=TMPDIR", f"PYTHONPATH={ROOT}"]
+    command = program("reproduce", "measure", "smoke", tmp_path / "results")
+    sentence = refused(mounted(*elsewhere, *command))
+    assert "socket in a temporary folder, which fails (No usable" in sentence
+    assert sentence.endswith("set TMPDIR to a folder that can be written and has a short name")
