@@ -4,6 +4,11 @@ Finding out which vector instructions can be compiled takes it seconds; what it 
 a process that is forked afterwards knows.
 """
 
-from torch._inductor.cpu_vec_isa import valid_vec_isa_list
+import logging
+
+# It would say that there is no CUDA, where none was asked for.
+logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
+
+from torch._inductor.cpu_vec_isa import valid_vec_isa_list  # noqa: E402
 
 valid_vec_isa_list()
