@@ -193,8 +193,7 @@ def state(on_gpu: bool) -> dict[str, Any]:
     The libraries are those that are timed beside ours, and that ours does not depend on.
     """
     of_gpu = gpu()[0].state() if on_gpu else {}
-    peers = {each.name: each.version for each in metadata.distributions() if each.name in PEERS}
-    return of_gpu | {"load": os.getloadavg()[0], "revision": revision(), "peers": peers}
+    return of_gpu | {"load": os.getloadavg()[0], "revision": revision(), "peers": _peers()}
 
 
 def code_hash(framework: str, is_accounted: bool = False) -> str:
@@ -231,6 +230,11 @@ def _versions() -> dict[str, str]:
     installed = {found.name: found.version for found in metadata.distributions()}
     wanted = [name for name in installed if name in PACKAGES or name.startswith("nvidia-")]
     return {name: installed[name] for name in sorted(wanted)}
+
+
+@cache
+def _peers() -> dict[str, str]:
+    return {found.name: found.version for found in metadata.distributions() if found.name in PEERS}
 
 
 def _usable_cores() -> int:
