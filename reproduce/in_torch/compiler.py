@@ -10,7 +10,7 @@ from threading import RLock
 # It would say that there is no CUDA, where none was asked for.
 logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
 
-import torch._inductor.compile_fx  # noqa: E402
+import torch._inductor.compile_fx  # noqa: E402, F401
 from torch._inductor.cpu_vec_isa import valid_vec_isa_list  # noqa: E402
 from tqdm import tqdm  # noqa: E402
 
