@@ -15,9 +15,9 @@ from matplotlib.patches import Patch
 
 from paper_figures import faster_style as look
 from paper_figures import layout, style, summary
+from reproduce.plan import BEYOND
 from reproduce.rows import Row
 
-PLAN = "beyond"
 # Above what rounding explains in float32: the right methods differ by 2e-5 at most.
 LIMIT = 1e-4
 POINTS = np.arange(1, 17)
@@ -25,7 +25,7 @@ POINTS = np.arange(1, 17)
 
 def select(name: str, rows: Iterable[Row]) -> tuple[list[Row], str]:
     """Return the timed rows of plan ``beyond``, and a sentence on those left out."""
-    of_plan = [row for row in rows if row.plan == PLAN and row.quantity == "time"]
+    of_plan = [row for row in rows if row.plan == BEYOND and row.quantity == "time"]
     kept, left_out = summary.newest(of_plan)
     is_several = name == "beyond_vectors"
     return [row for row in kept if is_several or row.vectors == 1], left_out
@@ -132,7 +132,7 @@ def _panels(
         CannotDraw: there are no rows.
     """
     if not rows:
-        raise layout.CannotDraw(f"there are no such rows of plan {PLAN!r}; measure it first")
+        raise layout.CannotDraw(f"there are no such rows of plan {BEYOND!r}; measure it first")
     values = sorted({of(row) for row in rows}, key=order)
     figure = Figure(layout="none")
     all_axes = figure.subplots(1, len(values), squeeze=False, sharey=True)[0]

@@ -125,7 +125,6 @@ def select(name: str, rows: Iterable[Row]) -> tuple[list[Row], str]:
         return [], ""
     if name in faster.FIGURES:
         return faster.select(name, rows)
-    rows = [row for row in rows if row.plan != faster.PLAN]
     return summary.newest(summary.of_kind(rows, BENCHES[name][:3]))
 
 

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 
 from reproduce import published
+from reproduce.plan import BEYOND
 from reproduce.rows import Row
 
 QUANTILES = (0.2, 0.5, 0.8)
@@ -76,9 +77,14 @@ def last_of_each_case(rows: Iterable[Row]) -> list[Row]:
     return list(last.values())
 
 
+def of_article(rows: Iterable[Row]) -> list[Row]:
+    """Return the rows of the article's measurements: those of all plans but ``beyond``."""
+    return [row for row in rows if row.plan != BEYOND]
+
+
 def of_kind(rows: Iterable[Row], kind: tuple[str, str, str]) -> list[Row]:
-    """Return the rows of one quantity, framework and mode."""
-    return [row for row in rows if (row.quantity, row.framework, row.mode) == kind]
+    """Return the article's rows of one quantity, framework and mode."""
+    return [row for row in of_article(rows) if (row.quantity, row.framework, row.mode) == kind]
 
 
 def newest(rows: Sequence[Row]) -> tuple[list[Row], str]:

@@ -7,6 +7,7 @@ import numpy as np
 from paper_figures import faster, style, summary
 from paper_figures import faster_style as look
 from reproduce import cost
+from reproduce.plan import BEYOND
 from reproduce.rows import Row
 
 FRAMEWORKS = {"jax": "JAX", "torch": "PyTorch"}
@@ -26,7 +27,7 @@ def advice(rows: Iterable[Row]) -> str:
     memory = [
         row
         for row in rows
-        if (row.plan, row.quantity, row.status) == (faster.PLAN, "memory", "done")
+        if (row.plan, row.quantity, row.status) == (BEYOND, "memory", "done")
         and row.method != "gradient"
     ]
     parts = [_of_framework(name, right, memory) for name in FRAMEWORKS]

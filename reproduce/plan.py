@@ -33,6 +33,7 @@ AMORTISED = AmortisedMethod.__args__
 PEERS = Peer.__args__
 POWERS_OF_TWO = (1, 2, 4, 8, 16, 32, 64, 128)
 ORDER_SEED = 0
+BEYOND = "beyond"
 
 
 class Case(msgspec.Struct, frozen=True, kw_only=True):
@@ -123,7 +124,7 @@ PLANS: dict[str, tuple[Grid, ...]] = {
     # What the article did not measure: compiled PyTorch, many vectors, other libraries. The
     # memory cases also compile, side by side, what is timed then. Sparse: an HVP takes 1 to 3 s
     # and torch.compile minutes; what costs the same by its operations stands for its kind.
-    "beyond": (
+    BEYOND: (
         Grid("time", "jax", "jit", _FOUR, 3, 1, (*_TWO_HVPS, "linearized")),
         Grid("time", "jax", "jit", {"resnet34": (4,)}, 3, 1, ("reverse_over_reverse",)),
         Grid("time", "torch", "eager", _FOUR, 3, 1, (*_TWO_HVPS, "graph_kept", *_TWO_PEERS)),

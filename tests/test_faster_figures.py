@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 from paper_figures import faster, figures, style, summary
 from paper_figures import faster_style as look
 from paper_figures.__main__ import app
+from reproduce import sources
 from reproduce.advice import advice
 from reproduce.plan import METHODS, cases
 from reproduce.rows import Row
@@ -148,11 +149,12 @@ def test_nothing_that_is_written_leaves_the_figure_and_plan_and_device_are_named
     assert any("CPU: made up" in text and "plan: beyond" in text for text in texts(figure))
 
 
-def test_without_rows_a_figure_is_not_drawn_and_the_articles_figures_ignore_plan_beyond(tmp_path):
+def test_without_rows_a_figure_is_not_drawn_and_what_is_the_articles_ignores_plan_beyond(tmp_path):
     for name in faster.FIGURES:
         with pytest.raises(figures.CannotDraw, match="no such rows of plan 'beyond'"):
             figures.draw(name, [])
     assert figures.select("bench_hvp_time_jax", ROWS)[0] == []
+    assert sources.of_rows("this run", ROWS, "not measured").cases.empty
     lines = b"".join(msgspec.json.encode(row) + b"\n" for row in ROWS)
     (tmp_path / "rows.jsonl").write_bytes(lines)
     result = CliRunner().invoke(app, [str(tmp_path), *faster.FIGURES])
