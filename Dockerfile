@@ -20,12 +20,12 @@ RUN set -eu; \
 
 # As `make setup` does it, before the code, so that a change of the code leaves this layer be.
 WORKDIR /hvp
-COPY requirements.lock requirements-test.lock ./
+COPY requirements.lock requirements-peers.lock requirements-test.lock ./
 RUN set -eu; \
     python3 -m venv /opt/hvp; \
     /opt/hvp/bin/pip install --quiet --no-cache-dir --require-hashes --requirement requirements-test.lock; \
     VIRTUAL_ENV=/opt/hvp /opt/hvp/bin/uv pip sync --quiet --no-cache --require-hashes \
-        --compile-bytecode requirements.lock requirements-test.lock; \
+        --compile-bytecode requirements.lock requirements-peers.lock requirements-test.lock; \
     rm -rf /tmp/* /root/.cache
 
 COPY . .

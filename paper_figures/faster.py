@@ -34,11 +34,11 @@ def select(name: str, rows: Iterable[Row]) -> tuple[list[Row], str]:
 def ratios(rows: Sequence[Row]) -> Figure:
     """Return the ratio of every method to the gradient, beside its operation count."""
     hvps = [row for row in rows if row.method != "gradient"]
-    methods = sorted({_method(row) for row in hvps}, key=list(look.OPERATIONS).index)
+    methods = sorted({method_of(row) for row in hvps}, key=list(look.OPERATIONS).index)
     largest = max((summary.ratio(row)[2] for row in hvps if row.status == "done"), default=1)
     figure, of_models = _panels(hvps, _model, style.model_order)
     for axes, model, own in of_models:
-        by_method = {_method(row): row for row in own}
+        by_method = {method_of(row): row for row in own}
         for place, method in enumerate(methods):
             _ratio_bar(axes, place, method, by_method.get(method))
         axes.set(title=style.model_label(model), xlabel=look.RATIO_LABEL, xlim=(0, 1.5 * largest))
@@ -77,18 +77,18 @@ def _ratio_bar(axes: Axes, place: int, method: tuple[str, str, str], row: Row | 
 
 def amortised(rows: Sequence[Row]) -> Figure:
     """Return the total time of k HVPs at one point, for every k up to 16."""
-    wanted = [row for row in rows if _method(row) in look.AMORTISED_LINES]
+    wanted = [row for row in rows if method_of(row) in look.AMORTISED_LINES]
     figure, of_models = _panels(wanted, _model, style.model_order)
     for axes, model, own in of_models:
         for row in own:
             if row.status == "done":
                 total = summary.point_seconds(row) + POINTS * np.median(row.seconds)
-                axes.plot(POINTS, total, **look.amortised_line(_method(row)))
+                axes.plot(POINTS, total, **look.amortised_line(method_of(row)))
         axes.set(title=style.model_label(model), xlabel="HVPs at one point", xlim=(0, POINTS[-1]))
         axes.set_ylim(bottom=0)
         axes.grid(axis="y")
     figure.axes[0].set_ylabel(look.TOTAL_LABEL)
-    drawn = [method for method in look.AMORTISED_LINES if method in map(_method, wanted)]
+    drawn = [method for method in look.AMORTISED_LINES if method in map(method_of, wanted)]
     legend = {
         look.beyond_label(method): (Line2D([], [], **look.amortised_line(method)),)
         for method in drawn
@@ -99,8 +99,8 @@ def amortised(rows: Sequence[Row]) -> Figure:
 
 def vectors(rows: Sequence[Row]) -> Figure:
     """Return the time per vector over the gradient's, by the number of vectors at once."""
-    several = {(_method(row), row.model) for row in rows if row.vectors > 1}
-    wanted = [row for row in rows if (_method(row), row.model) in several]
+    several = {(method_of(row), row.model) for row in rows if row.vectors > 1}
+    wanted = [row for row in rows if (method_of(row), row.model) in several]
     figure, of_runs = _panels(wanted, lambda row: (row.framework, row.mode), list(style.RUNS).index)
     for axes, run, of_run in of_runs:
         for model in sorted({row.model for row in of_run}, key=style.model_order):
@@ -144,7 +144,8 @@ def _model(row: Row) -> str:
     return row.model
 
 
-def _method(row: Row) -> tuple[str, str, str]:
+def method_of(row: Row) -> tuple[str, str, str]:
+    """Return what names an HVP here: its framework, mode and method."""
     return row.framework, row.mode, row.method
 
 

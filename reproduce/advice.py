@@ -1,8 +1,10 @@
 """Which HVP to use: the answer that the rows of plan ``beyond`` give, as Markdown."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 
 import numpy as np
+import pandas as pd
 
 from paper_figures import faster, style, summary
 from paper_figures import faster_style as look
@@ -15,23 +17,53 @@ MANY = 10
 
 
 def advice(rows: Iterable[Row]) -> str:
-    """The fastest and the smallest HVP of each framework and model, as Markdown tables.
+    """The answer as Markdown: a table a framework, what was left out, and the machine."""
+    rows = list(rows)
+    tables = [_markdown(table) for table in tables_of(rows).values()]
+    return "\n\n".join(filter(None, [*tables, left_out(rows), machine(rows)])) + "\n"
+
+
+def tables_of(rows: Iterable[Row]) -> dict[str, pd.DataFrame]:
+    """By framework, the fastest and the smallest HVP of each model: one row a need.
 
     Of HVPs that agree with forward-over-reverse: for few of them, for many at new points,
-    for many at one point, and for little memory. Those that disagree are named at the end.
+    for many at one point, and for little memory.
     """
     rows = list(rows)
-    times, _ = faster.select("beyond_ratios", rows)
-    hvps = [row for row in times if row.status == "done" and row.method != "gradient"]
-    right = [row for row in hvps if not is_wrong(row)]
+    times = [row for row in _timed(rows) if not is_wrong(row)]
     memory = [
         row
-        for row in rows
+        for row in summary.last_of_each_case(rows)
         if (row.plan, row.quantity, row.status) == (BEYOND, "memory", "done")
         and row.method != "gradient"
     ]
-    parts = [_of_framework(name, right, memory) for name in FRAMEWORKS]
-    return "\n\n".join(filter(None, [*parts, _wrong(list(filter(is_wrong, hvps)))])) + "\n"
+    found = {name: _of_framework(name, times, memory) for name in FRAMEWORKS}
+    return {name: table for name, table in found.items() if len(table)}
+
+
+def left_out(rows: Iterable[Row]) -> str:
+    """A sentence on HVPs that are wrong or failed; empty if there are none."""
+    wrong = [
+        f"{look.beyond_label(faster.method_of(row))} for "
+        f"{style.model_label(row.model)} (by {row.relative_difference:.1%})"
+        for row in sorted(filter(is_wrong, _timed(rows)), key=lambda row: str(row.case))
+    ]
+    if not wrong:
+        return ""
+    return f"Left out, since their HVPs differ from forward-over-reverse's: {', '.join(wrong)}."
+
+
+def machine(rows: Iterable[Row]) -> str:
+    """On what the answer was measured; empty if nothing was."""
+    times = _timed(rows)
+    if not times:
+        return ""
+    return f"Measured on {times[0].device}, plan {BEYOND}, batch size {times[0].batch_size}."
+
+
+def _timed(rows: Iterable[Row]) -> list[Row]:
+    times, _ = faster.select("beyond_ratios", summary.last_of_each_case(rows))
+    return [row for row in times if row.status == "done" and row.method != "gradient"]
 
 
 def is_wrong(row: Row) -> bool:
@@ -39,24 +71,26 @@ def is_wrong(row: Row) -> bool:
     return row.relative_difference is not None and row.relative_difference > faster.LIMIT
 
 
-def _of_framework(framework: str, times: Sequence[Row], memory: Sequence[Row]) -> str:
+def _of_framework(framework: str, times: Sequence[Row], memory: Sequence[Row]) -> pd.DataFrame:
     own = [row for row in times if row.framework == framework]
     held = [row for row in memory if row.framework == framework]
-    if not own:
-        return ""
-    models = sorted({row.model for row in own}, key=style.model_order)
     needs = {
         "few HVPs": (_few, own),
-        "many HVPs, each at a new point": (_new_points, own),
+        "many HVPs, each at a new point": (partial(_new_points, memory=held), own),
         f"{MANY} HVPs and more at one point": (_one_point, own),
         "little memory": (_little_memory, held),
     }
-    header = [FRAMEWORKS[framework], *map(style.model_label, models)]
-    lines = [header, ["---"] * len(header)]
-    for need, (best, found) in needs.items():
-        cells = [best([row for row in found if row.model == model]) for model in models]
-        if any(cells):
-            lines.append([need, *cells])
+    models = sorted({row.model for row in own}, key=style.model_order)
+    records = [
+        [need, *(best([row for row in found if row.model == model]) for model in models)]
+        for need, (best, found) in needs.items()
+    ]
+    columns = [FRAMEWORKS[framework], *map(style.model_label, models)]
+    return pd.DataFrame([record for record in records if any(record[1:])], columns=columns)
+
+
+def _markdown(table: pd.DataFrame) -> str:
+    lines = [table.columns, ["---"] * len(table.columns), *table.to_numpy()]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
@@ -66,7 +100,7 @@ def _few(rows: Sequence[Row]) -> str:
     return _named(min(found, key=_first_seconds), _first_seconds) if found else ""
 
 
-def _new_points(rows: Sequence[Row]) -> str:
+def _new_points(rows: Sequence[Row], memory: Sequence[Row]) -> str:
     """With ``torch.compile``, the least time of one HVP at a new point, and when it has paid."""
     compiled = [row for row in rows if row.mode == "compile"]
     others = [row for row in rows if row.mode != "compile"]
@@ -76,9 +110,19 @@ def _new_points(rows: Sequence[Row]) -> str:
     saved = min(map(_first_seconds, others)) - _first_seconds(best)
     if saved <= 0:
         return _few(rows)
-    compiling = sum(seconds for name, seconds in best.compile_seconds.items() if name != "gradient")
+    # Whichever was the first to compile it: the other took it from the shared folder.
+    same = [row for row in (best, *memory) if _identity(row) == _identity(best)]
+    compiling = max(map(_compile_seconds, same))
     paid = f"compiling takes {cost.readable_seconds(compiling)}, {compiling / saved:.0f} HVPs' gain"
     return f"{_named(best, _first_seconds)}; {paid}"
+
+
+def _identity(row: Row) -> tuple[str, ...]:
+    return (*faster.method_of(row), row.model)
+
+
+def _compile_seconds(row: Row) -> float:
+    return sum(seconds for name, seconds in row.compile_seconds.items() if name != "gradient")
 
 
 def _one_point(rows: Sequence[Row]) -> str:
@@ -111,7 +155,7 @@ def _mean_of_many(row: Row) -> float:
     return summary.point_seconds(row) / MANY + float(np.median(row.seconds))
 
 
-def _named(row: Row, seconds) -> str:
+def _named(row: Row, seconds: Callable[[Row], float]) -> str:
     gradients = seconds(row) / np.median(row.gradient_seconds)
     return f"{_label(row)}: {seconds(row):.2f} s, {gradients:.1f} gradients"
 
@@ -119,14 +163,3 @@ def _named(row: Row, seconds) -> str:
 def _label(row: Row) -> str:
     name = look.BEYOND_METHODS[row.method]
     return f"compiled, {name}" if row.mode == "compile" else name
-
-
-def _wrong(rows: Sequence[Row]) -> str:
-    if not rows:
-        return ""
-    named = [
-        f"{look.beyond_label((row.framework, row.mode, row.method))} for "
-        f"{style.model_label(row.model)} (by {row.relative_difference:.1%})"
-        for row in rows
-    ]
-    return f"Left out, since their HVPs differ from forward-over-reverse's: {', '.join(named)}."

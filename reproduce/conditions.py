@@ -57,8 +57,8 @@ def check_frameworks(cases: Iterable[Case]) -> None:
             )
     if any(case.method == "curvlinops" for case in cases) and find_spec("curvlinops") is None:
         raise PlanError(
-            "the plan times curvlinops beside ours, and it is not installed here; install "
-            "requirements-peers.lock into the environment, or give one that has it as VENV"
+            "the plan times curvlinops beside ours, which is not installed here; "
+            "run 'make setup', or give its environment as VENV"
         )
 
 

@@ -75,7 +75,8 @@ def prove(results: FolderOfRows) -> None:
 def advise(results: FolderOfRows) -> None:
     """Say which HVP to use, by the rows of plan 'beyond'; write advice.md into the folder."""
     text = advice(comparing.rows_of(results))
-    (results / "advice.md").write_text(text)
+    with whole_file(results / "advice.md") as unfinished:
+        unfinished.write_text(text, encoding="utf-8")
     print(text, end="")
 
 

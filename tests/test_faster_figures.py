@@ -87,7 +87,7 @@ def test_every_bar_has_its_operation_count_and_its_seconds():
     axes = figure.axes[1]
     size = look.operation_count()["markersize"]
     marks = [line.get_xdata()[0] for line in axes.lines if line.get_markersize() == size]
-    of_vit = {faster._method(row) for row in TIMED if row.model == "vit"}
+    of_vit = {faster.method_of(row) for row in TIMED if row.model == "vit"}
     methods = [key for key in look.OPERATIONS if key in of_vit]
     assert marks == [look.OPERATIONS[method] for method in methods]
     row = next(filter(of("jax", "jit", "linearized"), TIMED))
@@ -127,7 +127,7 @@ def test_the_time_for_several_vectors_is_divided_by_their_number():
     wanted = {
         row.vectors: summary.ratio(row)[1] / row.vectors
         for row in rows
-        if faster._method(row) == ("jax", "jit", "forward_over_reverse") and row.model == "vit"
+        if faster.method_of(row) == ("jax", "jit", "forward_over_reverse") and row.model == "vit"
     }
     np.testing.assert_allclose(line.get_ydata(), [wanted[k] for k in (1, 2, 4, 8)])
 
