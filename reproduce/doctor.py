@@ -80,6 +80,9 @@ def _finding(name: str, check: Callable[[Look], str], look: Look) -> Finding:
         level = "missing" if isinstance(sentence, PlanError) else "warning"
         found, _, remedy = str(sentence).rpartition("; ")
         return Finding(name, level, found, remedy)
+    except OSError as error:
+        found = f"{error.filename or 'what it is about'} cannot be looked at ({error.strerror})"
+        return Finding(name, "warning", found, "let this user read it")
 
 
 def _text(diagnoses: list[Diagnosis]) -> str:

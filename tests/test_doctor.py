@@ -145,6 +145,17 @@ sys.exit(not found.can_run)
     assert result.stdout.strip().endswith("; give another RESULTS")
 
 
+def test_what_may_not_be_looked_at_is_a_warning_and_the_rest_is_looked_at(tmp_path, monkeypatch):
+    def closed(look):
+        (tmp_path / ("x" * 300)).stat()
+
+    monkeypatch.setitem(checks.CHECKS, "lock", closed)
+    _, found = look("smoke", tmp_path)
+    assert found["lock"].level == "warning"
+    assert "cannot be looked at (File name too long)" in found["lock"].found
+    assert found["results folder"].level == "good"
+
+
 def test_a_file_in_place_of_the_results_folder_stops_the_plan(tmp_path):
     (tmp_path / "file").touch()
     for folder in (tmp_path / "file", tmp_path / "file" / "results"):
