@@ -85,9 +85,8 @@ def amortised(rows: Sequence[Row]) -> Figure:
                 total = summary.point_seconds(row) + POINTS * np.median(row.seconds)
                 axes.plot(POINTS, total, **look.amortised_line(method_of(row)))
         axes.set(title=style.model_label(model), xlabel="HVPs at one point", xlim=(0, POINTS[-1]))
-        axes.set_ylim(bottom=0)
         axes.grid(axis="y")
-    figure.axes[0].set_ylabel(look.TOTAL_LABEL)
+    figure.axes[0].set(ylabel=look.TOTAL_LABEL, ylim=(0, None))
     drawn = [method for method in look.AMORTISED_LINES if method in map(method_of, wanted)]
     legend = {
         look.beyond_label(method): (Line2D([], [], **look.amortised_line(method)),)
@@ -111,9 +110,8 @@ def vectors(rows: Sequence[Row]) -> Figure:
             axes.fill_between(counts, low / counts, high / counts, **look.model_band(model))
         axes.plot(counts, look.operations_per_vector(run, counts), **look.theory_line())
         axes.set(title=look.BEYOND_RUNS[run], xlabel="Vectors at once", xticks=counts)
-        axes.set_ylim(bottom=0)
         axes.grid(axis="y")
-    figure.axes[0].set_ylabel(look.PER_VECTOR_LABEL)
+    figure.axes[0].set(ylabel=look.PER_VECTOR_LABEL, ylim=(0, None))
     legend = {
         style.model_label(model): (Line2D([], [], **look.model_line(model)),)
         for model in sorted({row.model for row in wanted}, key=style.model_order)

@@ -14,6 +14,8 @@ from reproduce.rows import Row
 
 FRAMEWORKS = {"jax": "JAX", "torch": "PyTorch"}
 MANY = 10
+# What is saved less than this is within what times move by between two runs.
+NOTICEABLE = 0.05
 
 
 def advice(rows: Iterable[Row]) -> str:
@@ -45,7 +47,7 @@ def left_out(rows: Iterable[Row]) -> str:
     """A sentence on HVPs that are wrong or failed; empty if there are none."""
     wrong = [
         f"{look.beyond_label(faster.method_of(row))} for "
-        f"{style.model_label(row.model)} (by {row.relative_difference:.1%})"
+        f"{style.model_label(row.model)} (by {100 * row.relative_difference:.1g} %)"
         for row in sorted(filter(is_wrong, _timed(rows)), key=lambda row: str(row.case))
     ]
     if not wrong:
@@ -108,7 +110,7 @@ def _new_points(rows: Sequence[Row], memory: Sequence[Row]) -> str:
         return ""
     best = min(compiled, key=_first_seconds)
     saved = min(map(_first_seconds, others)) - _first_seconds(best)
-    if saved <= 0:
+    if saved <= NOTICEABLE * _first_seconds(best):
         return _few(rows)
     # Whichever was the first to compile it: the other took it from the shared folder.
     same = [row for row in (best, *memory) if _identity(row) == _identity(best)]

@@ -28,8 +28,8 @@ COMPILED = "a100/"
 PATTERNS = (
     "rows.jsonl",
     "report.html",
-    "claims.md",
-    "summary.csv",
+    "*.md",
+    "*.csv",
     "proofs.xml",
     "figures/*.png",
     "figures/*.pdf",

@@ -1,5 +1,7 @@
 """The figures and the answer of plan ``beyond`` say what its rows say."""
 
+from pathlib import Path
+
 import matplotlib
 import msgspec
 import numpy as np
@@ -14,7 +16,7 @@ from paper_figures.__main__ import app
 from reproduce import sources
 from reproduce.advice import advice
 from reproduce.plan import METHODS, cases
-from reproduce.rows import Row
+from reproduce.rows import Row, read_rows
 
 GRADIENT = 2.0
 
@@ -118,6 +120,30 @@ def test_the_total_time_starts_with_the_point_and_rises_by_one_hvp_each():
         )
 
 
+def test_no_line_leaves_its_panel():
+    several, _ = faster.select("beyond_vectors", ROWS)
+    for figure in (faster.amortised(TIMED), faster.vectors(several)):
+        for axes in figure.axes:
+            low, high = axes.get_ylim()
+            assert low == 0
+            assert all(line.get_ydata().max() <= high for line in axes.lines)
+
+
+def test_what_compiling_hardly_saves_is_not_advised():
+    rows = changed(ROWS, of("torch", "compile", "forward_over_reverse"), seconds=(1.0,) * 3)
+    for method in ("linearized", "gradient"):
+        rows = changed(rows, of("torch", "compile", method), seconds=(9.0,) * 3)
+    rows = changed(rows, of("torch", "eager", "reverse_over_forward"), seconds=(1.04,) * 3)
+    cell = table_of(advice(rows), "PyTorch")["many HVPs, each at a new point"]["ViT"]
+    assert cell.startswith("reverse-over-forward: 1.04 s")
+
+
+def test_the_readme_has_the_answer_of_the_recorded_rows():
+    root = Path(__file__).parent.parent
+    answer = advice(read_rows(root / "tests" / "rows_beyond.jsonl"))
+    assert answer in (root / "README.md").read_text()
+
+
 def test_the_time_for_several_vectors_is_divided_by_their_number():
     rows, _ = faster.select("beyond_vectors", ROWS)
     figure = faster.vectors(rows)
@@ -206,4 +232,4 @@ def test_the_answer_leaves_out_what_is_wrong_and_names_it():
     rows = changed(ROWS, fastest, seconds=(0.01,) * 5, relative_difference=0.006)
     text = advice(rows)
     assert "curvlinops" not in table_of(text, "PyTorch")["few HVPs"]["ViT"]
-    assert "PyTorch, curvlinops for ViT (by 0.6%)" in text
+    assert "PyTorch, curvlinops for ViT (by 0.6 %)" in text
