@@ -4,7 +4,7 @@ ARG BASE_DIGEST=sha256:3783cc01769c7b2b1b83a5c5ad96c815348e28ed7da68e2e3687004fa
 ARG BASE=debian:bookworm-20260918-slim@${BASE_DIGEST}
 FROM --platform=linux/amd64 ${BASE}
 
-# Debian's Python is 3.11; PyTorch compiles with g++ where it is asked to. Where the base
+# Debian's Python is 3.11; PyTorch compiles with g++ and Python's headers. Where the base
 # names in its sources the snapshot that it was made from, the packages come from there.
 RUN set -eu; \
     for sources in /etc/apt/sources.list.d/*.sources; do \
@@ -15,17 +15,17 @@ RUN set -eu; \
         cat /tmp/sources > "$sources"; \
     done; \
     apt-get -o Acquire::Check-Valid-Until=false update; \
-    apt-get install --yes --no-install-recommends python3 python3-venv make gcc g++ libc6-dev; \
+    apt-get install --yes --no-install-recommends python3 python3-dev python3-venv make gcc g++ libc6-dev; \
     rm -rf /var/lib/apt/lists/* /var/cache/apt/* /var/cache/debconf/* /var/log/* /tmp/*
 
 # As `make setup` does it, before the code, so that a change of the code leaves this layer be.
 WORKDIR /hvp
-COPY requirements.lock requirements-test.lock ./
+COPY requirements.lock requirements-peers.lock requirements-test.lock ./
 RUN set -eu; \
     python3 -m venv /opt/hvp; \
     /opt/hvp/bin/pip install --quiet --no-cache-dir --require-hashes --requirement requirements-test.lock; \
     VIRTUAL_ENV=/opt/hvp /opt/hvp/bin/uv pip sync --quiet --no-cache --require-hashes \
-        --compile-bytecode requirements.lock requirements-test.lock; \
+        --compile-bytecode requirements.lock requirements-peers.lock requirements-test.lock; \
     rm -rf /tmp/* /root/.cache
 
 COPY . .

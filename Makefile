@@ -10,7 +10,7 @@ PYTHON := $(VENV)/bin/python
 # A copy of the locks that the environment was made from. Where it is missing, the
 # environment is somebody else's (a container's, say) and is used as it is.
 MADE_FROM := $(VENV)/hvp-repro-made-from
-LOCKS := requirements.lock requirements-test.lock
+LOCKS := requirements.lock requirements-peers.lock requirements-test.lock
 COMPILE := uv pip compile --quiet --no-header --generate-hashes \
 	--python-version 3.11 --python-platform x86_64-manylinux_2_28
 # Not in the lock: whoever looks up today's vulnerabilities has a line to get it, and a
@@ -22,17 +22,21 @@ AUDIT := uv tool run --quiet --python $(PYTHON) pip-audit==2.10.1 --strict \
 ACCOUNTED := bench_hvp_memory_jax bench_hvp_memory_jax_without_jit bench_hvp_memory_torch \
 	memory_against_published operations
 
+# What is drawn of what lies beyond the article.
+BEYOND := beyond_ratios beyond_amortised beyond_vectors inverse_hvp_errors spectra \
+	hyperparameter_descent
+
 # Sets the shell variables plan and results, by default those that fit the machine.
 CHOOSE = plan='$(PLAN)'; results='$(RESULTS)'; \
 	[ -n "$$plan" ] || plan=$$($(PYTHON) -m reproduce default-plan) || exit; \
 	results=$${results:-results/$$plan}
 
 .DEFAULT_GOAL := help
-.PHONY: help all a100 account report measure figures plan smoke verify test lint image image-test \
+.PHONY: help all a100 account beyond report measure figures plan smoke verify test lint image image-test \
 	docker-all setup lock sbom audit clean
 
 help: ## Print the targets.
-	@echo "hvp-repro; variables: PLAN=article|cpu|smoke  RESULTS=<folder>  VENV=<folder>  TARGET=a100|h100|<file>"
+	@echo "hvp-repro; variables: PLAN=article|cpu|smoke|beyond  RESULTS=<folder>  VENV=<folder>  TARGET=a100|h100|<file>"
 	@sed -n 's/^\([a-z0-9/<>]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 18
 
 all: setup ## Set up if needed, measure what is missing, draw what has changed.
@@ -84,6 +88,15 @@ plan: setup ## Print what the plan measures and what it is expected to cost.
 smoke: ## Run every path on tiny models, to its figures.
 	@$(MAKE) --no-print-directory all PLAN=smoke
 
+beyond: setup ## Beyond the article: HVPs at work, and HVPs that are faster than its own.
+	@folder='$(or $(RESULTS),results/beyond)'; \
+	$(PYTHON) -m reproduce measure beyond "$$folder"; measured=$$?; \
+	[ $$measured -le 1 ] || exit $$measured; \
+	$(PYTHON) -m reproduce beyond "$$folder" && \
+	$(PYTHON) -m paper_figures "$$folder" $(BEYOND) && \
+	$(PYTHON) -m reproduce advise "$$folder" || exit; \
+	exit $$measured
+
 verify: setup ## Measure plan smoke twice and compare what must be the same.
 	@$(PYTHON) -m reproduce verify $(if $(RESULTS),'$(RESULTS)')
 
@@ -126,6 +139,7 @@ setup: ## Make the environment from the locks, their hashes enforced; once only.
 lock: ## Resolve requirements*.in anew into the locks.
 	@$(COMPILE) --output-file requirements.lock requirements.in
 	@$(COMPILE) --output-file requirements-test.lock requirements-test.in
+	@$(COMPILE) --output-file requirements-peers.lock requirements-peers.in
 
 sbom: setup ## Write the bill of materials of requirements.lock, as CycloneDX.
 	@bill='$(or $(RESULTS),results)/sbom.cdx.json'; mkdir -p "$$(dirname "$$bill")" && \

@@ -6,12 +6,12 @@ from typing import Annotated
 
 import typer
 
-from paper_figures import beyond, figures, tables
+from paper_figures import beyond, faster, figures, tables
 from paper_figures.summary import last_of_each_case
 from reproduce.rows import Row, RowsError, read_rows, results_folder, unusable
 
 OF_ARTICLE = (*figures.NAMES, *tables.TABLES)
-NAMES = (*OF_ARTICLE, *beyond.FIGURES)
+NAMES = (*OF_ARTICLE, *faster.FIGURES, *beyond.FIGURES)
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 

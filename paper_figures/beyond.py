@@ -19,7 +19,7 @@ def write(name: str, results: Path) -> list[Path]:
     Raises:
         CannotDraw: if there is no such table.
     """
-    path = results / "beyond" / f"{name}.csv"
+    path = results / f"{name}.csv"
     if not path.exists():
         raise figures.CannotDraw(f"there is no {path}; run 'python -m reproduce beyond {results}'")
     return figures.save(lambda: FIGURES[name](pd.read_csv(path)), name, results / "figures")

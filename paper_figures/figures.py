@@ -1,9 +1,7 @@
 """The article's figures: what each is drawn from, and how its panels are put together."""
 
 import io
-import math
 import os
-import textwrap
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,11 +12,11 @@ import numpy as np
 import pandas as pd
 from matplotlib.artist import Artist
 from matplotlib.figure import Figure
-from matplotlib.legend_handler import HandlerTuple
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from paper_figures import diagrams, panels, style, summary
+from paper_figures import diagrams, faster, layout, panels, style, summary
+from paper_figures.layout import CannotDraw
 from reproduce.plan import PLANS
 from reproduce.rows import Row
 
@@ -62,10 +60,6 @@ UNDATED = {
     "png": {"Software": None},
     "pdf": {"Creator": None, "Producer": None, "CreationDate": None},
 }
-
-
-class CannotDraw(Exception):
-    """The rows do not hold what a figure shows; the message is one sentence that says why."""
 
 
 def write(name: str, rows: Sequence[Row], folder: Path) -> list[Path]:
@@ -129,6 +123,8 @@ def select(name: str, rows: Iterable[Row]) -> tuple[list[Row], str]:
     """
     if name in DIAGRAMS:
         return [], ""
+    if name in faster.FIGURES:
+        return faster.select(name, rows)
     return summary.newest(summary.of_kind(rows, BENCHES[name][:3]))
 
 
@@ -141,6 +137,8 @@ def draw(name: str, rows: Sequence[Row]) -> Figure:
     """
     if name in DIAGRAMS:
         return DIAGRAMS[name]()
+    if name in faster.FIGURES:
+        return faster.FIGURES[name](rows)
     bench = BENCHES[name]
     if not rows:
         raise CannotDraw(
@@ -234,46 +232,10 @@ def _assemble(quantity: str, shown: dict[str, pd.DataFrame], notes: dict[str, st
     for axes, title in zip(all_axes, shown, strict=True):
         axes.set_title(title)
     references = [name for name in style.REFERENCES if name in scaled[0]]
-    _lay_out(figure, style.legend_keys(references), notes)
+    keys = style.legend_keys(references)
+    legend = {style.legend_label(key): _legend_key(key, len(shown) > 1) for key in keys}
+    layout.lay_out(figure, legend, notes)
     return figure
-
-
-def _lay_out(figure: Figure, keys: Sequence[str], notes: dict[str, str]) -> None:
-    """Give ``figure`` its size, a legend of ``keys`` above and its notes below.
-
-    ``notes`` maps the kind of a note to its text, from the bottom up.
-    """
-    panel_count = len(figure.axes)
-    width = style.FIGURE_WIDTH_INCHES[panel_count]
-    columns = {kind: round(width * count) for kind, count in style.NOTE_COLUMNS_PER_INCH.items()}
-    texts = {
-        kind: "\n".join(textwrap.wrap(text, columns[kind], break_on_hyphens=False))
-        for kind, text in notes.items()
-        if text
-    }
-    foot = style.FOOT_INCHES
-    lines = sum(text.count("\n") + 1 for text in texts.values())
-    bottom = foot + lines * style.LINE_INCHES + style.AXIS_LABEL_INCHES[panel_count]
-    title_lines = 1 + max(axes.get_title().count("\n") for axes in figure.axes)
-    top = style.top_inches(math.ceil(len(keys) / style.LEGEND_COLUMNS), title_lines)
-    height = bottom + style.AXES_HEIGHT_INCHES + top
-    figure.set_size_inches(width, height)
-    figure.subplots_adjust(
-        left=style.LEFT_INCHES / width,
-        right=1 - style.RIGHT_INCHES / width,
-        bottom=bottom / height,
-        top=1 - top / height,
-        wspace=style.BETWEEN_PANELS,
-    )
-    for kind, text in texts.items():
-        figure.text(style.NOTE_INCHES / width, foot / height, text, **style.note(kind))
-        foot += style.LINE_INCHES * (text.count("\n") + 1)
-    figure.legend(
-        [_legend_key(key, with_line=panel_count > 1) for key in keys],
-        [style.legend_label(key) for key in keys],
-        handler_map={tuple: HandlerTuple(ndivide=None, pad=0.3)},
-        **style.legend(panel_count),
-    )
 
 
 def _legend_key(key: str, with_line: bool) -> tuple[Artist, ...]:

@@ -50,6 +50,7 @@ RUNS = {
     ("jax", "jit"): "JAX with jit",
     ("jax", "eager"): "JAX without jit",
     ("torch", "eager"): "PyTorch",
+    ("torch", "compile"): "PyTorch compiled",
 }
 QUANTITIES = {"time": "Time", "memory": "Memory"}
 GAPS = {
@@ -118,7 +119,7 @@ NOT_RUN = re.compile(r"(?P<name>.+) \((?P<how>\w+), not run\)")
 
 DPI = 160
 # By the number of panels.
-FIGURE_WIDTH_INCHES = {1: 6.6, 2: 9.0}
+FIGURE_WIDTH_INCHES = {1: 6.6, 2: 9.0, 3: 12.4}
 AXES_HEIGHT_INCHES = 3.3
 LEFT_INCHES = 1.05
 RIGHT_INCHES = 0.2
@@ -128,7 +129,7 @@ TITLE_LINE_INCHES = 0.2
 LEGEND_COLUMNS = 2
 LEGEND_ROW_INCHES = 0.25
 # The single panel of bars has no label under its axis.
-AXIS_LABEL_INCHES = {1: 0.42, 2: 0.64}
+AXIS_LABEL_INCHES = {1: 0.42, 2: 0.64, 3: 0.64}
 FOOT_INCHES = 0.1
 NOTE_INCHES = 0.15
 LINE_INCHES = 0.2
@@ -270,7 +271,7 @@ def legend(panels: int) -> dict[str, Any]:
         "loc": "upper center",
         "bbox_to_anchor": (0.5, 0.995),
         "ncols": LEGEND_COLUMNS,
-        "handlelength": {1: 1.8, 2: 3.2}[panels],
+        "handlelength": {1: 1.8, 2: 3.2, 3: 2.4}[panels],
     }
 
 

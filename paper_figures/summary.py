@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 
 from reproduce import published
+from reproduce.plan import BEYOND
 from reproduce.rows import Row
 
 QUANTILES = (0.2, 0.5, 0.8)
@@ -20,6 +21,7 @@ CASE_KEY = (
     "quantity",
     "vector",
     "normalisation",
+    "vectors",
 )
 SETTINGS = ("device", "plan", "vector", "normalisation")
 CELL = ["model", "batch_size", "method"]
@@ -58,6 +60,7 @@ COUNTERS = {
     ("jax", "jit"): (XLA_PROGRAM,),
     ("jax", "eager"): (JAX_ALLOCATOR, RESIDENT_SET, LIVE_ARRAYS),
     ("torch", "eager"): (TORCH_ALLOCATOR, RESIDENT_SET, LIVE_TENSORS),
+    ("torch", "compile"): (TORCH_ALLOCATOR, RESIDENT_SET),
 }
 
 
@@ -74,9 +77,14 @@ def last_of_each_case(rows: Iterable[Row]) -> list[Row]:
     return list(last.values())
 
 
+def of_article(rows: Iterable[Row]) -> list[Row]:
+    """Return the rows of the article's measurements: those of all plans but ``beyond``."""
+    return [row for row in rows if row.plan != BEYOND]
+
+
 def of_kind(rows: Iterable[Row], kind: tuple[str, str, str]) -> list[Row]:
-    """Return the rows of one quantity, framework and mode."""
-    return [row for row in rows if (row.quantity, row.framework, row.mode) == kind]
+    """Return the article's rows of one quantity, framework and mode."""
+    return [row for row in of_article(rows) if (row.quantity, row.framework, row.mode) == kind]
 
 
 def newest(rows: Sequence[Row]) -> tuple[list[Row], str]:
@@ -115,6 +123,16 @@ def overhead_seconds(row: Row) -> list[float]:
         return list(row.seconds)
     pairs = zip(row.seconds, row.gradient_seconds, strict=True)
     return [hvp - gradient for hvp, gradient in pairs]
+
+
+def ratio(row: Row) -> Sequence[float]:
+    """Return the quantiles of an HVP's time over that of the gradient timed right after it."""
+    return np.quantile(np.divide(row.seconds, row.gradient_seconds), QUANTILES)
+
+
+def point_seconds(row: Row) -> float:
+    """Return the median time of what is computed once at a point; 0 where nothing is."""
+    return float(np.median(row.point_seconds)) if row.point_seconds else 0.0
 
 
 def shared_counter(rows: Iterable[Row]) -> Counter | None:

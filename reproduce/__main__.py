@@ -36,6 +36,7 @@ app = typer.Typer(
 app.command()(doctor.doctor)
 app.command()(judge_commands.claims)
 app.command()(judge_commands.compare)
+app.command()(judge_commands.advise)
 app.command()(judge_commands.prove)
 app.command()(judge_commands.report)
 app.command()(evidence_commands.verify)

@@ -28,8 +28,8 @@ COMPILED = "a100/"
 PATTERNS = (
     "rows.jsonl",
     "report.html",
-    "claims.md",
-    "summary.csv",
+    "*.md",
+    "*.csv",
     "proofs.xml",
     "figures/*.png",
     "figures/*.pdf",
@@ -111,7 +111,7 @@ def _contents(results: Path) -> dict[str, bytes]:
 
 def folders(results: Path) -> dict[str, Path]:
     """``results`` and what was compiled for the A100, by what names begin with in a bundle."""
-    compiled = beside(results)
+    compiled = beside(results, "a100")
     is_other = compiled.resolve() != results.resolve() and (compiled / "rows.jsonl").exists()
     return {"": results} | ({COMPILED: compiled} if is_other else {})
 

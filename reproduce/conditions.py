@@ -44,7 +44,7 @@ def check_models(cases: Iterable[Case]) -> None:
 
 
 def check_frameworks(cases: Iterable[Case]) -> None:
-    """Nothing, if the frameworks of ``cases`` are installed.
+    """Nothing, if the frameworks of ``cases`` are installed, and the library that they need.
 
     Raises:
         PlanError: for the first that is not.
@@ -55,6 +55,11 @@ def check_frameworks(cases: Iterable[Case]) -> None:
                 f"the plan needs {name!r}, which is not installed here; "
                 "run 'make setup', or give its environment as VENV"
             )
+    if any(case.method == "curvlinops" for case in cases) and find_spec("curvlinops") is None:
+        raise PlanError(
+            "the plan times curvlinops beside ours, which is not installed here; "
+            "run 'make setup', or give its environment as VENV"
+        )
 
 
 def check_temporary_folder() -> None:

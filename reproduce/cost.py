@@ -1,7 +1,7 @@
 """What a case is expected to cost before it runs: seconds and bytes, for planning only.
 
-Nothing measured uses these constants. Those of ``cpu`` and ``smoke`` were fitted to runs
-on two cores; of those of ``article``, only the gradients of its three models are based on
+Nothing measured uses these constants. Those of ``cpu``, ``smoke`` and ``beyond`` were fitted
+to runs on two cores; of those of ``article``, only the gradients of its three models are based on
 measurements, the article's own: the rest are guesses until a GPU has run it.
 """
 
@@ -25,6 +25,8 @@ GRADIENT_SECONDS = {
     },
     ("cpu", "jax"): {"resnet34": (0.05, 0.15), "vit": (0.2, 0.08), "bert": (0.2, 0.06)},
     ("cpu", "torch"): {"resnet34": (0.06, 0.13), "vit": (0.36, 0.1), "bert": (0.4, 0.1)},
+    ("beyond", "jax"): {"resnet34": (0.2, 0.16), "vit": (0.3, 0.12), "bert": (0.3, 0.1)},
+    ("beyond", "torch"): {"resnet34": (0.2, 0.16), "vit": (0.4, 0.12), "bert": (0.4, 0.1)},
 }
 GRADIENT_SECONDS_OF_OTHERS = (0.005, 0.0)
 GRADIENTS_IN: dict[Method, float] = {
@@ -32,13 +34,22 @@ GRADIENTS_IN: dict[Method, float] = {
     "forward_over_reverse": 2.7,
     "reverse_over_forward": 2.7,
     "reverse_over_reverse": 3.5,
+    "linearized": 2,
+    "graph_kept": 2.2,
+    "autograd_grad": 3.5,
+    "autograd_hvp": 5.5,
+    "autograd_vhp": 3.5,
+    "curvlinops": 3.7,
 }
 # Without jit, JAX compiles single operations and then spends its time between them.
 WITHOUT_JIT_GRADIENT_SECONDS = {"article": 0.8, "cpu": 1.4, "smoke": 0.25}
 # Compiling a program for the first time, and taking an equal one from the shared folder.
-COMPILING_SECONDS = {"article": 20, "cpu": 12, "smoke": 2.5}
-SHARED_COMPILING_SECONDS = {"article": 4, "cpu": 2.2, "smoke": 0.3}
-STARTING_SECONDS = {"article": 1.5, "cpu": 0.6, "smoke": 0.2}
+COMPILING_SECONDS = {"article": 20, "cpu": 12, "smoke": 2.5, "beyond": 15}
+SHARED_COMPILING_SECONDS = {"article": 4, "cpu": 2.2, "smoke": 0.3, "beyond": 2.5}
+STARTING_SECONDS = {"article": 1.5, "cpu": 0.6, "smoke": 0.2, "beyond": 1}
+# The same for torch.compile, whatever the plan.
+TORCH_COMPILING_SECONDS = 120
+TORCH_SHARED_COMPILING_SECONDS = 15
 
 # Accounting for a case on one core: compiled for a GPU, run without arithmetic, counted.
 ACCOUNTING_SECONDS = {("jax", "jit"): 7, ("jax", "eager"): 4.5, ("torch", "eager"): 3.5}
@@ -55,7 +66,7 @@ def seconds(case: Case) -> float:
     """The expected seconds of ``case`` as a whole, on the device that its plan is for."""
     is_hvp, is_time = case.method != "gradient", case.quantity == "time"
     gradient = _gradient_seconds(case)
-    hvp = GRADIENTS_IN[case.method] * gradient
+    hvp = GRADIENTS_IN[case.method] * gradient * case.vectors
     pairs = case.warmup + case.repetitions if is_time else 2
     calls = pairs * (hvp + gradient if is_hvp and is_time else hvp)
     check = 2.7 * gradient if is_hvp and is_time else 0
@@ -78,18 +89,21 @@ def _gradient_seconds(case: Case) -> float:
 
 
 def _compiling_seconds(case: Case) -> float:
-    if case.framework != "jax":
+    if case.mode == "eager" and case.framework == "torch":
         return 0
-    if case.quantity == "memory":
-        return COMPILING_SECONDS[case.plan]
+    is_torch, is_memory = case.framework == "torch", case.quantity == "memory"
+    if is_memory:
+        return TORCH_COMPILING_SECONDS if is_torch else COMPILING_SECONDS[case.plan]
     programs = 1 if case.method == "gradient" else 2.7
-    return SHARED_COMPILING_SECONDS[case.plan] * programs
+    once = TORCH_SHARED_COMPILING_SECONDS if is_torch else SHARED_COMPILING_SECONDS[case.plan]
+    return once * programs
 
 
 def memory_bytes(case: Case) -> int:
     """The expected peak of ``case`` in bytes, the loaded framework included."""
-    activations = SAMPLE_BYTES.get(case.model, 0) * case.batch_size
-    copies = 6 * WEIGHT_BYTES.get(case.model, 0)
+    more = case.vectors - 1
+    activations = SAMPLE_BYTES.get(case.model, 0) * case.batch_size * (1 + 0.2 * more)
+    copies = (6 + 3.5 * more) * WEIGHT_BYTES.get(case.model, 0)
     return int(LOADED_FRAMEWORKS_BYTES + activations + copies)
 
 

@@ -31,6 +31,8 @@ PACKAGES = (
     "numpy",
     "triton",
 )
+PEERS = ("curvlinops-for-pytorch",)
+SOURCES = ("problems", "measure", "experiment", "worker")
 ACCOUNTING = ("accounting.py", "caching_allocator.py")
 SETTINGS = (
     "CUDA_VISIBLE_DEVICES",
@@ -186,15 +188,18 @@ def state_of_accounting() -> dict[str, Any]:
 
 
 def state(on_gpu: bool) -> dict[str, Any]:
-    """What changes between measurements: load, clocks, and the revision of the source."""
+    """What changes between measurements: load, clocks, revision of the source, other libraries.
+
+    The libraries are those that are timed beside ours, and that ours does not depend on.
+    """
     of_gpu = gpu()[0].state() if on_gpu else {}
-    return of_gpu | {"load": os.getloadavg()[0], "revision": revision()}
+    return of_gpu | {"load": os.getloadavg()[0], "revision": revision(), "peers": _peers()}
 
 
 def code_hash(framework: str, is_accounted: bool = False) -> str:
     """SHA-256 of the sources that measure in ``framework``, or account for it."""
     package = ROOT / "reproduce"
-    shared = [package / f"{name}.py" for name in ("problems", "measure", "worker")]
+    shared = [package / f"{name}.py" for name in SOURCES]
     own = sorted((package / f"in_{framework}").glob("*.py"))
     sources = shared + [path for path in own if is_accounted or path.name not in ACCOUNTING]
     return hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()
@@ -225,6 +230,11 @@ def _versions() -> dict[str, str]:
     installed = {found.name: found.version for found in metadata.distributions()}
     wanted = [name for name in installed if name in PACKAGES or name.startswith("nvidia-")]
     return {name: installed[name] for name in sorted(wanted)}
+
+
+@cache
+def _peers() -> dict[str, str]:
+    return {found.name: found.version for found in metadata.distributions() if found.name in PEERS}
 
 
 def _usable_cores() -> int:

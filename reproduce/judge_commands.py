@@ -1,4 +1,4 @@
-"""The verbs that judge: ``claims`` and ``compare``, ``prove`` and ``report``."""
+"""The verbs that judge: ``claims``, ``compare``, ``advise``, ``prove`` and ``report``."""
 
 from collections import Counter
 from pathlib import Path
@@ -12,6 +12,7 @@ from rich.table import Table
 from paper_figures.figures import whole_file
 from reproduce import compare as comparing
 from reproduce import judge, sources
+from reproduce.advice import advice
 from reproduce.report import page, proofs
 from reproduce.report.evidence import Evidence, evidence
 from reproduce.rows import results_folder
@@ -69,6 +70,14 @@ def prove(results: FolderOfRows) -> None:
     """
     if not proofs.run(results):
         raise typer.Exit(1)
+
+
+def advise(results: FolderOfRows) -> None:
+    """Say which HVP to use, by the rows of plan 'beyond'; write advice.md into the folder."""
+    text = advice(comparing.rows_of(results))
+    with whole_file(results / "advice.md") as unfinished:
+        unfinished.write_text(text, encoding="utf-8")
+    print(text, end="")
 
 
 def compare(

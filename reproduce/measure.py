@@ -112,9 +112,14 @@ def resident_peak(counters: dict[str, int]) -> Iterator[None]:
     """
     ctypes.CDLL(None).malloc_trim(0)
     Path("/proc/self/clear_refs").write_text("5")
-    counters["resident_before_bytes"] = _process_status_bytes("VmRSS")
+    counters["resident_before_bytes"] = resident_bytes()
     yield
     counters["resident_peak_bytes"] = _process_status_bytes("VmHWM")
+
+
+def resident_bytes() -> int:
+    """The process's resident set. Source: proc(5), ``VmRSS``."""
+    return _process_status_bytes("VmRSS")
 
 
 @contextmanager

@@ -12,21 +12,28 @@ from typing import Literal
 import msgspec
 
 Framework = Literal["jax", "torch"]
-Mode = Literal["jit", "eager"]
-Method = Literal[
+Mode = Literal["jit", "eager", "compile"]
+ArticleMethod = Literal[
     "evaluation",
     "gradient",
     "forward_over_reverse",
     "reverse_over_forward",
     "reverse_over_reverse",
 ]
+# What is computed at a point once serves every HVP at that point.
+AmortisedMethod = Literal["linearized", "graph_kept"]
+Peer = Literal["autograd_grad", "autograd_hvp", "autograd_vhp", "curvlinops"]
+Method = Literal[ArticleMethod, AmortisedMethod, Peer]
 Quantity = Literal["time", "memory", "operations"]
 Vector = Literal["gradient", "params", "seeded"]
 Normalisation = Literal["article", "matched"]
 
-METHODS = tuple(name for name in Method.__args__ if name != "evaluation")
+METHODS = tuple(name for name in ArticleMethod.__args__ if name != "evaluation")
+AMORTISED = AmortisedMethod.__args__
+PEERS = Peer.__args__
 POWERS_OF_TWO = (1, 2, 4, 8, 16, 32, 64, 128)
 ORDER_SEED = 0
+BEYOND = "beyond"
 
 
 class Case(msgspec.Struct, frozen=True, kw_only=True):
@@ -36,7 +43,8 @@ class Case(msgspec.Struct, frozen=True, kw_only=True):
     article's timings, the parameters, as in its memory runs (so that nothing is
     computed before the measured call), or a seeded normal vector. ``normalisation`` is how batch
     normalisation is treated: ``article`` (inference mode in JAX, the identity in
-    PyTorch) or ``matched`` (inference mode in both).
+    PyTorch) or ``matched`` (inference mode in both). ``vectors`` is how many vectors
+    one call multiplies with.
     """
 
     plan: str
@@ -51,16 +59,18 @@ class Case(msgspec.Struct, frozen=True, kw_only=True):
     vector: Vector = "gradient"
     normalisation: Normalisation = "article"
     seed: int = 0
+    vectors: int = 1
 
     def __str__(self) -> str:
+        at_once = f", {self.vectors} vectors at once" if self.vectors > 1 else ""
         return (
             f"{self.quantity} {self.framework} {self.mode} {self.model} "
-            f"batch {self.batch_size} {self.method}"
+            f"batch {self.batch_size} {self.method}{at_once}"
         )
 
 
 class Grid(msgspec.Struct, frozen=True):
-    """All methods of one framework and mode, for each model at its batch sizes."""
+    """Methods of one framework and mode, for each model at its batch sizes."""
 
     quantity: Quantity
     framework: Framework
@@ -68,6 +78,8 @@ class Grid(msgspec.Struct, frozen=True):
     batch_sizes: dict[str, tuple[int, ...]]
     repetitions: int = 1
     warmup: int = 0
+    methods: tuple[Method, ...] = METHODS
+    vectors: tuple[int, ...] = (1,)
 
 
 def _bars_and_curve(model: str, curve: tuple[int, ...], **bars: int) -> dict[str, tuple[int, ...]]:
@@ -77,7 +89,11 @@ def _bars_and_curve(model: str, curve: tuple[int, ...], **bars: int) -> dict[str
 ARTICLE_MODELS = ("resnet34", "vit", "bert")
 _ARTICLE_MEMORY = _bars_and_curve("resnet34", POWERS_OF_TWO[2:], vit=64, bert=64)
 _CPU = _bars_and_curve("resnet34", (1, 2), vit=1, bert=1)
+_FOUR = dict.fromkeys(ARTICLE_MODELS, (4,))
 _SMOKE = _bars_and_curve("tiny_resnet", (1, 2), tiny_vit=2, tiny_bert=2)
+_TWO_HVPS = ("forward_over_reverse", "reverse_over_forward")
+_TWO_PEERS = ("autograd_grad", "curvlinops")
+_COMPILED = ("gradient", "forward_over_reverse", "linearized")
 
 PLANS: dict[str, tuple[Grid, ...]] = {
     "article": (
@@ -104,6 +120,21 @@ PLANS: dict[str, tuple[Grid, ...]] = {
         Grid("memory", "jax", "jit", _SMOKE),
         Grid("memory", "jax", "eager", dict.fromkeys(_SMOKE, (2,))),
         Grid("memory", "torch", "eager", _SMOKE),
+    ),
+    # What the article did not measure: compiled PyTorch, many vectors, other libraries. The
+    # memory cases also compile, side by side, what is timed then. Sparse: an HVP takes 1 to 3 s
+    # and torch.compile minutes; what costs the same by its operations stands for its kind.
+    BEYOND: (
+        Grid("time", "jax", "jit", _FOUR, 3, 1, (*_TWO_HVPS, "linearized")),
+        Grid("time", "jax", "jit", {"resnet34": (4,)}, 3, 1, ("reverse_over_reverse",)),
+        Grid("time", "torch", "eager", _FOUR, 3, 1, (*_TWO_HVPS, "graph_kept", *_TWO_PEERS)),
+        Grid("time", "torch", "eager", {"bert": (4,)}, 3, 1, ("autograd_hvp", "autograd_vhp")),
+        Grid("time", "torch", "compile", _FOUR, 3, 1, _COMPILED),
+        Grid("time", "jax", "jit", {"vit": (4,)}, 2, 1, _TWO_HVPS[:1], (2, 4, 8)),
+        Grid("time", "torch", "eager", {"vit": (4,)}, 2, 1, _TWO_HVPS[:1], (2, 4, 8)),
+        Grid("memory", "jax", "jit", _FOUR, methods=(*_TWO_HVPS, "linearized")),
+        Grid("memory", "torch", "eager", _FOUR, methods=(*_TWO_HVPS, "graph_kept")),
+        Grid("memory", "torch", "compile", _FOUR, methods=_COMPILED),
     ),
 }
 
@@ -146,10 +177,12 @@ def cases(
             vector=vector or vectors[grid.quantity],
             normalisation=normalisation,
             seed=seed,
+            vectors=at_once,
         )
         for grid in PLANS[name]
         for model, batch_size in _sizes(grid, more_models)
-        for method in METHODS
+        for method in grid.methods
+        for at_once in grid.vectors
     ]
     random.Random(ORDER_SEED).shuffle(found)
     return found
@@ -181,7 +214,7 @@ def accounted_cases(name: str) -> list[Case]:
         )
         for framework, mode in (("jax", "jit"), ("torch", "eager"))
         for model in _models(memory)
-        for method in Method.__args__
+        for method in ArticleMethod.__args__
     ]
     return memory + operations
 

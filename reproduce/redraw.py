@@ -5,12 +5,12 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import ModuleType
 
-from paper_figures import figures, tables
+from paper_figures import faster, figures, tables
 from paper_figures.summary import last_of_each_case
 from reproduce.rows import Row
 
 MAKERS: dict[str, tuple[ModuleType, Iterable[str]]] = {
-    "figures": (figures, figures.NAMES),
+    "figures": (figures, (*figures.NAMES, *faster.FIGURES)),
     "tables": (tables, tables.TABLES),
 }
 

@@ -21,14 +21,15 @@ class Row(Case, frozen=True, kw_only=True):
 
     ``seconds`` has one value a repetition, ``gradient_seconds`` the gradient timed
     right after each of them (empty where the method is the gradient itself),
-    ``warmup_seconds`` what ran before; ``memory_bytes`` has every counter that the
-    device has, under its own name. ``relative_difference`` is that of this HVP to
-    forward-over-reverse's: norm of the difference over the norm. ``flops`` counts the
-    floating-point operations of the method, where the case asks for them. In check mode,
-    ``digests`` has the SHA-256 of ``weights``, ``batch`` and the method's ``result``, and
-    ``result_norm`` the norm of that. ``case_seconds`` is
-    the whole of the case, from start to row, ``measuring_seconds`` its part after the
-    problem is set up, and ``compile_seconds``, by method, with tracing, a part of that.
+    ``warmup_seconds`` what ran before; ``point_seconds`` is what is computed once for all
+    vectors at a point, where a method divides that from the HVP. ``memory_bytes`` has
+    every counter that the device has, under its own name. ``relative_difference`` is that
+    of this HVP to forward-over-reverse's: norm of the difference over the norm. ``flops``
+    counts the floating-point operations of the method, where the case asks for them. In
+    check mode, ``digests`` has the SHA-256 of ``weights``, ``batch`` and the method's
+    ``result``, and ``result_norm`` the norm of that. ``case_seconds`` is the whole of the
+    case, from start to row, ``measuring_seconds`` its part after the problem is set up, and
+    ``compile_seconds``, by method, with tracing, a part of that.
     """
 
     version: int = VERSION
@@ -38,6 +39,7 @@ class Row(Case, frozen=True, kw_only=True):
     seconds: tuple[float, ...] = ()
     gradient_seconds: tuple[float, ...] = ()
     warmup_seconds: tuple[float, ...] = ()
+    point_seconds: tuple[float, ...] = ()
     compile_seconds: dict[str, float] = {}
     measuring_seconds: float = 0.0
     case_seconds: float = 0.0

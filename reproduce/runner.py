@@ -93,7 +93,8 @@ def memory_cases_at_once(cases: Iterable[Case], on_gpu: bool, target: Target | N
     """How many memory cases run side by side: as cores and free memory allow, one on a GPU."""
     if on_gpu:
         return 1
-    that_fit = environment.free_bytes(on_gpu) // conditions.needed_bytes(cases, target)
+    side_by_side = [case for case in cases if case.quantity != "time"] or cases
+    that_fit = environment.free_bytes(on_gpu) // conditions.needed_bytes(side_by_side, target)
     return max(1, min(len(os.sched_getaffinity(0)), that_fit))
 
 
@@ -160,6 +161,12 @@ class Measuring:
         names = [name for framework in frameworks for name in worker.modules(framework)]
         if self.target is not None:
             names += [worker.accounting_module(framework) for framework in frameworks]
+        if any(case.mode == "compile" for case in cases):
+            names.append(worker.COMPILER_MODULE)
+            os.environ |= {
+                "TORCHINDUCTOR_CACHE_DIR": str(self._programs() / "inductor"),
+                "TORCHINDUCTOR_COMPILE_THREADS": "1",  # workers run side by side themselves
+            }
         self.context.set_forkserver_preload([*names, "reproduce.endings"])
         with progress.loading(frameworks):
             first = self.context.Process(target=_import_all, args=(names,))

@@ -78,13 +78,13 @@ def _drawn_readings(row, rng: np.random.Generator) -> np.ndarray:
 
 
 def of_rows(name: str, rows: Iterable[Row], absent: str) -> Source:
-    """The newest rows of each quantity, framework and mode.
+    """The newest rows of each quantity, framework and mode, of the article's plans.
 
     Times are drawn by the bootstrap over the repetitions, each HVP with the gradient that
     was timed beside it. Memory is exact but for the counters in ``UNCERTAINTY``.
     """
     rng = np.random.default_rng(SEED)
-    rows = sorted(summary.last_of_each_case(rows), key=_group)
+    rows = sorted(summary.of_article(summary.last_of_each_case(rows)), key=_group)
     records = [
         record
         for _, group in groupby(rows, _group)
@@ -179,7 +179,7 @@ def interval(draws: pd.DataFrame) -> tuple[list[float], list[float]]:
 
 
 def summary_table(rows: Iterable[Row]) -> pd.DataFrame:
-    """Every case with what is drawn of it: one row a case, units in the names of the columns.
+    """Every case of the article's plans: one row a case, units in the names of the columns.
 
     ``p20_seconds``, ``median_seconds`` and ``p80_seconds`` are quantiles over the
     repetitions, for an HVP of its time on top of the gradient; ``memory_gib`` is by the
@@ -187,7 +187,7 @@ def summary_table(rows: Iterable[Row]) -> pd.DataFrame:
     method (for a time: overhead and gradient) over the gradient of the same device,
     plan, model and batch size.
     """
-    rows = sorted(summary.last_of_each_case(rows), key=_settings)
+    rows = sorted(summary.of_article(summary.last_of_each_case(rows)), key=_settings)
     records = [
         record for _, group in groupby(rows, _settings) for record in _summary_records(list(group))
     ]

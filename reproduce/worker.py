@@ -9,42 +9,21 @@ import signal
 import sys
 import time
 import traceback
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
 from importlib import import_module
 from multiprocessing.connection import Connection
 from pathlib import Path
 from types import ModuleType
-from typing import Any
 
 import msgspec
 import numpy as np
 
-from reproduce import cost, environment, measure, problems
-from reproduce.plan import Case, Framework, Method
+from reproduce import measure, problems
+from reproduce.experiment import Experiment, Finding
+from reproduce.plan import Case, Framework
 from reproduce.rows import Status
 from reproduce.target import Target
 
-REFERENCE = "forward_over_reverse"
-
-
-class Finding(msgspec.Struct, kw_only=True):
-    """What a worker hands back: the measured part of a row, under the row's names."""
-
-    status: Status = "done"
-    reason: str = ""
-    seconds: list[float] = []
-    gradient_seconds: list[float] = []
-    warmup_seconds: list[float] = []
-    compile_seconds: dict[str, float] = {}
-    measuring_seconds: float = 0.0
-    memory_bytes: dict[str, int] = {}
-    relative_difference: float | None = None
-    flops: float | None = None
-    digests: dict[str, str] = {}
-    result_norm: float | None = None
-    warnings: list[str] = []
-    precision: dict[str, Any] = {}
+COMPILER_MODULE = "reproduce.in_torch.compiler"
 
 
 class Site(msgspec.Struct, frozen=True):
@@ -65,7 +44,8 @@ class Site(msgspec.Struct, frozen=True):
 
 def modules(framework: Framework) -> list[str]:
     """The modules that a worker of ``framework`` needs, to be loaded once before forking."""
-    return [f"reproduce.in_{framework}.{name}" for name in ("hvp", "models", "device")]
+    names = ("hvp", "many_vectors", "peers", "models", "device")
+    return [f"reproduce.in_{framework}.{name}" for name in names]
 
 
 def accounting_module(framework: Framework) -> str:
@@ -92,7 +72,7 @@ def run(connection: Connection, case: Case, site: Site) -> None:
 
 def find(case: Case, site: Site) -> Finding:
     """What measuring ``case`` in this process gives; a failure is a finding, too."""
-    hvp, models, device = map(import_module, modules(case.framework))
+    hvp, many_vectors, peers, models, device = map(import_module, modules(case.framework))
     if site.checks:
         device.use_deterministic_algorithms()
     finding = Finding(precision=device.precision())
@@ -103,8 +83,17 @@ def find(case: Case, site: Site) -> Finding:
             device.share_programs(site.shared_programs)
         if case.quantity == "memory" and site.gpu is None:
             measure.return_freed_memory_at_once()
-        weights = _weights(case, site.target)
-        experiment = Experiment(case, finding, hvp, models, device, weights, site.checks)
+        methods = hvp.METHODS | peers.METHODS
+        experiment = Experiment(
+            case,
+            finding,
+            methods,
+            many_vectors,
+            models,
+            device,
+            _weights(case, site.target),
+            site.checks,
+        )
         start = time.perf_counter()
         if site.target is not None:
             accounting = import_module(accounting_module(case.framework))
@@ -117,125 +106,9 @@ def find(case: Case, site: Site) -> Finding:
     except Exception as error:
         traceback.print_exc()
         finding.status = _status(error, device)
-        finding.reason = "".join(traceback.format_exception_only(error)).splitlines()[0][:300]
+        text = "".join(traceback.format_exception_only(error)).replace(":\n", ": ")
+        finding.reason = text.splitlines()[0][:300]
     return finding
-
-
-class Experiment:
-    """A case made concrete in one framework; its finding fills while it is measured."""
-
-    def __init__(
-        self,
-        case: Case,
-        finding: Finding,
-        hvp: ModuleType,
-        models: ModuleType,
-        device: ModuleType,
-        weights: dict[str, np.ndarray],
-        checks: bool,
-    ) -> None:
-        self.case, self.finding, self.hvp, self.device = case, finding, hvp, device
-        self.checks = checks
-        problem = problems.PROBLEMS[case.model]
-        self.loss, self.params = models.build(problem, weights, case.normalisation)
-        batch = problems.batch(problem, case.batch_size, case.seed)
-        if checks:
-            finding.digests["weights"] = measure.digest(weights.values())
-            finding.digests["batch"] = measure.digest(batch.values())
-        self.batch = models.to_device(batch)
-        self.v = self.params
-        if case.vector == "seeded":
-            vector = problems.seeded_vector(weights, case.seed)
-            _, self.v = models.build(problem, vector, case.normalisation)
-        device.wait((self.params, self.v, self.batch))
-
-    def measure_time(self) -> None:
-        """Times the method and, right after each repetition of an HVP, the gradient."""
-        gradient = call = self.prepare("gradient")
-        beside = None
-        if self.case.method != "gradient":
-            if self.case.vector == "gradient":
-                self.v = gradient()
-            call, beside = self.prepare(self.case.method), gradient
-        clock = time.perf_counter
-        first_seconds, first = measure.timed(call, clock)
-        self.finding.relative_difference = self.difference_from_reference(first)
-        self.digest(first)
-        del first
-        more, _ = measure.repeat(call, beside, self.case.warmup - 1, clock)
-        self.finding.warmup_seconds = [first_seconds, *more]
-        values = measure.repeat(call, beside, self.case.repetitions, clock)
-        self.finding.seconds, self.finding.gradient_seconds = values
-        self.finding.warnings = [
-            *measure.disagreement(self.finding.relative_difference),
-            *measure.suspicions(self.finding.seconds),
-        ]
-
-    def difference_from_reference(self, hvp: Any) -> float | None:
-        """‖Hv − reference‖ / ‖reference‖, against forward-over-reverse; None for itself."""
-        if self.case.method in {"gradient", REFERENCE}:
-            return None
-        reference = self.prepare(REFERENCE)()
-        to_numpy = self.device.to_numpy
-        return measure.relative_difference(to_numpy(hvp), to_numpy(reference))
-
-    def measure_memory(self, gpu: str | None) -> None:
-        """Counts the memory of one call with every counter that the device has.
-
-        NVML's spans the compilation and the first call, as in the article; the others
-        the second call, when all is loaded and compiled.
-        """
-        counters = self.finding.memory_bytes
-        with _whole_gpu_counter(counters, gpu):
-            call = self.prepare(self.case.method)
-            call()
-        with _process_counter(counters, gpu):
-            counters |= self.device.bytes_before_call()
-            result = call()
-            counters |= self.device.bytes_after_call()
-        self.digest(result)
-
-    def digest(self, result: Any) -> None:
-        """Keeps of ``result`` what tells whether another run gives the same, in check mode."""
-        if self.checks:
-            leaves = self.device.to_numpy(result)
-            self.finding.digests["result"] = measure.digest(leaves)
-            self.finding.result_norm = measure.norm(leaves)
-
-    def account(self, accounting: ModuleType, target: Target, programs: Path) -> None:
-        """Counts the method's operations, or its memory on ``target`` and whether it fits."""
-        function, *arguments = self.call(self.case.method)
-        if self.case.quantity == "operations":
-            self.finding.flops = accounting.flops(function, *arguments)
-            return
-        needed, counters, compile_seconds = accounting.memory(
-            function, self.case.mode, target, programs, *arguments
-        )
-        self.finding.memory_bytes = counters
-        self.finding.compile_seconds = {self.case.method: compile_seconds}
-        if needed > target.memory_bytes:
-            self.finding.status = "out_of_memory"
-            self.finding.reason = (
-                f"needs {cost.readable_bytes(needed)}, and {target.device} has "
-                f"{cost.readable_bytes(target.memory_bytes)}; take a smaller batch"
-            )
-
-    def prepare(self, method: Method) -> Callable[[], Any]:
-        """A call that computes ``method`` and returns its result once it is there."""
-        start = time.perf_counter()
-        function, *arguments = self.call(method)
-        program, program_bytes = self.device.compile(function, self.case.mode, *arguments)
-        self.finding.compile_seconds[method] = time.perf_counter() - start
-        self.finding.memory_bytes |= program_bytes
-        return lambda: self.device.wait(program(*arguments))
-
-    def call(self, method: Method) -> tuple[Any, ...]:
-        """The function that ``method`` is of parameters, vector and batch, and these three."""
-
-        def function(params: Any, v: Any, batch: Any) -> Any:
-            return self.hvp.METHODS[method](lambda params: self.loss(params, batch), params, v)
-
-        return function, self.params, self.v, self.batch
 
 
 def _weights(case: Case, target: Target | None) -> dict[str, np.ndarray]:
@@ -245,16 +118,6 @@ def _weights(case: Case, target: Target | None) -> dict[str, np.ndarray]:
         return problems.weights(problem, case.seed)
     shapes = problems.weight_shapes(problem)
     return {name: np.zeros(shape, "float32") for name, shape in shapes.items()}
-
-
-def _whole_gpu_counter(counters: dict[str, int], gpu: str | None) -> AbstractContextManager[None]:
-    if gpu is None:
-        return nullcontext()
-    return measure.nvml_peak(counters, environment.used_bytes_of(gpu))
-
-
-def _process_counter(counters: dict[str, int], gpu: str | None) -> AbstractContextManager[None]:
-    return measure.resident_peak(counters) if gpu is None else nullcontext()
 
 
 def _check_platform(device: ModuleType, wanted: str) -> None:

@@ -14,6 +14,7 @@ from paper_figures.__main__ import app as paper_figures
 from reproduce import environment, problems
 from reproduce.algorithms.spectrum import density
 from reproduce.beyond import algorithms, digits, parts
+from reproduce.plan import PlanError
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +36,7 @@ def results(tmp_path_factory):
 
 @pytest.fixture
 def table(results, request):
-    return pd.read_csv(results / "beyond" / f"{request.param}.csv")
+    return pd.read_csv(results / f"{request.param}.csv")
 
 
 def of(*names):
@@ -101,11 +102,27 @@ def test_every_line_names_its_device(table):
 
 
 def test_a_part_that_is_there_is_left_alone(results):
-    before = {path: path.stat().st_mtime_ns for path in (results / "beyond").iterdir()}
+    before = {path: path.stat().st_mtime_ns for path in results.glob("*.csv")}
     result = reproduce("beyond", str(results))
     assert result.returncode == 0, result.stderr
     assert "0 of 3 parts to measure" in result.stdout
-    assert before == {path: path.stat().st_mtime_ns for path in (results / "beyond").iterdir()}
+    assert before == {path: path.stat().st_mtime_ns for path in results.glob("*.csv")}
+
+
+def test_a_part_whose_code_has_changed_or_that_is_damaged_is_measured_anew(results):
+    path = results / "spectra.csv"
+    assert parts._is_current(path)
+    text = path.read_text()
+    for altered in (text.replace(parts._code(), "0" * 12), text[: len(text) // 2], ""):
+        path.write_text(altered)
+        assert not parts._is_current(path), altered[-100:]
+    path.write_text(text)
+
+
+def test_a_part_that_does_not_fit_into_memory_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(environment, "free_bytes", lambda on_gpu: 3 << 30)
+    with pytest.raises(PlanError, match=r"need about 6\.0 GiB of memory, 3\.0 GiB are free"):
+        parts.beyond(tmp_path)
 
 
 def test_an_unknown_part_and_a_folder_that_cannot_be_made_are_refused(tmp_path):

@@ -1,5 +1,6 @@
 """The report and what is written beside it, from recorded rows."""
 
+import html
 import json
 import shutil
 import subprocess
@@ -10,7 +11,8 @@ import msgspec
 import numpy as np
 import pytest
 
-from reproduce import judge, published
+from paper_figures import faster
+from reproduce import advice, judge, published
 from reproduce.errata import ERRATA
 from reproduce.report import figures, proofs
 from reproduce.report.evidence import evidence
@@ -40,6 +42,10 @@ def written(folder, with_figures=False):
     if with_figures:
         for each in (folder, accounted):
             assert run("paper_figures", each).returncode == 0
+        beyond = folder / "beyond"
+        beyond.mkdir()
+        shutil.copy(TESTS / "rows_beyond.jsonl", beyond / "rows.jsonl")
+        assert run("paper_figures", beyond, *faster.FIGURES).returncode == 0
     found = run("reproduce", "report", folder)
     assert found.returncode == 0, found.stderr
     judged = judge.judgements(evidence(folder).sources)
@@ -129,6 +135,16 @@ def test_what_was_compiled_is_looked_for_within_the_results_and_then_beside_them
     assert evidence(results).compiled.path == results / "a100"
 
 
+def test_what_lies_beyond_the_article_is_on_the_page_and_apart_from_it(report):
+    page = html.unescape(report.read_text())
+    section = page.partition('<section id="beyond">')[2].partition("</section>")[0]
+    assert "Nothing here is in the article" in section
+    for name in faster.FIGURES:
+        assert page.count(f'<figure id="{name}">') == section.count(f'<figure id="{name}">') == 1
+    for table in advice.tables_of(read_rows(TESTS / "rows_beyond.jsonl")).values():
+        assert all(f">{cell}</td>" in section for cell in table.to_numpy().ravel())
+
+
 def test_a_proof_holds_if_all_of_its_cases_pass(tmp_path):
     (tmp_path / proofs.FILE).write_text(
         "<testsuites><testsuite>"
@@ -163,7 +179,12 @@ def test_without_figures_and_accounted_rows_there_is_a_page_that_says_so(tmp_pat
     found = run("reproduce", "report", tmp_path)
     assert found.returncode == 0, found.stderr
     page = (tmp_path / "report.html").read_text()
-    for sentence in ("This figure is not drawn yet", "nothing is compiled", "none was run"):
+    for sentence in (
+        "This figure is not drawn yet",
+        "nothing is compiled",
+        "none was run",
+        "make beyond",
+    ):
         assert sentence in page
 
 

@@ -62,7 +62,7 @@ def test_a_framework_without_its_gpu_is_an_error_and_not_a_cpu_measurement(find,
 def test_a_mode_that_a_framework_has_not_got_is_unsupported(find):
     finding = find(mode="jit")
     assert finding.status == "unsupported"
-    assert "measures it in mode 'eager' only" in finding.reason
+    assert "measures it in modes 'eager' and 'compile' only" in finding.reason
 
 
 def test_an_operation_without_a_forward_mode_is_unsupported(find, monkeypatch):

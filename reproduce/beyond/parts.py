@@ -1,54 +1,66 @@
 """The verb ``beyond``: HVPs at work, in parts, each a table that is measured once."""
 
+import hashlib
 import os
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from functools import cache
 from importlib import import_module
 from pathlib import Path
 from typing import Annotated, NamedTuple
 
+import pandas as pd
 import typer
-from pandas import DataFrame
 
 from paper_figures.figures import whole_file
 from reproduce import cost, environment
 from reproduce.plan import PlanError
 
+MEASURED_BY = (
+    "beyond/algorithms.py",
+    "beyond/digits.py",
+    "algorithms/*.py",
+    "in_jax/hvp.py",
+    "in_jax/models.py",
+    "problems.py",
+)
+
 
 class Part(NamedTuple):
-    """The module here with a function of the part's name, which returns its table; and seconds."""
+    """The module here with a function of the part's name, which returns its table; its cost."""
 
     module: str
     seconds: float
+    memory_bytes: int
 
 
 PARTS = {
-    "inverse_hvp_errors": Part("algorithms", 50),
-    "spectra": Part("algorithms", 600),
-    "hyperparameter_descent": Part("algorithms", 20),
+    "inverse_hvp_errors": Part("algorithms", 50, 2 << 30),
+    "spectra": Part("algorithms", 600, 6 << 30),
+    "hyperparameter_descent": Part("algorithms", 20, 2 << 30),
 }
 
 
 def beyond(
-    results: Annotated[Path, typer.Argument(help="The folder for beyond/<part>.csv.")],
+    results: Annotated[Path, typer.Argument(help="The folder for <part>.csv.")],
     names: Annotated[
         list[str] | None,
         typer.Argument(metavar="[PART]...", help=f"All, or any of {', '.join(PARTS)}."),
     ] = None,
 ) -> None:
-    """Measure what HVPs are for, part by part; a part that is there already is left alone."""
+    """Measure what HVPs are for, part by part; only what is missing, or whose code has changed."""
     wanted = names or list(PARTS)
-    paths = {name: results / "beyond" / f"{name}.csv" for name in wanted}
-    _check(wanted, results / "beyond")
-    missing = [name for name in wanted if not paths[name].exists()]
+    on_gpu = environment.gpu()[0] is not None
+    _check(wanted, results)
+    missing = [name for name in wanted if not _is_current(results / f"{name}.csv")]
+    _check_memory(missing, on_gpu)
     expected = cost.readable_seconds(sum(PARTS[name].seconds for name in missing))
     print(f"{len(missing)} of {len(wanted)} parts to measure, about {expected}.")
-    on_gpu = environment.gpu()[0] is not None
     if not on_gpu:
         os.environ["JAX_PLATFORMS"] = "cpu"
     for name in missing:
-        _measure(name, paths[name], environment.device(on_gpu))
+        _measure(name, results / f"{name}.csv", environment.device(on_gpu))
 
 
 def _check(names: list[str], folder: Path) -> None:
@@ -66,16 +78,42 @@ def _check(names: list[str], folder: Path) -> None:
         raise PlanError(f"results go to {folder}, which cannot be written; give another RESULTS")
 
 
+def _check_memory(names: list[str], on_gpu: bool) -> None:
+    needed = max((PARTS[name].memory_bytes for name in names), default=0)
+    free = environment.free_bytes(on_gpu)
+    if needed > free:
+        raise PlanError(
+            f"the parts need about {cost.readable_bytes(needed)} of memory, "
+            f"{cost.readable_bytes(free)} are free; close other programs or name other parts"
+        )
+
+
+def _is_current(path: Path) -> bool:
+    """Whether ``path`` is a table that the code of today has measured."""
+    with suppress(FileNotFoundError, KeyError, ValueError):
+        return set(pd.read_csv(path, usecols=["code"], dtype=str)["code"]) == {_code()}
+    return False
+
+
+@cache
+def _code() -> str:
+    """What stands for the code that measures, and the packages that it was locked with."""
+    package = environment.ROOT / "reproduce"
+    sources = sorted(path for pattern in MEASURED_BY for path in package.glob(pattern))
+    parts = [path.read_bytes() for path in (*sources, environment.ROOT / "requirements.lock")]
+    return hashlib.sha256(b"".join(parts)).hexdigest()[:12]
+
+
 def _measure(name: str, path: Path, device: str) -> None:
     print(f"{name}: about {cost.readable_seconds(PARTS[name].seconds)} …", flush=True)
     start = time.perf_counter()
-    table = _function(name)().assign(device=device)
+    table = _function(name)().assign(device=device, code=_code())
     with whole_file(path) as unfinished:
         table.to_csv(unfinished, index=False, float_format="%.8g", lineterminator="\n")
     print(f"{path}: {len(table)} lines in {cost.readable_seconds(time.perf_counter() - start)}")
 
 
-def _function(name: str) -> Callable[[], DataFrame]:
+def _function(name: str) -> Callable[[], pd.DataFrame]:
     try:
         return getattr(import_module(f"reproduce.beyond.{PARTS[name].module}"), name)
     except ModuleNotFoundError as error:

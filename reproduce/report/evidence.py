@@ -20,11 +20,15 @@ class Folder(msgspec.Struct, frozen=True):
 
 
 class Evidence(msgspec.Struct, frozen=True):
-    """The published numbers, what was measured, and what was compiled for the A100."""
+    """The published numbers, what was measured, and what was compiled for the A100.
+
+    ``beyond`` is the folder of what lies beyond the article, which need not be there.
+    """
 
     article: Source
     measured: Folder
     compiled: Folder
+    beyond: Path
 
     @property
     def folders(self) -> tuple[Folder, Folder]:
@@ -48,18 +52,21 @@ def evidence(results: Path, compiled: Path | None = None) -> Evidence:
     rows = compare.rows_of(results)
     measured = sources.of_rows(MEASURED, rows, "this plan has no such case")
     return Evidence(
-        sources.of_article(), Folder(results, rows, measured), _compiled(results, compiled)
+        sources.of_article(),
+        Folder(results, rows, measured),
+        _compiled(results, compiled),
+        beside(results, "beyond"),
     )
 
 
 def _compiled(results: Path, given: Path | None) -> Folder:
-    path = given or beside(results)
+    path = given or beside(results, "a100")
     rows = compare.rows_of(path) if given else read_rows(path / "rows.jsonl")
     absent = "without the chip, nothing runs that could be timed or measured"
     return Folder(path, rows, sources.of_rows(COMPILED, rows, absent))
 
 
-def beside(results: Path) -> Path:
-    """Where ``make all`` accounts: within RESULTS if that was given, else in results/a100."""
-    within = results / "a100"
-    return within if (within / "rows.jsonl").exists() else results.resolve().parent / "a100"
+def beside(results: Path, name: str) -> Path:
+    """Where ``make`` puts ``name``: within RESULTS if that was given, else in results/``name``."""
+    within = results / name
+    return within if within.is_dir() else results.resolve().parent / name

@@ -3,6 +3,7 @@
 import base64
 import struct
 from collections.abc import Iterator
+from pathlib import Path
 
 import msgspec
 import pandas as pd
@@ -30,6 +31,14 @@ SEE = {
     "computational_graph": "one vertex a value of the function, one edge an operation",
     "forward_diff": "how a tangent goes along the edges, from the parents of a vertex to itself",
     "reverse_diff": "how a cotangent goes against the edges, from the children of a vertex",
+}
+SEE_BEYOND = {
+    "beyond_ratios": "how near each HVP comes to its operation count, the black mark",
+    "beyond_amortised": "from how many HVPs at one point on the solid line is below the dashed one",
+    "beyond_vectors": "whether several vectors at once cost less each",
+    "inverse_hvp_errors": "how many fewer HVPs conjugate gradient takes than the other two",
+    "spectra": "how well Lanczos quadrature meets the exact spectrum, where that can be had",
+    "hyperparameter_descent": "where both descents end on the grey curve",
 }
 COST = {
     "time": "takes {} times its gradient's time",
@@ -68,8 +77,18 @@ def benches(evidence: Evidence) -> list[Shown]:
 def diagrams(folder: Folder) -> list[Shown]:
     """The drawn figures."""
     return [
-        Shown(name, f"Look at {SEE[name]}.", tuple(_images(name, folder, "")), pd.DataFrame())
+        Shown(name, f"Look at {SEE[name]}.", tuple(_images(name, folder.path, "")), pd.DataFrame())
         for name in DIAGRAMS
+    ]
+
+
+def beyond(folder: Path) -> list[Shown]:
+    """The figures of what lies beyond the article that ``folder`` has."""
+    found = {name: tuple(_images(name, folder, "")) for name in SEE_BEYOND}
+    return [
+        Shown(name, f"Look at {SEE_BEYOND[name]}.", images, pd.DataFrame())
+        for name, images in found.items()
+        if images
     ]
 
 
@@ -82,7 +101,7 @@ def _bench(name: str, bench: Bench, evidence: Evidence) -> Shown:
     images = [
         image
         for folder in evidence.folders
-        for image in _images(name, folder, _origin(folder, kind))
+        for image in _images(name, folder.path, _origin(folder, kind))
     ]
     return Shown(name, _sentence(name, bench, costs), tuple(images), _labelled(costs))
 
@@ -147,8 +166,8 @@ def _order(column: pd.Series) -> pd.Series:
     return column.map(style.model_order) if column.name == "model" else column
 
 
-def _images(name: str, folder: Folder, origin: str) -> Iterator[Image]:
-    for path in (folder.path / "figures" / f"{each}.png" for each in (name, f"{name}_b64")):
+def _images(name: str, folder: Path, origin: str) -> Iterator[Image]:
+    for path in (folder / "figures" / f"{each}.png" for each in (name, f"{name}_b64")):
         if path.exists():
             yield _image(path.read_bytes(), origin)
 

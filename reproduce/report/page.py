@@ -8,11 +8,12 @@ from typing import Any
 
 import jinja2
 
-from reproduce import judge
+from reproduce import advice, judge
 from reproduce.errata import ERRATA
 from reproduce.judge import Judgement, Verdict
 from reproduce.report import figures, origins, proofs, tables
 from reproduce.report.evidence import Evidence, Folder
+from reproduce.rows import read_rows
 
 SYMBOLS: dict[Verdict, str] = {
     "reproduced": "✓",
@@ -32,6 +33,7 @@ MISSING = "–"
 
 def html(evidence: Evidence, found: Sequence[Judgement]) -> str:
     """The page of ``found``, the verdicts on all sources; the same folders give the same page."""
+    beyond_rows = read_rows(evidence.beyond / "rows.jsonl")
     template = _templates().get_template("page.html.jinja")
     return template.render(
         lines=origins.lines(evidence),
@@ -47,6 +49,9 @@ def html(evidence: Evidence, found: Sequence[Judgement]) -> str:
             text: [erratum for erratum in ERRATA if erratum.kind == kind]
             for kind, text in KINDS.items()
         },
+        beyond=figures.beyond(evidence.beyond),
+        advice=advice.tables_of(beyond_rows),
+        advice_notes=[advice.left_out(beyond_rows), advice.machine(beyond_rows)],
         outcomes=proofs.outcomes(evidence.measured.path),
         unfinished=tables.unfinished(evidence),
         environment=origins.environment(evidence),

@@ -1,0 +1,163 @@
+"""What the article did not measure: compiled PyTorch, many vectors at a point, other libraries.
+
+All are drawn from the rows of plan ``beyond``. A ratio is the time of an HVP over that of
+the gradient timed right after it, in the same framework and mode.
+"""
+
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+
+from paper_figures import faster_style as look
+from paper_figures import layout, style, summary
+from reproduce.plan import BEYOND
+from reproduce.rows import Row
+
+# Above what rounding explains in float32: the right methods differ by 2e-5 at most.
+LIMIT = 1e-4
+POINTS = np.arange(1, 17)
+
+
+def select(name: str, rows: Iterable[Row]) -> tuple[list[Row], str]:
+    """Return the timed rows of plan ``beyond``, and a sentence on those left out."""
+    of_plan = [row for row in rows if row.plan == BEYOND and row.quantity == "time"]
+    kept, left_out = summary.newest(of_plan)
+    is_several = name == "beyond_vectors"
+    return [row for row in kept if is_several or row.vectors == 1], left_out
+
+
+def ratios(rows: Sequence[Row]) -> Figure:
+    """Return the ratio of every method to the gradient, beside its operation count."""
+    hvps = [row for row in rows if row.method != "gradient"]
+    methods = sorted({method_of(row) for row in hvps}, key=list(look.OPERATIONS).index)
+    largest = max((summary.ratio(row)[2] for row in hvps if row.status == "done"), default=1)
+    figure, of_models = _panels(hvps, _model, style.model_order)
+    for axes, model, own in of_models:
+        by_method = {method_of(row): row for row in own}
+        for place, method in enumerate(methods):
+            _ratio_bar(axes, place, method, by_method.get(method))
+        axes.set(title=style.model_label(model), xlabel=look.RATIO_LABEL, xlim=(0, 1.5 * largest))
+        axes.grid(axis="x")
+        axes.tick_params(axis="y", length=0)
+    figure.axes[0].set_ylim(len(methods) - 0.4, -0.6)
+    labels = [look.beyond_label(method) for method in methods]
+    figure.axes[0].set_yticks(range(len(methods)), labels)
+    kinds = dict.fromkeys(look.kind(method) for method in methods)
+    legend = {look.KINDS[kind][0]: (Patch(**look.kind_bar(kind)),) for kind in kinds}
+    legend[look.OPERATION_COUNT] = (Line2D([], [], **look.operation_count()),)
+    layout.lay_out(
+        figure,
+        legend,
+        _notes(rows, look.RATIO_NOTE, "error bars"),
+        left_inches=look.METHOD_LABEL_INCHES,
+        axes_height_inches=look.METHOD_LINE_INCHES * len(methods),
+    )
+    return figure
+
+
+def _ratio_bar(axes: Axes, place: int, method: tuple[str, str, str], row: Row | None) -> None:
+    kind = look.kind(method)
+    if row is None or row.status != "done":
+        status = "not_measured" if row is None else row.status
+        axes.annotate(xy=(0, place), textcoords="offset points", **look.gap_in_line(status))
+        return
+    low, median, high = summary.ratio(row)
+    axes.barh(place, median, look.METHOD_BAR, **look.kind_bar(kind))
+    axes.errorbar(median, place, xerr=[[median - low], [high - median]], **style.error_bar())
+    axes.plot([look.OPERATIONS[method]], [place], **look.operation_count())
+    text = look.beyond_value(median, np.median(row.seconds), row.relative_difference, LIMIT)
+    end = max(high, look.OPERATIONS[method])
+    axes.annotate(text, (end, place), textcoords="offset points", **look.value_at_bar())
+
+
+def amortised(rows: Sequence[Row]) -> Figure:
+    """Return the total time of k HVPs at one point, for every k up to 16."""
+    wanted = [row for row in rows if method_of(row) in look.AMORTISED_LINES]
+    figure, of_models = _panels(wanted, _model, style.model_order)
+    for axes, model, own in of_models:
+        for row in own:
+            if row.status == "done":
+                total = summary.point_seconds(row) + POINTS * np.median(row.seconds)
+                axes.plot(POINTS, total, **look.amortised_line(method_of(row)))
+        axes.set(title=style.model_label(model), xlabel="HVPs at one point", xlim=(0, POINTS[-1]))
+        axes.grid(axis="y")
+    figure.axes[0].set(ylabel=look.TOTAL_LABEL, ylim=(0, None))
+    drawn = [method for method in look.AMORTISED_LINES if method in map(method_of, wanted)]
+    legend = {
+        look.beyond_label(method): (Line2D([], [], **look.amortised_line(method)),)
+        for method in drawn
+    }
+    layout.lay_out(figure, legend, _notes(rows, look.AMORTISED_NOTE, ""))
+    return figure
+
+
+def vectors(rows: Sequence[Row]) -> Figure:
+    """Return the time per vector over the gradient's, by the number of vectors at once."""
+    several = {(method_of(row), row.model) for row in rows if row.vectors > 1}
+    wanted = [row for row in rows if (method_of(row), row.model) in several]
+    figure, of_runs = _panels(wanted, lambda row: (row.framework, row.mode), list(style.RUNS).index)
+    for axes, run, of_run in of_runs:
+        for model in sorted({row.model for row in of_run}, key=style.model_order):
+            done = {r.vectors: r for r in of_run if r.model == model and r.status == "done"}
+            counts = np.array(sorted(done))
+            low, median, high = np.transpose([summary.ratio(done[count]) for count in counts])
+            axes.plot(counts, median / counts, **look.model_line(model))
+            axes.fill_between(counts, low / counts, high / counts, **look.model_band(model))
+        axes.plot(counts, look.operations_per_vector(run, counts), **look.theory_line())
+        axes.set(title=look.BEYOND_RUNS[run], xlabel="Vectors at once", xticks=counts)
+        axes.grid(axis="y")
+    figure.axes[0].set(ylabel=look.PER_VECTOR_LABEL, ylim=(0, None))
+    legend = {
+        style.model_label(model): (Line2D([], [], **look.model_line(model)),)
+        for model in sorted({row.model for row in wanted}, key=style.model_order)
+    }
+    legend[look.OPERATION_COUNT] = (Line2D([], [], **look.theory_line()),)
+    layout.lay_out(figure, legend, _notes(wanted, look.VECTORS_NOTE, "bands"))
+    return figure
+
+
+def _panels(
+    rows: Sequence[Row], of: Callable[[Row], Hashable], order: Callable[[Any], Any]
+) -> tuple[Figure, list[tuple[Axes, Any, list[Row]]]]:
+    """Return an empty figure, and its panels: for each value of ``of``, with its rows.
+
+    Raises:
+        CannotDraw: there are no rows.
+    """
+    if not rows:
+        raise layout.CannotDraw(f"there are no such rows of plan {BEYOND!r}; measure it first")
+    values = sorted({of(row) for row in rows}, key=order)
+    figure = Figure(layout="none")
+    all_axes = figure.subplots(1, len(values), squeeze=False, sharey=True)[0]
+    own = [[row for row in rows if of(row) == value] for value in values]
+    return figure, list(zip(all_axes, values, own, strict=True))
+
+
+def _model(row: Row) -> str:
+    return row.model
+
+
+def method_of(row: Row) -> tuple[str, str, str]:
+    """Return what names an HVP here: its framework, mode and method."""
+    return row.framework, row.mode, row.method
+
+
+def _notes(rows: Sequence[Row], values: str, spread: str) -> dict[str, str]:
+    counts = sorted({len(row.seconds) for row in rows if row.status == "done"})
+    row = rows[0]
+    return {
+        "values": f"{values} {look.repetitions_note(counts, spread)}",
+        "machine": look.beyond_machine_note(row.device, row.plan, row.batch_size),
+    }
+
+
+FIGURES: dict[str, Callable[[Sequence[Row]], Figure]] = {
+    "beyond_ratios": ratios,
+    "beyond_amortised": amortised,
+    "beyond_vectors": vectors,
+}

@@ -1,0 +1,165 @@
+"""How the figures of plan ``beyond`` look and what they say, as plain data."""
+
+from typing import Any
+
+from paper_figures.style import GAP_TEXT, GAPS, INK, MUTED, RUNS
+
+# What the article did not measure, from the top of the figure down, with its operation count
+# in gradients: 8/3 for an HVP, 9/3 where the gradient is computed as well, 6/3 for what is
+# left of an HVP once all that does not depend on v is computed, 5 for a VJP of a VJP.
+OPERATIONS = {
+    ("jax", "jit", "forward_over_reverse"): 8 / 3,
+    ("jax", "jit", "reverse_over_forward"): 8 / 3,
+    ("jax", "jit", "reverse_over_reverse"): 8 / 3,
+    ("jax", "jit", "linearized"): 6 / 3,
+    ("torch", "compile", "forward_over_reverse"): 8 / 3,
+    ("torch", "compile", "reverse_over_forward"): 8 / 3,
+    ("torch", "compile", "reverse_over_reverse"): 8 / 3,
+    ("torch", "compile", "linearized"): 6 / 3,
+    ("torch", "eager", "forward_over_reverse"): 9 / 3,
+    ("torch", "eager", "reverse_over_forward"): 8 / 3,
+    ("torch", "eager", "reverse_over_reverse"): 9 / 3,
+    ("torch", "eager", "linearized"): 6 / 3,
+    ("torch", "eager", "graph_kept"): 6 / 3,
+    ("torch", "eager", "autograd_grad"): 9 / 3,
+    ("torch", "eager", "autograd_vhp"): 9 / 3,
+    ("torch", "eager", "autograd_hvp"): 15 / 3,
+    ("torch", "eager", "curvlinops"): 9 / 3,
+}
+BEYOND_METHODS = {
+    "forward_over_reverse": "forward-over-reverse",
+    "reverse_over_forward": "reverse-over-forward",
+    "reverse_over_reverse": "reverse-over-reverse",
+    "linearized": "linearised once",
+    "graph_kept": "graph kept (PyHessian)",
+    "autograd_grad": "autograd.grad twice",
+    "autograd_vhp": "autograd.functional.vhp",
+    "autograd_hvp": "autograd.functional.hvp",
+    "curvlinops": "curvlinops",
+}
+BEYOND_RUNS = RUNS | {("jax", "jit"): "JAX"}
+# Label, colour and hatch, apart in lightness as the methods' are.
+KINDS = {
+    "direct": ("One HVP", "#e98b2c", ""),
+    "amortised": ("A further HVP at the same point", "#2f7f79", "///"),
+    "peer": ("One HVP by another library", "#c9c9c9", ""),
+}
+AMORTISED = ("linearized", "graph_kept")
+PEERS = ("autograd_grad", "autograd_vhp", "autograd_hvp", "curvlinops")
+AMORTISED_LINES = {
+    ("jax", "jit", "forward_over_reverse"): ("#e98b2c", "--"),
+    ("jax", "jit", "linearized"): ("#e98b2c", "-"),
+    ("torch", "eager", "forward_over_reverse"): ("#4e79b4", "--"),
+    ("torch", "eager", "graph_kept"): ("#4e79b4", "-"),
+    ("torch", "compile", "forward_over_reverse"): ("#a3262e", "--"),
+    ("torch", "compile", "linearized"): ("#a3262e", "-"),
+}
+MODEL_LINES = {
+    "resnet34": ("#e98b2c", "s"),
+    "vit": ("#4e79b4", "o"),
+    "bert": ("#a3262e", "^"),
+}
+# What is computed once for all vectors at once: in PyTorch the gradient itself, too.
+OPERATIONS_FOR_ALL_VECTORS = {
+    ("jax", "jit"): 2 / 3,
+    ("torch", "eager"): 3 / 3,
+    ("torch", "compile"): 2 / 3,
+}
+OPERATION_COUNT = "Operation count"
+RATIO_LABEL = "Time over the gradient's"
+TOTAL_LABEL = "Time of all HVPs [s]"
+PER_VECTOR_LABEL = "Time per vector over the gradient's"
+RATIO_NOTE = (
+    "In gradients of the same framework and mode, and in seconds. ≠: the HVP differs from "
+    "forward-over-reverse's by more than rounding."
+)
+AMORTISED_NOTE = "Dashed: every HVP anew; solid: what does not depend on the vector once."
+VECTORS_NOTE = "Forward-over-reverse, one call for all vectors."
+METHOD_LABEL_INCHES = 3.75
+METHOD_LINE_INCHES = 0.3
+METHOD_BAR = 0.72
+
+
+def beyond_label(method: tuple[str, str, str]) -> str:
+    """Return the name of a framework's, mode's and method's line."""
+    framework, mode, name = method
+    return f"{BEYOND_RUNS[framework, mode]}, {BEYOND_METHODS[name]}"
+
+
+def kind(method: tuple[str, str, str]) -> str:
+    """Return the key of ``KINDS`` that a method is of."""
+    if method[2] in PEERS:
+        return "peer"
+    return "amortised" if method[2] in AMORTISED else "direct"
+
+
+def kind_bar(kind: str) -> dict[str, Any]:
+    """Return the keyword arguments of a bar of one of ``KINDS``."""
+    _, color, hatch = KINDS[kind]
+    return {"facecolor": color, "hatch": hatch, "edgecolor": INK, "linewidth": 0.7}
+
+
+def operation_count() -> dict[str, Any]:
+    """Return the keyword arguments of the mark of an operation count."""
+    return {
+        "marker": "|",
+        "markersize": 15,
+        "markeredgewidth": 2.6,
+        "color": INK,
+        "linestyle": "",
+        "zorder": 5,
+    }
+
+
+def beyond_value(ratio: float, seconds: float, difference: float | None, limit: float) -> str:
+    """Return the text at a bar: gradients, seconds, and a mark where the HVP is another."""
+    differs = " ≠" if difference is not None and difference > limit else ""
+    return f"{ratio:.2f} · {seconds:.2g} s{differs}"
+
+
+def value_at_bar() -> dict[str, Any]:
+    """Return the keyword arguments of the text at the end of a bar."""
+    return {"xytext": (9, 0), "ha": "left", "va": "center", "fontsize": 9.5, "color": INK}
+
+
+def gap_in_line(status: str) -> dict[str, Any]:
+    """Return the keyword arguments of the reason in place of a bar."""
+    return {"text": GAPS[status], "xytext": (4, 0), "ha": "left", "va": "center", **GAP_TEXT}
+
+
+def amortised_line(method: tuple[str, str, str]) -> dict[str, Any]:
+    """Return the keyword arguments of the total time of a method."""
+    color, line_style = AMORTISED_LINES[method]
+    return {"color": color, "linestyle": line_style, "linewidth": 2.2}
+
+
+def model_line(model: str) -> dict[str, Any]:
+    """Return the keyword arguments of a curve of ``model``."""
+    color, marker = MODEL_LINES.get(model, (MUTED, "D"))
+    return {"color": color, "marker": marker, "markersize": 7, "linewidth": 2.2}
+
+
+def model_band(model: str) -> dict[str, Any]:
+    """Return the keyword arguments of a quantile band of ``model``."""
+    return {"color": model_line(model)["color"], "alpha": 0.3, "linewidth": 0}
+
+
+def operations_per_vector(run: tuple[str, str], counts: Any) -> Any:
+    """Return the operation count of an HVP in gradients, for ``counts`` vectors at once."""
+    return 6 / 3 + OPERATIONS_FOR_ALL_VECTORS[run] / counts
+
+
+def theory_line() -> dict[str, Any]:
+    """Return the keyword arguments of a curve of operation counts."""
+    return {"color": INK, "linestyle": ":", "linewidth": 1.6}
+
+
+def repetitions_note(counts: list[int], spread: str) -> str:
+    """Return what is drawn of the numbers of repetitions ``counts``, and how their ``spread``."""
+    quantiles = f"; {spread}: 20 % to 80 % quantiles" if spread else ""
+    return f"Median of {' or '.join(map(str, counts)) or 'no'} repetitions{quantiles}."
+
+
+def beyond_machine_note(device: str, plan: str, batch_size: int) -> str:
+    """Return the line on device, plan and batch size."""
+    return f"Device: {device} · plan: {plan} · batch size: {batch_size}"

@@ -1,0 +1,60 @@
+"""How a figure of panels is put together: its size, a legend above, notes below."""
+
+import math
+import textwrap
+from collections.abc import Mapping
+
+from matplotlib.artist import Artist
+from matplotlib.figure import Figure
+from matplotlib.legend_handler import HandlerTuple
+
+from paper_figures import style
+
+
+class CannotDraw(Exception):
+    """The rows do not hold what a figure shows; the message is one sentence that says why."""
+
+
+def lay_out(
+    figure: Figure,
+    legend: Mapping[str, tuple[Artist, ...]],
+    notes: Mapping[str, str],
+    left_inches: float = style.LEFT_INCHES,
+    axes_height_inches: float = style.AXES_HEIGHT_INCHES,
+) -> None:
+    """Give ``figure`` its size, a ``legend`` by label above its panels, and its notes below.
+
+    ``notes`` maps the kind of a note to its text, from the bottom up.
+    """
+    panel_count = len(figure.axes)
+    width = style.FIGURE_WIDTH_INCHES[panel_count]
+    columns = {kind: round(width * count) for kind, count in style.NOTE_COLUMNS_PER_INCH.items()}
+    texts = {
+        kind: "\n".join(textwrap.wrap(text, columns[kind], break_on_hyphens=False))
+        for kind, text in notes.items()
+        if text
+    }
+    foot = style.FOOT_INCHES
+    lines = sum(text.count("\n") + 1 for text in texts.values())
+    bottom = foot + lines * style.LINE_INCHES + style.AXIS_LABEL_INCHES[panel_count]
+    title_lines = 1 + max(axes.get_title().count("\n") for axes in figure.axes)
+    legend_style = style.legend(panel_count)
+    top = style.top_inches(math.ceil(len(legend) / legend_style["ncols"]), title_lines)
+    height = bottom + axes_height_inches + top
+    figure.set_size_inches(width, height)
+    figure.subplots_adjust(
+        left=left_inches / width,
+        right=1 - style.RIGHT_INCHES / width,
+        bottom=bottom / height,
+        top=1 - top / height,
+        wspace=style.BETWEEN_PANELS,
+    )
+    for kind, text in texts.items():
+        figure.text(style.NOTE_INCHES / width, foot / height, text, **style.note(kind))
+        foot += style.LINE_INCHES * (text.count("\n") + 1)
+    figure.legend(
+        list(legend.values()),
+        list(legend),
+        handler_map={tuple: HandlerTuple(ndivide=None, pad=0.3)},
+        **legend_style,
+    )

@@ -1,0 +1,167 @@
+"""Which HVP to use: the answer that the rows of plan ``beyond`` give, as Markdown."""
+
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+
+import numpy as np
+import pandas as pd
+
+from paper_figures import faster, style, summary
+from paper_figures import faster_style as look
+from reproduce import cost
+from reproduce.plan import BEYOND
+from reproduce.rows import Row
+
+FRAMEWORKS = {"jax": "JAX", "torch": "PyTorch"}
+MANY = 10
+# What is saved less than this is within what times move by between two runs.
+NOTICEABLE = 0.05
+
+
+def advice(rows: Iterable[Row]) -> str:
+    """The answer as Markdown: a table a framework, what was left out, and the machine."""
+    rows = list(rows)
+    tables = [_markdown(table) for table in tables_of(rows).values()]
+    return "\n\n".join(filter(None, [*tables, left_out(rows), machine(rows)])) + "\n"
+
+
+def tables_of(rows: Iterable[Row]) -> dict[str, pd.DataFrame]:
+    """By framework, the fastest and the smallest HVP of each model: one row a need.
+
+    Of HVPs that agree with forward-over-reverse: for few of them, for many at new points,
+    for many at one point, and for little memory.
+    """
+    rows = list(rows)
+    times = [row for row in _timed(rows) if not is_wrong(row)]
+    memory = [
+        row
+        for row in summary.last_of_each_case(rows)
+        if (row.plan, row.quantity, row.status) == (BEYOND, "memory", "done")
+        and row.method != "gradient"
+    ]
+    found = {name: _of_framework(name, times, memory) for name in FRAMEWORKS}
+    return {name: table for name, table in found.items() if len(table)}
+
+
+def left_out(rows: Iterable[Row]) -> str:
+    """A sentence on HVPs that are wrong or failed; empty if there are none."""
+    wrong = [
+        f"{look.beyond_label(faster.method_of(row))} for "
+        f"{style.model_label(row.model)} (by {100 * row.relative_difference:.1g} %)"
+        for row in sorted(filter(is_wrong, _timed(rows)), key=lambda row: str(row.case))
+    ]
+    if not wrong:
+        return ""
+    return f"Left out, since their HVPs differ from forward-over-reverse's: {', '.join(wrong)}."
+
+
+def machine(rows: Iterable[Row]) -> str:
+    """On what the answer was measured; empty if nothing was."""
+    times = _timed(rows)
+    if not times:
+        return ""
+    return f"Measured on {times[0].device}, plan {BEYOND}, batch size {times[0].batch_size}."
+
+
+def _timed(rows: Iterable[Row]) -> list[Row]:
+    times, _ = faster.select("beyond_ratios", summary.last_of_each_case(rows))
+    return [row for row in times if row.status == "done" and row.method != "gradient"]
+
+
+def is_wrong(row: Row) -> bool:
+    """Whether the row's HVP differs from forward-over-reverse's by more than rounding."""
+    return row.relative_difference is not None and row.relative_difference > faster.LIMIT
+
+
+def _of_framework(framework: str, times: Sequence[Row], memory: Sequence[Row]) -> pd.DataFrame:
+    own = [row for row in times if row.framework == framework]
+    held = [row for row in memory if row.framework == framework]
+    needs = {
+        "few HVPs": (_few, own),
+        "many HVPs, each at a new point": (partial(_new_points, memory=held), own),
+        f"{MANY} HVPs and more at one point": (_one_point, own),
+        "little memory": (_little_memory, held),
+    }
+    models = sorted({row.model for row in own}, key=style.model_order)
+    records = [
+        [need, *(best([row for row in found if row.model == model]) for model in models)]
+        for need, (best, found) in needs.items()
+    ]
+    columns = [FRAMEWORKS[framework], *map(style.model_label, models)]
+    return pd.DataFrame([record for record in records if any(record[1:])], columns=columns)
+
+
+def _markdown(table: pd.DataFrame) -> str:
+    lines = [table.columns, ["---"] * len(table.columns), *table.to_numpy()]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _few(rows: Sequence[Row]) -> str:
+    """Without waiting for ``torch.compile``, the least time of one HVP at a new point."""
+    found = [row for row in rows if row.mode != "compile"]
+    return _named(min(found, key=_first_seconds), _first_seconds) if found else ""
+
+
+def _new_points(rows: Sequence[Row], memory: Sequence[Row]) -> str:
+    """With ``torch.compile``, the least time of one HVP at a new point, and when it has paid."""
+    compiled = [row for row in rows if row.mode == "compile"]
+    others = [row for row in rows if row.mode != "compile"]
+    if not compiled or not others:
+        return ""
+    best = min(compiled, key=_first_seconds)
+    saved = min(map(_first_seconds, others)) - _first_seconds(best)
+    if saved <= NOTICEABLE * _first_seconds(best):
+        return _few(rows)
+    # Whichever was the first to compile it: the other took it from the shared folder.
+    same = [row for row in (best, *memory) if _identity(row) == _identity(best)]
+    compiling = max(map(_compile_seconds, same))
+    paid = f"compiling takes {cost.readable_seconds(compiling)}, {compiling / saved:.0f} HVPs' gain"
+    return f"{_named(best, _first_seconds)}; {paid}"
+
+
+def _identity(row: Row) -> tuple[str, ...]:
+    return (*faster.method_of(row), row.model)
+
+
+def _compile_seconds(row: Row) -> float:
+    return sum(seconds for name, seconds in row.compile_seconds.items() if name != "gradient")
+
+
+def _one_point(rows: Sequence[Row]) -> str:
+    return _named(min(rows, key=_mean_of_many), _mean_of_many)
+
+
+def _little_memory(rows: Sequence[Row]) -> str:
+    if not rows:
+        return ""
+    counters = [_counter(row) for row in rows]
+    best = min(rows, key=lambda row: _counter(row).bytes_of(row))
+    most = max(rows, key=lambda row: _counter(row).bytes_of(row))
+    if len({counter.name for counter in counters}) > 1:
+        return ""
+    size, largest = (cost.readable_bytes(_counter(row).bytes_of(row)) for row in (best, most))
+    return f"{_label(best)}: {size} (most: {_label(most)}, {largest})"
+
+
+def _counter(row: Row) -> summary.Counter:
+    """The first counter that says what a whole process or device held, in ``row``."""
+    choices = (summary.JAX_ALLOCATOR, summary.TORCH_ALLOCATOR, summary.RESIDENT_SET)
+    return next(counter for counter in choices if counter.is_in(row))
+
+
+def _first_seconds(row: Row) -> float:
+    return summary.point_seconds(row) + float(np.median(row.seconds))
+
+
+def _mean_of_many(row: Row) -> float:
+    return summary.point_seconds(row) / MANY + float(np.median(row.seconds))
+
+
+def _named(row: Row, seconds: Callable[[Row], float]) -> str:
+    gradients = seconds(row) / np.median(row.gradient_seconds)
+    return f"{_label(row)}: {seconds(row):.2f} s, {gradients:.1f} gradients"
+
+
+def _label(row: Row) -> str:
+    name = look.BEYOND_METHODS[row.method]
+    return f"compiled, {name}" if row.mode == "compile" else name

@@ -1,0 +1,118 @@
+"""Many vectors at one point, in PyTorch: one after another, or several at once.
+
+What an HVP computes without v (the loss, its gradient and all between) is the same
+for every vector, and need be computed once.
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch.func import functionalize
+from torch.fx import Graph, GraphModule, Node
+from torch.fx.experimental.proxy_tensor import make_fx
+
+from reproduce.in_torch.hvp import Loss, Tree, forward_over_reverse
+
+Divided = tuple[Callable[[Tree, Tree], tuple], Callable[[tuple, Tree], Tree]]
+LossOfBatch = Callable[[Tree, Tree], torch.Tensor]
+
+
+def linearized(loss: LossOfBatch, params: Tree, v: Tree, batch: Tree) -> Divided:
+    """``at_point(params, batch)`` and ``product(state, v)``, which is ∇²f(params) v.
+
+    The program of forward-over-reverse is recorded for tensors like ``params``, ``v`` and
+    ``batch``, and divided: what depends on v is ``product``, and the state is what it needs
+    of the rest. ``torch.func.linearize`` does the same, but records anew at every point.
+    Both parts can be compiled. Cost: 1 gradient for a point, 6/3 for each vector.
+    """
+
+    def hvp(params: Tree, batch: Tree, v: Tree) -> list[torch.Tensor]:
+        products = forward_over_reverse(lambda params: loss(params, batch), params, v)
+        return [products[name] for name in params]
+
+    # Detached, no tensor is two of the inputs, not even where v is the parameters.
+    trees = [{name: x.detach() for name, x in tree.items()} for tree in (params, batch, v)]
+    recorded = make_fx(functionalize(hvp))(*trees)
+    recorded.graph.eliminate_dead_code()
+    first, second = _divided(recorded, len(v))
+
+    def at_point(params: Tree, batch: Tree) -> tuple[torch.Tensor, ...]:
+        return first(*params.values(), *batch.values())
+
+    def product(state: tuple[torch.Tensor, ...], v: Tree) -> Tree:
+        return dict(zip(v, second(*state, *v.values()), strict=True))
+
+    return at_point, product
+
+
+def graph_kept(loss: LossOfBatch, params: Tree, v: Tree, batch: Tree) -> Divided:
+    """``at_point(params, batch)`` and ``product(state, v)``, which is ∇²f(params) v.
+
+    The state is the gradient with the graph that autograd recorded of it; each vector goes
+    through that graph backwards. Cost: 1 gradient for a point, 6/3 for each vector.
+    Source: PyHessian's ``hessian_vector_product``, for one batch.
+    """
+
+    def at_point(params: Tree, batch: Tree) -> tuple[list[torch.Tensor], ...]:
+        leaves = {name: value.detach().requires_grad_() for name, value in params.items()}
+        inputs = list(leaves.values())
+        return torch.autograd.grad(loss(leaves, batch), inputs, create_graph=True), inputs
+
+    def product(state: tuple[list[torch.Tensor], ...], v: Tree) -> Tree:
+        gradient, inputs = state
+        products = torch.autograd.grad(
+            gradient, inputs, list(v.values()), retain_graph=True, materialize_grads=True
+        )
+        return dict(zip(v, products, strict=True))
+
+    return at_point, product
+
+
+def at_once(hvp: Callable[[Loss, Tree, Tree], Tree]) -> Callable[[Loss, Tree, Tree], Tree]:
+    """``hvp`` for several vectors: ``v`` and the result have a first axis for them.
+
+    Cost: 1 gradient, and 6/3 for each vector.
+    """
+    return lambda loss, params, v: torch.func.vmap(lambda v: hvp(loss, params, v))(v)
+
+
+def stacked(vectors: list[Tree]) -> Tree:
+    """``vectors`` as one dictionary, with a first axis for them."""
+    return {name: torch.stack([v[name] for v in vectors]) for name in vectors[0]}
+
+
+METHODS = {"linearized": linearized, "graph_kept": graph_kept}
+
+
+def _divided(recorded: GraphModule, vectors: int) -> tuple[GraphModule, GraphModule]:
+    """What in ``recorded`` does not depend on its last ``vectors`` inputs, and the rest.
+
+    The first returns what the second takes before those inputs.
+    """
+    *nodes, output = recorded.graph.nodes
+    inputs = [node for node in nodes if node.op == "placeholder"]
+    depending = set(inputs[-vectors:])
+    for node in nodes:
+        if depending & set(node.all_input_nodes):
+            depending.add(node)
+    needed = {each for node in [*depending, output] for each in node.all_input_nodes}
+    state = [node for node in nodes if node in needed - depending]
+    computed = [node for node in nodes if node.op != "placeholder"]
+    first = [node for node in computed if node not in depending]
+    second = [node for node in computed if node in depending]
+    return (
+        _part(recorded, inputs[:-vectors], first, state),
+        _part(recorded, state + inputs[-vectors:], second, output.args[0]),
+    )
+
+
+def _part(
+    recorded: GraphModule, inputs: list[Node], nodes: list[Node], outputs: list[Node]
+) -> GraphModule:
+    """The program that computes ``nodes`` of ``recorded`` from ``inputs``, for ``outputs``."""
+    graph = Graph()
+    copies = {node: graph.placeholder(node.name) for node in inputs}
+    for node in nodes:
+        copies[node] = graph.node_copy(node, copies.__getitem__)
+    graph.output(tuple(map(copies.__getitem__, outputs)))
+    return GraphModule(recorded, graph)

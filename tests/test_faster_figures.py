@@ -1,0 +1,235 @@
+"""The figures and the answer of plan ``beyond`` say what its rows say."""
+
+from pathlib import Path
+
+import matplotlib
+import msgspec
+import numpy as np
+import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.text import Text
+from typer.testing import CliRunner
+
+from paper_figures import faster, figures, style, summary
+from paper_figures import faster_style as look
+from paper_figures.__main__ import app
+from reproduce import sources
+from reproduce.advice import advice
+from reproduce.plan import METHODS, cases
+from reproduce.rows import Row, read_rows
+
+GRADIENT = 2.0
+
+
+def row_of(case, place):
+    """A made-up row: the n-th case's HVP takes 1 + n/10 gradients."""
+    is_time, ratio = case.quantity == "time", 1 + place / 10
+    repetitions = range(case.repetitions)
+    return Row(
+        **msgspec.structs.asdict(case),
+        status="done",
+        device="CPU: made up, 2 cores",
+        seconds=tuple(case.vectors * ratio * GRADIENT * (1 + n / 100) for n in repetitions)
+        if is_time
+        else (),
+        gradient_seconds=(GRADIENT,) * case.repetitions if is_time else (),
+        point_seconds=(GRADIENT / 2,) if case.method in look.AMORTISED and is_time else (),
+        memory_bytes={}
+        if is_time
+        else {"resident_before_bytes": 0, "resident_peak_bytes": (place + 1) << 30},
+        relative_difference=1e-6,
+        compile_seconds={case.method: 60.0} if case.mode != "eager" else {},
+        code_hash="",
+        started="2026-11-24T00:00:00+00:00",
+    )
+
+
+ROWS = [row_of(case, place) for place, case in enumerate(sorted(cases("beyond"), key=str))]
+TIMED = faster.select("beyond_ratios", ROWS)[0]
+
+
+@pytest.fixture(autouse=True)
+def figure_settings():
+    with matplotlib.rc_context(style.rc()):
+        yield
+
+
+def texts(figure):
+    return [text.get_text() for text in figure.findobj(Text)]
+
+
+def changed(rows, wanted, **fields):
+    return [msgspec.structs.replace(row, **fields) if wanted(row) else row for row in rows]
+
+
+def of(framework, mode, method, model="vit"):
+    return lambda row: (
+        (row.framework, row.mode, row.method, row.model, row.vectors)
+        == (framework, mode, method, model, 1)
+    )
+
+
+def test_a_bar_is_as_long_as_the_median_of_its_ratios():
+    figure = faster.ratios(TIMED)
+    labels = [label.get_text() for label in figure.axes[0].get_yticklabels()]
+    hvps = [row for row in TIMED if row.method != "gradient"]
+    assert len(labels) == len({(row.framework, row.mode, row.method) for row in hvps})
+    for axes, model in zip(figure.axes, ("resnet34", "vit", "bert"), strict=True):
+        bars = {labels[round(b.get_y() + b.get_height() / 2)]: b.get_width() for b in axes.patches}
+        wanted = {
+            look.beyond_label((row.framework, row.mode, row.method)): summary.ratio(row)[1]
+            for row in hvps
+            if row.model == model
+        }
+        assert bars == pytest.approx(wanted)
+
+
+def test_every_bar_has_its_operation_count_and_its_seconds():
+    figure = faster.ratios(TIMED)
+    axes = figure.axes[1]
+    size = look.operation_count()["markersize"]
+    marks = [line.get_xdata()[0] for line in axes.lines if line.get_markersize() == size]
+    of_vit = {faster.method_of(row) for row in TIMED if row.model == "vit"}
+    methods = [key for key in look.OPERATIONS if key in of_vit]
+    assert marks == [look.OPERATIONS[method] for method in methods]
+    row = next(filter(of("jax", "jit", "linearized"), TIMED))
+    assert f"{summary.ratio(row)[1]:.2f} · {np.median(row.seconds):.2g} s" in texts(figure)
+
+
+def test_an_hvp_that_failed_or_disagrees_says_so_in_place_of_or_beside_its_bar():
+    failed = of("torch", "compile", "linearized")
+    rows = changed(TIMED, failed, status="unsupported", seconds=(), gradient_seconds=())
+    figure = faster.ratios(rows)
+    assert "unsupported" in texts(figure)
+    rows = changed(TIMED, of("torch", "eager", "curvlinops"), relative_difference=0.006)
+    marked = [text for text in texts(faster.ratios(rows)) if text.endswith("s ≠")]
+    assert len(marked) == 1
+
+
+def test_the_total_time_starts_with_the_point_and_rises_by_one_hvp_each():
+    figure = faster.amortised(TIMED)
+    keys = list(look.AMORTISED_LINES)
+    axes = figure.axes[1]
+    assert len(axes.lines) == len(keys)
+    totals = {round(line.get_ydata()[0], 9): line.get_ydata() for line in axes.lines}
+    for key in keys:
+        row = next(filter(of(*key), TIMED))
+        each, point = np.median(row.seconds), 1.0 if row.point_seconds else 0.0
+        np.testing.assert_allclose(
+            totals[round(point + each, 9)], point + each * np.arange(1, 17), rtol=1e-9
+        )
+
+
+def test_no_line_leaves_its_panel():
+    several, _ = faster.select("beyond_vectors", ROWS)
+    for figure in (faster.amortised(TIMED), faster.vectors(several)):
+        for axes in figure.axes:
+            low, high = axes.get_ylim()
+            assert low == 0
+            assert all(line.get_ydata().max() <= high for line in axes.lines)
+
+
+def test_what_compiling_hardly_saves_is_not_advised():
+    rows = changed(ROWS, of("torch", "compile", "forward_over_reverse"), seconds=(1.0,) * 3)
+    for method in ("linearized", "gradient"):
+        rows = changed(rows, of("torch", "compile", method), seconds=(9.0,) * 3)
+    rows = changed(rows, of("torch", "eager", "reverse_over_forward"), seconds=(1.04,) * 3)
+    cell = table_of(advice(rows), "PyTorch")["many HVPs, each at a new point"]["ViT"]
+    assert cell.startswith("reverse-over-forward: 1.04 s")
+
+
+def test_the_readme_has_the_answer_of_the_recorded_rows():
+    root = Path(__file__).parent.parent
+    answer = advice(read_rows(root / "tests" / "rows_beyond.jsonl"))
+    assert answer in (root / "README.md").read_text()
+
+
+def test_the_time_for_several_vectors_is_divided_by_their_number():
+    rows, _ = faster.select("beyond_vectors", ROWS)
+    figure = faster.vectors(rows)
+    assert [axes.get_title() for axes in figure.axes] == ["JAX", "PyTorch"]
+    line = figure.axes[0].lines[0]
+    assert list(line.get_xdata()) == [1, 2, 4, 8]
+    wanted = {
+        row.vectors: summary.ratio(row)[1] / row.vectors
+        for row in rows
+        if faster.method_of(row) == ("jax", "jit", "forward_over_reverse") and row.model == "vit"
+    }
+    np.testing.assert_allclose(line.get_ydata(), [wanted[k] for k in (1, 2, 4, 8)])
+
+
+@pytest.mark.parametrize("name", faster.FIGURES)
+def test_nothing_that_is_written_leaves_the_figure_and_plan_and_device_are_named(name):
+    figure = figures.draw(name, figures.select(name, ROWS)[0])
+    FigureCanvasAgg(figure).draw()
+    width, height = figure.get_size_inches() * figure.dpi
+    written = [*figure.texts]
+    for axes in figure.axes:
+        written += [axes.title, axes.xaxis.label, axes.yaxis.label, *axes.texts]
+    written += figure.axes[0].get_yticklabels()
+    for text in written:
+        box = text.get_window_extent()
+        assert min(box.x0, box.y0) >= 0, text
+        assert box.x1 <= width, text
+        assert box.y1 <= height, text
+    assert any("CPU: made up" in text and "plan: beyond" in text for text in texts(figure))
+
+
+def test_without_rows_a_figure_is_not_drawn_and_what_is_the_articles_ignores_plan_beyond(tmp_path):
+    for name in faster.FIGURES:
+        with pytest.raises(figures.CannotDraw, match="no such rows of plan 'beyond'"):
+            figures.draw(name, [])
+    assert figures.select("bench_hvp_time_jax", ROWS)[0] == []
+    assert sources.of_rows("this run", ROWS, "not measured").cases.empty
+    lines = b"".join(msgspec.json.encode(row) + b"\n" for row in ROWS)
+    (tmp_path / "rows.jsonl").write_bytes(lines)
+    result = CliRunner().invoke(app, [str(tmp_path), *faster.FIGURES])
+    assert result.exit_code == 0
+    assert {path.stem for path in (tmp_path / "figures").iterdir()} == set(faster.FIGURES)
+
+
+def table_of(text, framework):
+    """The lines of a framework's table: {need: {model: cell}}."""
+    (table,) = [part for part in text.split("\n\n") if part.startswith(f"| {framework}")]
+    head, _, *lines = [line.strip("| ").split(" | ") for line in table.splitlines()]
+    return {need: dict(zip(head[1:], cells, strict=True)) for need, *cells in lines}
+
+
+def test_the_answer_names_the_fastest_for_each_need():
+    rows = changed(ROWS, of("jax", "jit", "reverse_over_forward"), seconds=(0.5,) * 5)
+    rows = changed(rows, of("jax", "jit", "linearized"), seconds=(0.1,) * 5)
+    table = table_of(advice(rows), "JAX")
+    assert table["few HVPs"]["ViT"] == "reverse-over-forward: 0.50 s, 0.2 gradients"
+    assert table["10 HVPs and more at one point"]["ViT"].startswith("linearised once: 0.20 s")
+    assert "many HVPs, each at a new point" not in table
+    least = min(
+        (
+            row
+            for row in ROWS
+            if row.quantity == "memory"
+            and row.framework == "jax"
+            and row.model == "bert"
+            and row.method != "gradient"
+        ),
+        key=lambda row: row.memory_bytes["resident_peak_bytes"],
+    )
+    assert table["little memory"]["BERT"].startswith(look.BEYOND_METHODS[least.method])
+
+
+def test_the_answer_weighs_compiling_against_what_it_gains():
+    rows = [row for row in ROWS if row.framework == "torch" and row.method in METHODS]
+    rows = changed(rows, of("torch", "compile", "forward_over_reverse"), seconds=(1.0,) * 5)
+    for method in METHODS[1:3]:
+        rows = changed(rows, of("torch", "eager", method), seconds=(3.0,) * 5)
+    cell = table_of(advice(rows), "PyTorch")["many HVPs, each at a new point"]["ViT"]
+    assert cell == (
+        "compiled, forward-over-reverse: 1.00 s, 0.5 gradients; compiling takes 60 s, 30 HVPs' gain"
+    )
+
+
+def test_the_answer_leaves_out_what_is_wrong_and_names_it():
+    fastest = of("torch", "eager", "curvlinops")
+    rows = changed(ROWS, fastest, seconds=(0.01,) * 5, relative_difference=0.006)
+    text = advice(rows)
+    assert "curvlinops" not in table_of(text, "PyTorch")["few HVPs"]["ViT"]
+    assert "PyTorch, curvlinops for ViT (by 0.6 %)" in text
