@@ -89,7 +89,7 @@ smoke: ## Run every path on tiny models, to its figures.
 	@$(MAKE) --no-print-directory all PLAN=smoke
 
 beyond: setup ## Beyond the article: HVPs at work, and HVPs that are faster than its own.
-	@folder='$(or $(RESULTS),results/beyond)'; \
+	@folder='$(or $(RESULTS),results)/beyond'; \
 	$(PYTHON) -m reproduce measure beyond "$$folder"; measured=$$?; \
 	[ $$measured -le 1 ] || exit $$measured; \
 	$(PYTHON) -m reproduce beyond "$$folder" && \
