@@ -91,6 +91,14 @@ def test_the_resident_peak_counts_what_a_call_allocates_and_frees_again():
     assert rise == pytest.approx(64 * MIB, abs=4 * MIB)
 
 
+def test_the_resident_peak_is_no_less_than_what_was_read_before_it():
+    counters = {}
+    with measure.resident_peak(counters):
+        more_than_linux_saw = measure.resident_bytes() + 64 * MIB
+        counters["resident_held_bytes"] = more_than_linux_saw
+    assert counters["resident_peak_bytes"] == more_than_linux_saw
+
+
 def test_the_gpu_peak_is_the_most_that_polling_saw():
     readings = [100, 300, 700, 200]
     polled = []
