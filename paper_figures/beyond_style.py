@@ -18,7 +18,7 @@ FEET = {
     "spectra": (
         "Each eigenvalue, and each Ritz value by its weight, is drawn as a bell 1 % of the range "
         "wide.\nLeft: scikit-learn's digits, trained, float64. Right: the benchmark's weights, "
-        "batch size 4, float32. JAX."
+        "batch size 2, float32. JAX."
     ),
     "hyperparameter_descent": (
         "Logistic regression of 150 digits, strength of its regularisation by the loss of 600 "
@@ -71,7 +71,7 @@ def foot(name: str, device: str) -> str:
 def spectrum_title(network: str, parameters: int, starts: int, steps: int) -> str:
     """Return the title of a spectrum's panel: the network, and what the quadrature took."""
     size = f"{parameters / 1e6:.1f} million" if parameters > 1e6 else f"{parameters}"
-    return f"{NETWORKS[network]}, d = {size}\n{starts} starts of {steps} steps"
+    return f"{NETWORKS[network]}, d = {size}\n{starts} start{'s' * (starts > 1)} of {steps} steps"
 
 
 def number(value: float) -> str:

@@ -1,7 +1,7 @@
 """What the article did not measure: compiled PyTorch, many vectors at a point, other libraries.
 
 All are drawn from the rows of plan ``beyond``. A ratio is the time of an HVP over that of
-the gradient timed right after it, in the same framework and mode.
+the gradient in the same round, framework and mode.
 """
 
 from collections.abc import Callable, Hashable, Iterable, Sequence
@@ -15,6 +15,7 @@ from matplotlib.patches import Patch
 
 from paper_figures import faster_style as look
 from paper_figures import layout, style, summary
+from reproduce import cost
 from reproduce.plan import BEYOND
 from reproduce.rows import Row
 
@@ -24,11 +25,22 @@ POINTS = np.arange(1, 17)
 
 
 def select(name: str, rows: Iterable[Row]) -> tuple[list[Row], str]:
-    """Return the timed rows of plan ``beyond``, and a sentence on those left out."""
-    of_plan = [row for row in rows if row.plan == BEYOND and row.quantity == "time"]
-    kept, left_out = summary.newest(of_plan)
+    """Return the rows of plan ``beyond`` that ``name`` is drawn from, and what is left out.
+
+    Several vectors at once are measured at a batch of their own, and their memory is drawn, too.
+    """
+    of_plan = [row for row in rows if row.plan == BEYOND]
+    several = {network(row) for row in of_plan if row.vectors > 1}
     is_several = name == "beyond_vectors"
-    return [row for row in kept if is_several or row.vectors == 1], left_out
+    wanted = [row for row in of_plan if (network(row) in several) == is_several]
+    times, left_out = summary.newest([row for row in wanted if row.quantity == "time"])
+    memory, _ = summary.newest([row for row in wanted if row.quantity == "memory"])
+    return times + memory if is_several else times, left_out
+
+
+def network(row: Row) -> tuple[str, str, str, int]:
+    """Return what HVPs are measured on: framework, mode, model and batch size."""
+    return row.framework, row.mode, row.model, row.batch_size
 
 
 def ratios(rows: Sequence[Row]) -> Figure:
@@ -97,10 +109,17 @@ def amortised(rows: Sequence[Row]) -> Figure:
 
 
 def vectors(rows: Sequence[Row]) -> Figure:
-    """Return the time per vector over the gradient's, by the number of vectors at once."""
-    several = {(method_of(row), row.model) for row in rows if row.vectors > 1}
-    wanted = [row for row in rows if (method_of(row), row.model) in several]
-    figure, of_runs = _panels(wanted, lambda row: (row.framework, row.mode), list(style.RUNS).index)
+    """Return the time per vector over the gradient's, by the number of vectors at once.
+
+    Beside each stands the memory of the call, where it was counted.
+    """
+    times = [row for row in rows if row.quantity == "time"]
+    memory = {
+        (network(row), row.vectors): summary.of_process(row).bytes_of(row)
+        for row in rows
+        if row.quantity == "memory" and row.status == "done"
+    }
+    figure, of_runs = _panels(times, lambda row: (row.framework, row.mode), list(style.RUNS).index)
     for axes, run, of_run in of_runs:
         for model in sorted({row.model for row in of_run}, key=style.model_order):
             done = {r.vectors: r for r in of_run if r.model == model and r.status == "done"}
@@ -108,16 +127,21 @@ def vectors(rows: Sequence[Row]) -> Figure:
             low, median, high = np.transpose([summary.ratio(done[count]) for count in counts])
             axes.plot(counts, median / counts, **look.model_line(model))
             axes.fill_between(counts, low / counts, high / counts, **look.model_band(model))
+            for count, height in zip(counts, median / counts, strict=True):
+                if size := memory.get((network(done[count]), count)):
+                    text = cost.readable_bytes(size)
+                    axes.annotate(text, (count, height), **look.memory_at_point())
         axes.plot(counts, look.operations_per_vector(run, counts), **look.theory_line())
         axes.set(title=look.BEYOND_RUNS[run], xlabel="Vectors at once", xticks=counts)
+        axes.set_xlim(0, 1 + counts.max())
         axes.grid(axis="y")
     figure.axes[0].set(ylabel=look.PER_VECTOR_LABEL, ylim=(0, None))
     legend = {
         style.model_label(model): (Line2D([], [], **look.model_line(model)),)
-        for model in sorted({row.model for row in wanted}, key=style.model_order)
+        for model in sorted({row.model for row in times}, key=style.model_order)
     }
     legend[look.OPERATION_COUNT] = (Line2D([], [], **look.theory_line()),)
-    layout.lay_out(figure, legend, _notes(wanted, look.VECTORS_NOTE, "bands"))
+    layout.lay_out(figure, legend, _notes(times, look.VECTORS_NOTE, "bands"))
     return figure
 
 

@@ -70,11 +70,13 @@ RATIO_LABEL = "Time over the gradient's"
 TOTAL_LABEL = "Time of all HVPs [s]"
 PER_VECTOR_LABEL = "Time per vector over the gradient's"
 RATIO_NOTE = (
-    "In gradients of the same framework and mode, and in seconds. ≠: the HVP differs from "
+    "In gradients of the same round, and in seconds. ≠: the HVP differs from "
     "forward-over-reverse's by more than rounding."
 )
 AMORTISED_NOTE = "Dashed: every HVP anew; solid: what does not depend on the vector once."
-VECTORS_NOTE = "Forward-over-reverse, one call for all vectors."
+VECTORS_NOTE = (
+    "Forward-over-reverse, one call for all vectors; at the points, the memory that it takes."
+)
 METHOD_LABEL_INCHES = 3.75
 METHOD_LINE_INCHES = 0.3
 METHOD_BAR = 0.72
@@ -142,6 +144,19 @@ def model_line(model: str) -> dict[str, Any]:
 def model_band(model: str) -> dict[str, Any]:
     """Return the keyword arguments of a quantile band of ``model``."""
     return {"color": model_line(model)["color"], "alpha": 0.3, "linewidth": 0}
+
+
+def memory_at_point() -> dict[str, Any]:
+    """Return the keyword arguments of the memory that stands at a point of a curve."""
+    return {
+        "textcoords": "offset points",
+        "xytext": (0, -9),
+        "ha": "center",
+        "va": "top",
+        "bbox": {"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 1},
+        "fontsize": 9.5,
+        "color": INK,
+    }
 
 
 def operations_per_vector(run: tuple[str, str], counts: Any) -> Any:

@@ -64,6 +64,12 @@ COUNTERS = {
 }
 
 
+def of_process(row: Row) -> Counter:
+    """Return the first counter that says what a whole process or device held, in ``row``."""
+    choices = (JAX_ALLOCATOR, TORCH_ALLOCATOR, RESIDENT_SET)
+    return next(counter for counter in choices if counter.is_in(row))
+
+
 def last_of_each_case(rows: Iterable[Row]) -> list[Row]:
     """Return the rows without those that a later row of the same case and device replaces.
 
@@ -126,7 +132,7 @@ def overhead_seconds(row: Row) -> list[float]:
 
 
 def ratio(row: Row) -> Sequence[float]:
-    """Return the quantiles of an HVP's time over that of the gradient timed right after it."""
+    """Return the quantiles of an HVP's time over the gradient's in the same round."""
     return np.quantile(np.divide(row.seconds, row.gradient_seconds), QUANTILES)
 
 

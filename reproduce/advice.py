@@ -33,11 +33,13 @@ def tables_of(rows: Iterable[Row]) -> dict[str, pd.DataFrame]:
     """
     rows = list(rows)
     times = [row for row in _timed(rows) if not is_wrong(row)]
+    networks = set(map(faster.network, times))
     memory = [
         row
         for row in summary.last_of_each_case(rows)
         if (row.plan, row.quantity, row.status) == (BEYOND, "memory", "done")
         and row.method != "gradient"
+        and faster.network(row) in networks
     ]
     found = {name: _of_framework(name, times, memory) for name in FRAMEWORKS}
     return {name: table for name, table in found.items() if len(table)}
@@ -134,19 +136,16 @@ def _one_point(rows: Sequence[Row]) -> str:
 def _little_memory(rows: Sequence[Row]) -> str:
     if not rows:
         return ""
-    counters = [_counter(row) for row in rows]
-    best = min(rows, key=lambda row: _counter(row).bytes_of(row))
-    most = max(rows, key=lambda row: _counter(row).bytes_of(row))
+    counters = [summary.of_process(row) for row in rows]
+    best, most = (choose(rows, key=_bytes) for choose in (min, max))
     if len({counter.name for counter in counters}) > 1:
         return ""
-    size, largest = (cost.readable_bytes(_counter(row).bytes_of(row)) for row in (best, most))
+    size, largest = (cost.readable_bytes(_bytes(row)) for row in (best, most))
     return f"{_label(best)}: {size} (most: {_label(most)}, {largest})"
 
 
-def _counter(row: Row) -> summary.Counter:
-    """The first counter that says what a whole process or device held, in ``row``."""
-    choices = (summary.JAX_ALLOCATOR, summary.TORCH_ALLOCATOR, summary.RESIDENT_SET)
-    return next(counter for counter in choices if counter.is_in(row))
+def _bytes(row: Row) -> int:
+    return summary.of_process(row).bytes_of(row)
 
 
 def _first_seconds(row: Row) -> float:

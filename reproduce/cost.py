@@ -64,13 +64,14 @@ LOADED_FRAMEWORKS_BYTES = 1 * GIB
 
 def seconds(case: Case) -> float:
     """The expected seconds of ``case`` as a whole, on the device that its plan is for."""
-    is_hvp, is_time = case.method != "gradient", case.quantity == "time"
+    is_time = case.quantity == "time"
     gradient = _gradient_seconds(case)
     hvp = GRADIENTS_IN[case.method] * gradient * case.vectors
-    pairs = case.warmup + case.repetitions if is_time else 2
-    calls = pairs * (hvp + gradient if is_hvp and is_time else hvp)
-    check = 2.7 * gradient if is_hvp and is_time else 0
-    return STARTING_SECONDS[case.plan] + _compiling_seconds(case) + calls + check
+    calls = hvp * (case.warmup + case.repetitions if is_time else 2)
+    if is_time and case.method != "gradient" and not case.in_turn:
+        # The gradient beside each call, and the HVP that the first is compared with.
+        calls += gradient * (case.warmup + case.repetitions + 2.7)
+    return STARTING_SECONDS[case.plan] + _compiling_seconds(case) + calls
 
 
 def accounting_seconds(case: Case) -> float:
@@ -94,7 +95,7 @@ def _compiling_seconds(case: Case) -> float:
     is_torch, is_memory = case.framework == "torch", case.quantity == "memory"
     if is_memory:
         return TORCH_COMPILING_SECONDS if is_torch else COMPILING_SECONDS[case.plan]
-    programs = 1 if case.method == "gradient" else 2.7
+    programs = 1 if case.method == "gradient" or case.in_turn else 2.7
     once = TORCH_SHARED_COMPILING_SECONDS if is_torch else SHARED_COMPILING_SECONDS[case.plan]
     return once * programs
 
@@ -103,7 +104,8 @@ def memory_bytes(case: Case) -> int:
     """The expected peak of ``case`` in bytes, the loaded framework included."""
     more = case.vectors - 1
     activations = SAMPLE_BYTES.get(case.model, 0) * case.batch_size * (1 + 0.2 * more)
-    copies = (6 + 3.5 * more) * WEIGHT_BYTES.get(case.model, 0)
+    # Timed in turn, what each method holds is there at once.
+    copies = (6 + 2.5 * more + (3 + more) * case.in_turn) * WEIGHT_BYTES.get(case.model, 0)
     return int(LOADED_FRAMEWORKS_BYTES + activations + copies)
 
 

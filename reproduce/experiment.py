@@ -6,7 +6,7 @@ from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
@@ -39,70 +39,90 @@ class Finding(msgspec.Struct, kw_only=True):
     precision: dict[str, Any] = {}
 
 
-class Experiment:
-    """A case made concrete in one framework; its finding fills while it is measured."""
+class Tools(NamedTuple):
+    """What a framework brings: its methods by name, and the modules of this package for it."""
+
+    methods: dict[str, Callable]
+    many_vectors: ModuleType
+    models: ModuleType
+    device: ModuleType
+
+
+class Compiled(NamedTuple):
+    """A program, the bytes that it says it needs, and the seconds that compiling it took."""
+
+    program: Callable[..., Any]
+    memory_bytes: dict[str, int]
+    seconds: float
+
+
+class Setting:
+    """A network with its weights and a batch, made concrete in one framework.
+
+    It is what cases share that are measured by one process, which differ in method and number
+    of vectors alone; and what one of them has computed that others need.
+    """
 
     def __init__(
-        self,
-        case: Case,
-        finding: Finding,
-        methods: dict[str, Callable],
-        many_vectors: ModuleType,
-        models: ModuleType,
-        device: ModuleType,
-        weights: dict[str, np.ndarray],
-        checks: bool,
+        self, case: Case, tools: Tools, weights: dict[str, np.ndarray], checks: bool
     ) -> None:
-        self.case, self.finding, self.methods, self.device = case, finding, methods, device
-        self.many_vectors, self.checks = many_vectors, checks
-        problem = problems.PROBLEMS[case.model]
-        self.loss, self.params = models.build(problem, weights, case.normalisation)
-        batch = problems.batch(problem, case.batch_size, case.seed)
-        if checks:
-            finding.digests["weights"] = measure.digest(weights.values())
-            finding.digests["batch"] = measure.digest(batch.values())
+        self.case, self.tools, self.weights, self.checks = case, tools, weights, checks
+        self.problem = problems.PROBLEMS[case.model]
+        models = tools.models
+        self.loss, self.params = models.build(self.problem, weights, case.normalisation)
+        batch = problems.batch(self.problem, case.batch_size, case.seed)
         self.batch = models.to_device(batch)
-
-        def vector(values: dict[str, np.ndarray]) -> Any:
-            return models.build(problem, values, case.normalisation)[1]
-
-        def seeded(seed: int) -> Any:
-            return vector(problems.seeded_vector(weights, seed))
-
+        self.digests = {}
+        if checks:
+            self.digests["weights"] = measure.digest(weights.values())
+            self.digests["batch"] = measure.digest(batch.values())
         if case.vector == "seeded":
-            self.v = seeded(case.seed)
+            self.v = self.seeded(case.seed)
         else:
             # torch.compile would take one tensor under two names for one input.
-            self.v = vector(weights) if case.mode == "compile" else self.params
-        self.more_vectors = [seeded(case.seed + place) for place in range(1, case.vectors)]
-        device.wait((self.params, self.v, self.batch))
+            self.v = self.vector(weights) if case.mode == "compile" else self.params
+        self.programs: dict[tuple, Compiled] = {}
+        self.references: dict[tuple, list[np.ndarray]] = {}
+        self.gradient: Any = None
+        tools.device.wait((self.params, self.v, self.batch))
 
-    def measure_time(self) -> None:
-        """Times the method and, right after each repetition of an HVP, the gradient."""
-        gradient = call = self.prepare("gradient")
-        beside, clock = None, time.perf_counter
+    def vector(self, values: dict[str, np.ndarray]) -> Any:
+        """``values`` as a tree like the parameters."""
+        return self.tools.models.build(self.problem, values, self.case.normalisation)[1]
+
+    def seeded(self, seed: int) -> Any:
+        """The normal vector of ``seed``, a tree like the parameters."""
+        return self.vector(problems.seeded_vector(self.weights, seed))
+
+
+class Experiment:
+    """A case in its setting; its finding fills while it is measured."""
+
+    def __init__(self, case: Case, finding: Finding, setting: Setting) -> None:
+        self.case, self.finding, self.setting, self.v = case, finding, setting, setting.v
+        self.loss, self.params, self.batch = setting.loss, setting.params, setting.batch
+        self.methods, self.many_vectors, _, self.device = setting.tools
+        finding.digests |= setting.digests
+
+    def prepare_timing(self) -> None:
+        """Makes ready what is timed, calls it for the first time, and compares its result."""
+        self.timed_call = self.gradient = self.prepare("gradient")
+        clock = time.perf_counter
         if self.case.method != "gradient":
             if self.case.vector == "gradient":
-                self.v = gradient()
-            at_point, call = self.prepare_case()
-            beside = gradient
+                if self.setting.gradient is None:
+                    self.setting.gradient = self.gradient()
+                self.v = self.setting.gradient
+            at_point, self.timed_call = self.prepare_case()
             if at_point is not None:
-                call = partial(call, at_point())
-                self.finding.point_seconds, _ = measure.repeat(
-                    at_point, None, self.case.repetitions, clock
-                )
-        first_seconds, first = measure.timed(call, clock)
+                self.timed_call = partial(self.timed_call, at_point())
+                timed = measure.in_turn([at_point], self.case.repetitions, clock)
+                self.finding.point_seconds = timed[0]
+        first_seconds, first = measure.timed(self.timed_call, clock)
+        self.finding.warmup_seconds = [first_seconds]
         self.finding.relative_difference = self.difference_from_reference(first)
+        self.finding.warnings = measure.disagreement(self.finding.relative_difference)
         self.digest(first)
-        del first
-        more, _ = measure.repeat(call, beside, self.case.warmup - 1, clock)
-        self.finding.warmup_seconds = [first_seconds, *more]
-        values = measure.repeat(call, beside, self.case.repetitions, clock)
-        self.finding.seconds, self.finding.gradient_seconds = values
-        self.finding.warnings = [
-            *measure.disagreement(self.finding.relative_difference),
-            *measure.suspicions(self.finding.seconds),
-        ]
 
     def difference_from_reference(self, result: Any) -> float | None:
         """‖Hv − reference‖ / ‖reference‖, against forward-over-reverse; None for itself.
@@ -110,15 +130,19 @@ class Experiment:
         What is compiled by ``torch.compile`` is held against mode ``eager``, the gradient,
         too; and of several vectors, the last is compared.
         """
-        is_compiled, is_several = self.case.mode == "compile", self.case.vectors > 1
-        reference = "gradient" if self.case.method == "gradient" else REFERENCE
-        if self.case.method in {"gradient", REFERENCE} and not (is_compiled or is_several):
+        case, references = self.case, self.setting.references
+        method = "gradient" if case.method == "gradient" else REFERENCE
+        mode = "eager" if case.mode == "compile" else case.mode
+        leaves = self.device.to_numpy(result)
+        if (case.method, case.mode, case.vectors) == (method, mode, 1):
+            references[method, 1] = leaves
             return None
-        to_numpy, leaves = self.device.to_numpy, self.device.to_numpy(result)
-        if is_several:
-            self.v, leaves = self.more_vectors[-1], [leaf[-1] for leaf in leaves]
-        expected = self.prepare(reference, "eager" if is_compiled else self.case.mode)()
-        return measure.relative_difference(leaves, to_numpy(expected))
+        if case.vectors > 1:
+            self.v, leaves = self.last_v, [leaf[-1] for leaf in leaves]
+        if (method, case.vectors) not in references:
+            expected = self.prepare(method, mode)()
+            references[method, case.vectors] = self.device.to_numpy(expected)
+        return measure.relative_difference(leaves, references[method, case.vectors])
 
     def measure_memory(self, gpu: str | None) -> None:
         """Counts the memory of one call with every counter that the device has.
@@ -140,7 +164,7 @@ class Experiment:
 
     def digest(self, result: Any) -> None:
         """Keeps of ``result`` what tells whether another run gives the same, in check mode."""
-        if self.checks:
+        if self.setting.checks:
             leaves = self.device.to_numpy(result)
             self.finding.digests["result"] = measure.digest(leaves)
             self.finding.result_norm = measure.norm(leaves)
@@ -168,34 +192,47 @@ class Experiment:
         if self.case.method in self.many_vectors.METHODS:
             return self.prepare_divided()
         if self.case.vectors > 1:
-            self.v = self.many_vectors.stacked([self.v, *self.more_vectors])
+            seeds = range(self.case.seed + 1, self.case.seed + self.case.vectors)
+            vectors = [self.v, *map(self.setting.seeded, seeds)]
+            self.v, self.last_v = self.many_vectors.stacked(vectors), vectors[-1]
         return None, self.prepare(self.case.method, self.case.mode, self.case.vectors)
 
     def prepare_divided(self) -> tuple[Callable[[], Any], Callable[..., Any]]:
         """A call that computes what is computed once at a point, and one that takes it."""
         divide = self.many_vectors.METHODS[self.case.method]
         at_point, product = divide(self.loss, self.params, self.v, self.batch)
-        first = self.compiled("at_point", self.case.mode, at_point, self.params, self.batch)
-        arguments = (first(), self.v)
-        second = self.compiled(self.case.method, self.case.mode, product, *arguments)
-        return first, lambda state: second(state, self.v)
+        start = self.params, self.batch
+        first = self.noted("at_point", self.compiled(at_point, self.case.mode, *start))
+        state = first(*start)
+        compiled = self.compiled(product, self.case.mode, state, self.v)
+        second = self.noted(self.case.method, compiled)
+        return partial(first, *start), lambda state: second(state, self.v)
 
     def prepare(
         self, method: Method, mode: Mode | None = None, vectors: int = 1
     ) -> Callable[[], Any]:
-        """A call that computes ``method`` and returns its result once it is there."""
-        function, *arguments = self.call(method, vectors)
-        return self.compiled(method, mode or self.case.mode, function, *arguments)
+        """A call that computes ``method`` and returns its result once it is there.
 
-    def compiled(
-        self, name: str, mode: Mode, function: Callable, *arguments: Any
-    ) -> Callable[..., Any]:
-        """``function`` compiled, on ``arguments`` or others like them; what that took is noted."""
+        It is compiled once in a setting.
+        """
+        mode = mode or self.case.mode
+        function, *arguments = self.call(method, vectors)
+        programs, key = self.setting.programs, (method, mode, vectors)
+        if key not in programs:
+            programs[key] = self.compiled(function, mode, *arguments)
+        return partial(self.noted(method, programs[key]), *arguments)
+
+    def compiled(self, function: Callable, mode: Mode, *arguments: Any) -> Compiled:
+        """``function``, compiled for ``arguments`` and others like them."""
         start = time.perf_counter()
         program, program_bytes = self.device.compile(function, mode, *arguments)
-        self.finding.compile_seconds.setdefault(name, time.perf_counter() - start)
-        self.finding.memory_bytes |= program_bytes
-        return lambda *others: self.device.wait(program(*(others or arguments)))
+        return Compiled(program, program_bytes, time.perf_counter() - start)
+
+    def noted(self, name: str, compiled: Compiled) -> Callable[..., Any]:
+        """A call that waits for the program's result; what it took to compile is noted."""
+        self.finding.compile_seconds.setdefault(name, compiled.seconds)
+        self.finding.memory_bytes |= compiled.memory_bytes
+        return lambda *arguments: self.device.wait(compiled.program(*arguments))
 
     def call(self, method: Method, vectors: int = 1) -> tuple[Any, ...]:
         """The function that ``method`` is of parameters, vector and batch, and these three."""
@@ -207,6 +244,22 @@ class Experiment:
             return compute(lambda params: self.loss(params, batch), params, v)
 
         return function, self.params, self.v, self.batch
+
+
+def time_in_turn(experiments: list[Experiment]) -> None:
+    """Times each of ``experiments`` and then the gradient, in every round."""
+    hvps = [each for each in experiments if each.case.method != "gradient"]
+    calls = [*(each.timed_call for each in hvps), experiments[0].gradient]
+    case, clock = experiments[0].case, time.perf_counter
+    warmup = measure.in_turn(calls, case.warmup - 1, clock)
+    timed = measure.in_turn(calls, case.repetitions, clock)
+    for each in experiments:
+        place = hvps.index(each) if each in hvps else -1
+        finding = each.finding
+        finding.warmup_seconds = [*finding.warmup_seconds, *warmup[place]]
+        finding.seconds = timed[place]
+        finding.gradient_seconds = timed[-1] if each in hvps else []
+        finding.warnings = [*finding.warnings, *measure.suspicions(finding.seconds)]
 
 
 def _in_turn(at_point: Callable, product: Callable, counters: dict[str, int]) -> Any:

@@ -4,7 +4,7 @@ import ctypes
 import hashlib
 import re
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -22,18 +22,17 @@ NVML_POLL_SECONDS = 0.001
 MALLOPT = {-1: 1 << 16, -2: 0, -3: 1 << 16}
 
 
-def repeat(call: Call, gradient: Call | None, count: int, clock: Clock) -> tuple[list, list]:
-    """Seconds of ``call`` and, right after each, of ``gradient``: ``count`` values each.
+def in_turn(calls: Sequence[Call], rounds: int, clock: Clock) -> list[list[float]]:
+    """Seconds of each of ``calls``, which are made one after the other in every round.
 
-    Both calls return only once their result is computed. The second list is empty
-    where ``gradient`` is None. Source: the article's "Time complexity".
+    A call returns only once its result is computed. An HVP and the gradient in turn are what
+    the article times. Source: its "Time complexity".
     """
-    seconds, gradient_seconds = [], []
-    for _ in range(count):
-        seconds.append(timed(call, clock)[0])
-        if gradient is not None:
-            gradient_seconds.append(timed(gradient, clock)[0])
-    return seconds, gradient_seconds
+    seconds = [[] for _ in calls]
+    for _ in range(rounds):
+        for call, found in zip(calls, seconds, strict=True):
+            found.append(timed(call, clock)[0])
+    return seconds
 
 
 def timed(call: Call, clock: Clock) -> tuple[float, Any]:

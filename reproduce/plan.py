@@ -44,7 +44,8 @@ class Case(msgspec.Struct, frozen=True, kw_only=True):
     computed before the measured call), or a seeded normal vector. ``normalisation`` is how batch
     normalisation is treated: ``article`` (inference mode in JAX, the identity in
     PyTorch) or ``matched`` (inference mode in both). ``vectors`` is how many vectors
-    one call multiplies with.
+    one call multiplies with. Cases that differ in method and vectors alone are timed
+    ``in_turn``, in one process, or each in a process of its own, as the article's were.
     """
 
     plan: str
@@ -60,6 +61,7 @@ class Case(msgspec.Struct, frozen=True, kw_only=True):
     normalisation: Normalisation = "article"
     seed: int = 0
     vectors: int = 1
+    in_turn: bool = False
 
     def __str__(self) -> str:
         at_once = f", {self.vectors} vectors at once" if self.vectors > 1 else ""
@@ -80,10 +82,21 @@ class Grid(msgspec.Struct, frozen=True):
     warmup: int = 0
     methods: tuple[Method, ...] = METHODS
     vectors: tuple[int, ...] = (1,)
+    in_turn: bool = False
 
 
 def _bars_and_curve(model: str, curve: tuple[int, ...], **bars: int) -> dict[str, tuple[int, ...]]:
     return {model: curve} | {name: (size,) for name, size in bars.items()}
+
+
+def _in_turn(
+    framework: Framework,
+    mode: Mode,
+    batch_sizes: dict[str, tuple[int, ...]],
+    methods: tuple[Method, ...],
+    vectors: tuple[int, ...] = (1,),
+) -> Grid:
+    return Grid("time", framework, mode, batch_sizes, 3, 1, methods, vectors, in_turn=True)
 
 
 ARTICLE_MODELS = ("resnet34", "vit", "bert")
@@ -94,6 +107,8 @@ _SMOKE = _bars_and_curve("tiny_resnet", (1, 2), tiny_vit=2, tiny_bert=2)
 _TWO_HVPS = ("forward_over_reverse", "reverse_over_forward")
 _TWO_PEERS = ("autograd_grad", "curvlinops")
 _COMPILED = ("gradient", "forward_over_reverse", "linearized")
+_ONE_RESNET = {"resnet34": (1,)}
+_VECTORS = (1, 2, 4, 8)
 
 PLANS: dict[str, tuple[Grid, ...]] = {
     "article": (
@@ -125,16 +140,18 @@ PLANS: dict[str, tuple[Grid, ...]] = {
     # memory cases also compile, side by side, what is timed then. Sparse: an HVP takes 1 to 3 s
     # and torch.compile minutes; what costs the same by its operations stands for its kind.
     BEYOND: (
-        Grid("time", "jax", "jit", _FOUR, 3, 1, (*_TWO_HVPS, "linearized")),
-        Grid("time", "jax", "jit", {"resnet34": (4,)}, 3, 1, ("reverse_over_reverse",)),
-        Grid("time", "torch", "eager", _FOUR, 3, 1, (*_TWO_HVPS, "graph_kept", *_TWO_PEERS)),
-        Grid("time", "torch", "eager", {"bert": (4,)}, 3, 1, ("autograd_hvp", "autograd_vhp")),
-        Grid("time", "torch", "compile", _FOUR, 3, 1, _COMPILED),
-        Grid("time", "jax", "jit", {"vit": (4,)}, 2, 1, _TWO_HVPS[:1], (2, 4, 8)),
-        Grid("time", "torch", "eager", {"vit": (4,)}, 2, 1, _TWO_HVPS[:1], (2, 4, 8)),
+        _in_turn("jax", "jit", _FOUR, (*_TWO_HVPS, "linearized")),
+        _in_turn("jax", "jit", {"resnet34": (4,)}, ("reverse_over_reverse",)),
+        _in_turn("torch", "eager", _FOUR, (*_TWO_HVPS, "graph_kept", *_TWO_PEERS)),
+        _in_turn("torch", "eager", {"bert": (4,)}, ("autograd_hvp", "autograd_vhp")),
+        _in_turn("torch", "compile", _FOUR, _COMPILED),
+        _in_turn("jax", "jit", _ONE_RESNET, _TWO_HVPS[:1], _VECTORS),
+        _in_turn("torch", "eager", _ONE_RESNET, _TWO_HVPS[:1], _VECTORS),
         Grid("memory", "jax", "jit", _FOUR, methods=(*_TWO_HVPS, "linearized")),
         Grid("memory", "torch", "eager", _FOUR, methods=(*_TWO_HVPS, "graph_kept")),
         Grid("memory", "torch", "compile", _FOUR, methods=_COMPILED),
+        Grid("memory", "jax", "jit", _ONE_RESNET, methods=_TWO_HVPS[:1], vectors=_VECTORS),
+        Grid("memory", "torch", "eager", _ONE_RESNET, methods=_TWO_HVPS[:1], vectors=_VECTORS),
     ),
 }
 
@@ -178,6 +195,7 @@ def cases(
             normalisation=normalisation,
             seed=seed,
             vectors=at_once,
+            in_turn=grid.in_turn,
         )
         for grid in PLANS[name]
         for model, batch_size in _sizes(grid, more_models)

@@ -69,9 +69,10 @@ class Progress:
         self.start = time.monotonic()
         self.console.print(f"Loaded {' and '.join(frameworks)} once, in {spent:.1f} s.")
 
-    def begin(self, case: Case) -> None:
-        """Shows that ``case`` is being measured."""
-        self.bar.update(self.task, description=f"{case} · {self._left()} left")
+    def begin(self, cases: list[Case]) -> None:
+        """Shows that ``cases`` are being measured, in turn if they are several."""
+        more = f" and {len(cases) - 1} more in turn" if len(cases) > 1 else ""
+        self.bar.update(self.task, description=f"{cases[0]}{more} · {self._left()} left")
 
     def end(self, row: Row) -> None:
         """Prints what ``row`` found."""

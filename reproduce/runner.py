@@ -1,4 +1,4 @@
-"""The parent: one worker process a case, its row appended the moment it exists."""
+"""The parent: a worker process for each case or turn of cases, rows appended as they are found."""
 
 import getpass
 import multiprocessing
@@ -16,6 +16,7 @@ import msgspec
 from filelock import FileLock, Timeout
 
 from reproduce import conditions, cost, endings, environment, worker
+from reproduce.experiment import REFERENCE
 from reproduce.plan import Case, PlanError
 from reproduce.progress import Progress
 from reproduce.rows import Row, RowsFile
@@ -96,6 +97,18 @@ def memory_cases_at_once(cases: Iterable[Case], on_gpu: bool, target: Target | N
     side_by_side = [case for case in cases if case.quantity != "time"] or cases
     that_fit = environment.free_bytes(on_gpu) // conditions.needed_bytes(side_by_side, target)
     return max(1, min(len(os.sched_getaffinity(0)), that_fit))
+
+
+def by_process(cases: Iterable[Case]) -> list[list[Case]]:
+    """``cases``, by the process that measures them: those that are timed in turn share one.
+
+    The one that others are compared with comes first.
+    """
+    found: dict[Case, list[Case]] = {}
+    for case in cases:
+        shared = {"method": REFERENCE, "vectors": 1} if case.in_turn else {}
+        found.setdefault(msgspec.structs.replace(case, **shared), []).append(case)
+    return [sorted(each, key=lambda case: case.method != REFERENCE) for each in found.values()]
 
 
 def newest(rows: list[Row]) -> dict[Case, Row]:
@@ -197,7 +210,7 @@ class Measuring:
             yield from self._rows(chosen, places, progress)
 
     def _rows(self, cases: list[Case], places: list[set[int]], progress: Progress) -> Iterator[Row]:
-        """One case at a time on each of ``places``, which are sets of cores.
+        """The cases of one process at a time on each of ``places``, which are sets of cores.
 
         Yields:
             The row of each case, as soon as it is found.
@@ -206,18 +219,19 @@ class Measuring:
         for place in places:
             free.put(place)
 
-        def row(case: Case) -> Row:
-            progress.begin(case)
+        def rows(together: list[Case]) -> list[Row]:
+            progress.begin(together)
             place = free.get()
             try:
-                return self._row(case, place)
+                return self._rows_of(together, place)
             finally:
                 free.put(place)
 
         with ThreadPoolExecutor(len(places)) as pool:
             try:
-                for future in as_completed([pool.submit(row, case) for case in cases]):
-                    yield future.result()
+                futures = [pool.submit(rows, together) for together in by_process(cases)]
+                for future in as_completed(futures):
+                    yield from future.result()
             except BaseException:
                 pool.shutdown(wait=False, cancel_futures=True)
                 self.stopped = True
@@ -225,52 +239,70 @@ class Measuring:
                     process.kill()
                 raise
 
-    def _row(self, case: Case, cores: set[int]) -> Row:
+    def _rows_of(self, cases: list[Case], cores: set[int]) -> list[Row]:
+        """The rows of ``cases``, which are measured together; alone, what fails so."""
         started, start = datetime.now(UTC).isoformat(timespec="seconds"), time.perf_counter()
         is_accounted = self.target is not None
         state = (
             environment.state_of_accounting() if is_accounted else environment.state(self.on_gpu)
         )
-        finding = msgspec.structs.asdict(self._finding(case, cores))
-        precision = finding.pop("precision")
+        findings = self._findings(cases, cores)
+        if len(cases) > 1:
+            for place, case in enumerate(cases):
+                if findings[place].status not in {"done", "unsupported"}:
+                    findings[place : place + 1] = self._findings([case], cores)
+        seconds = (time.perf_counter() - start) / len(cases)
+        return [
+            self._row(case, finding, case_seconds=seconds, state=state, started=started)
+            for case, finding in zip(cases, findings, strict=True)
+        ]
+
+    def _row(
+        self, case: Case, finding: worker.Finding, case_seconds: float, state: dict, started: str
+    ) -> Row:
+        found = msgspec.structs.asdict(finding)
+        precision = found.pop("precision")
         of_run = {
             "device": self._device(case),
-            "case_seconds": time.perf_counter() - start,
+            "case_seconds": case_seconds,
             "environment": {"identity": self.identity, "state": state, "precision": precision},
             "code_hash": environment.code_hash(case.framework, self.target is not None),
             "started": started,
         }
-        return msgspec.convert(msgspec.structs.asdict(case) | finding | of_run, Row)
+        return msgspec.convert(msgspec.structs.asdict(case) | found | of_run, Row)
 
     def _device(self, case: Case) -> str:
         if self.target is not None:
             return environment.device_of_accounting(self.target, case)
         return self.identity["device"]
 
-    def _finding(self, case: Case, cores: set[int]) -> worker.Finding:
-        """What a process of its own finds, or how that process ended."""
+    def _findings(self, cases: list[Case], cores: set[int]) -> list[worker.Finding]:
+        """What a process of their own finds of ``cases``, or how that process ended."""
         receiving, sending = self.context.Pipe(duplex=False)
-        site = self._site(case, cores)
-        arguments = (worker.run, sending, case, site)
+        site = self._site(cases[0], cores)
+        arguments = (worker.run, sending, cases, site)
         process = self.context.Process(target=endings.run_while_parent_lives, args=arguments)
         killed_for_memory = endings.kills_for_memory()
         try:
             process.start()
         except (OSError, EOFError) as error:  # the process to fork from has just ended
-            return worker.Finding(status="error", reason=f"no worker could be started: {error!r}")
+            reason = f"no worker could be started: {error!r}"
+            return [worker.Finding(status="error", reason=reason)] * len(cases)
         self.processes.add(process)
         if self.stopped:  # meanwhile
             process.kill()
         sending.close()
+        limit = self.timeout_seconds * len(cases)
         try:
-            if not receiving.poll(self.timeout_seconds):
-                reason = f"no result within {self.timeout_seconds:g} s; raise --timeout-seconds"
-                return worker.Finding(status="timeout", reason=reason)
+            if not receiving.poll(limit):
+                reason = f"no result within {limit:g} s; raise --timeout-seconds"
+                return [worker.Finding(status="timeout", reason=reason)] * len(cases)
             return receiving.recv()
         except (OSError, EOFError):
             process.join()
             was_for_memory = endings.kills_for_memory() > killed_for_memory
-            return endings.early_end(process.exitcode, was_for_memory, site.log)
+            ended = endings.early_end(process.exitcode, was_for_memory, site.log)
+            return [ended] * len(cases)
         finally:
             process.kill()
             process.join()

@@ -1,4 +1,4 @@
-"""The child: loads one framework, measures one case, hands back what it found.
+"""The child: loads one framework, measures a case or several in turn, hands back what it found.
 
 For a GPU that is not there it accounts for the case instead, with the same functions.
 """
@@ -9,6 +9,9 @@ import signal
 import sys
 import time
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
 from importlib import import_module
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -18,7 +21,7 @@ import msgspec
 import numpy as np
 
 from reproduce import measure, problems
-from reproduce.experiment import Experiment, Finding
+from reproduce.experiment import Experiment, Finding, Setting, Tools, time_in_turn
 from reproduce.plan import Case, Framework
 from reproduce.rows import Status
 from reproduce.target import Target
@@ -53,8 +56,8 @@ def accounting_module(framework: Framework) -> str:
     return f"reproduce.in_{framework}.accounting"
 
 
-def run(connection: Connection, case: Case, site: Site) -> None:
-    """Measures ``case``, sends the Finding through ``connection`` and ends the process.
+def run(connection: Connection, cases: list[Case], site: Site) -> None:
+    """Measures ``cases``, sends their Findings through ``connection`` and ends the process.
 
     Whatever the frameworks print goes to the site's log. Interrupts are the parent's.
     """
@@ -64,51 +67,67 @@ def run(connection: Connection, case: Case, site: Site) -> None:
         os.dup2(log.fileno(), sys.stderr.fileno())
     os.sched_setaffinity(0, site.cores)
     gc.freeze()  # what was loaded before the fork need not be searched for garbage
-    connection.send(find(case, site))
+    connection.send(find(cases, site))
     connection.close()
     sys.stderr.flush()
     os._exit(0)  # tearing the frameworks down takes longer than the whole start
 
 
-def find(case: Case, site: Site) -> Finding:
-    """What measuring ``case`` in this process gives; a failure is a finding, too."""
+def find(cases: list[Case], site: Site) -> list[Finding]:
+    """What measuring ``cases`` in this process gives, each its own; a failure is one, too.
+
+    They differ in method and number of vectors alone. Several are timed in turn.
+    """
+    case = cases[0]
     hvp, many_vectors, peers, models, device = map(import_module, modules(case.framework))
     if site.checks:
         device.use_deterministic_algorithms()
-    finding = Finding(precision=device.precision())
-    try:
+    findings = [Finding(precision=device.precision()) for _ in cases]
+    with _failure_noted(findings, device):
         _check_platform(device, "cpu" if site.gpu is None else "gpu")
         device.use_cores(len(site.cores))
         if site.shared_programs is not None and site.target is None:
             device.share_programs(site.shared_programs)
         if case.quantity == "memory" and site.gpu is None:
             measure.return_freed_memory_at_once()
-        methods = hvp.METHODS | peers.METHODS
-        experiment = Experiment(
-            case,
-            finding,
-            methods,
-            many_vectors,
-            models,
-            device,
-            _weights(case, site.target),
-            site.checks,
-        )
+        tools = Tools(hvp.METHODS | peers.METHODS, many_vectors, models, device)
+        setting = Setting(case, tools, _weights(case, site.target), site.checks)
+        experiments = list(map(partial(Experiment, setting=setting), cases, findings))
         start = time.perf_counter()
-        if site.target is not None:
-            accounting = import_module(accounting_module(case.framework))
-            experiment.account(accounting, site.target, site.shared_programs)
-        elif case.quantity == "time":
-            experiment.measure_time()
-        else:
-            experiment.measure_memory(site.gpu)
-        finding.measuring_seconds = time.perf_counter() - start
+        for experiment in experiments:
+            with _failure_noted([experiment.finding], device):
+                _prepare_or_measure(experiment, site)
+        ready = [each for each in experiments if each.finding.status == "done"]
+        if case.quantity == "time" and site.target is None and ready:
+            time_in_turn(ready)
+        for finding in findings:
+            finding.measuring_seconds = (time.perf_counter() - start) / len(cases)
+    return findings
+
+
+def _prepare_or_measure(experiment: Experiment, site: Site) -> None:
+    """Prepare what is timed with others, and measure what is not."""
+    if site.target is not None:
+        accounting = import_module(accounting_module(experiment.case.framework))
+        experiment.account(accounting, site.target, site.shared_programs)
+    elif experiment.case.quantity == "time":
+        experiment.prepare_timing()
+    else:
+        experiment.measure_memory(site.gpu)
+
+
+@contextmanager
+def _failure_noted(findings: list[Finding], device: ModuleType) -> Iterator[None]:
+    """Make a failure inside the block one of all ``findings`` that are without."""
+    try:
+        yield
     except Exception as error:
         traceback.print_exc()
-        finding.status = _status(error, device)
         text = "".join(traceback.format_exception_only(error)).replace(":\n", ": ")
-        finding.reason = text.splitlines()[0][:300]
-    return finding
+        for finding in findings:
+            if finding.status == "done":
+                finding.status = _status(error, device)
+                finding.reason = text.splitlines()[0][:300]
 
 
 def _weights(case: Case, target: Target | None) -> dict[str, np.ndarray]:

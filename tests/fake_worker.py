@@ -10,10 +10,15 @@ import numpy as np
 from reproduce.worker import Finding
 
 DONE, CRASH, KILLED, HANG, OUT_OF_MEMORY, SEGFAULT, STOPPED, DEAF, HALF_SENT = range(1, 10)
+SHY = 10  # crashes in company, and is done alone
 
 
-def run(connection, case, site):
-    """Ends as ``case.batch_size`` says."""
+def run(connection, cases, site):
+    """Ends as the batch size of each of ``cases`` says."""
+    connection.send([_finding(connection, case, site, len(cases) > 1) for case in cases])
+
+
+def _finding(connection, case, site, in_company):
     with site.log.open("a") as log:
         log.write(f"{case}\n")
     ends = {
@@ -25,17 +30,23 @@ def run(connection, case, site):
         DEAF: lambda: ctypes.PyDLL(None).sleep(60),  # holds the interpreter's lock
         HALF_SENT: lambda: os.write(connection.fileno(), b"\0\0\1\0half") and os._exit(0),
     }
+    if in_company:
+        ends[SHY] = ends[CRASH]
     ends.get(case.batch_size, lambda: None)()
     finding = Finding(
         seconds=[0.5], memory_bytes={"resident_peak_bytes": os.getpid(), "resident_before_bytes": 0}
     )
     if case.batch_size == OUT_OF_MEMORY:
-        finding = Finding(status="out_of_memory", reason="asked for too much")
-    connection.send(finding)
+        return Finding(status="out_of_memory", reason="asked for too much")
+    return finding
 
 
-def run_by_case(connection, case, site):
-    """Gives numbers that depend on nothing but ``case``, after a moment."""
+def run_by_case(connection, cases, site):
+    """Gives numbers that depend on nothing but ``cases``, after a moment each."""
+    connection.send(list(map(_by_case, cases)))
+
+
+def _by_case(case):
     rng = np.random.default_rng(list(str(case).encode()))
     time.sleep(0.1 * rng.random())
     gradient = rng.uniform(1, 2, case.repetitions)
@@ -44,10 +55,8 @@ def run_by_case(connection, case, site):
         megabytes = {
             name: int(most * 2**20 * (1 + rng.random())) for name, most in counters.items()
         }
-        found = Finding(memory_bytes=megabytes | {"resident_before_bytes": 2**20})
-    elif case.method == "gradient":
-        found = Finding(seconds=gradient.tolist())
-    else:
-        hvp = gradient + rng.uniform(1, 2, case.repetitions)
-        found = Finding(seconds=hvp.tolist(), gradient_seconds=gradient.tolist())
-    connection.send(found)
+        return Finding(memory_bytes=megabytes | {"resident_before_bytes": 2**20})
+    if case.method == "gradient":
+        return Finding(seconds=gradient.tolist())
+    hvp = gradient + rng.uniform(1, 2, case.repetitions)
+    return Finding(seconds=hvp.tolist(), gradient_seconds=gradient.tolist())

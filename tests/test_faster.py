@@ -41,7 +41,7 @@ def find(tmp_path):
         site = worker.Site(
             tmp_path / "log", cores=os.sched_getaffinity(0), gpu=None, shared_programs=tmp_path
         )
-        return worker.find(msgspec.structs.replace(CASE, **changes), site)
+        return worker.find([msgspec.structs.replace(CASE, **changes)], site)[0]
 
     return find
 

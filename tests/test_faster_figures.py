@@ -153,9 +153,29 @@ def test_the_time_for_several_vectors_is_divided_by_their_number():
     wanted = {
         row.vectors: summary.ratio(row)[1] / row.vectors
         for row in rows
-        if faster.method_of(row) == ("jax", "jit", "forward_over_reverse") and row.model == "vit"
+        if row.quantity == "time" and faster.network(row)[:3] == ("jax", "jit", "resnet34")
     }
     np.testing.assert_allclose(line.get_ydata(), [wanted[k] for k in (1, 2, 4, 8)])
+
+
+def test_the_memory_of_several_vectors_stands_at_their_time():
+    rows, _ = faster.select("beyond_vectors", ROWS)
+    axes = faster.vectors(rows).axes[0]
+    times = dict(zip(*axes.lines[0].get_data(), strict=True))
+    memory = {
+        row.vectors: f"{row.memory_bytes['resident_peak_bytes'] >> 30:.1f} GiB"
+        for row in rows
+        if row.quantity == "memory" and row.framework == "jax"
+    }
+    assert memory.keys() == {1, 2, 4, 8}
+    assert {text.xy: text.get_text() for text in axes.texts} == {
+        (count, times[count]): size for count, size in memory.items()
+    }
+
+
+def test_several_vectors_at_once_are_no_bar_among_single_ones():
+    assert {row.vectors for row in TIMED} == {1}
+    assert {row.batch_size for row in TIMED} == {4}
 
 
 @pytest.mark.parametrize("name", faster.FIGURES)

@@ -168,14 +168,14 @@ def test_a_run_goes_on_when_the_process_that_workers_fork_from_is_killed(tmp_pat
 @pytest.mark.usefixtures("fake_workers")
 def test_a_worker_that_cannot_be_started_is_an_error_and_the_next_one_starts(tmp_path):
     site, cores = runner.Measuring(tmp_path, False, 20, 1), os.sched_getaffinity(0)
-    assert site._finding(case(), cores).status == "done"
+    assert site._findings([case()], cores)[0].status == "done"
     server = forkserver(psutil.Process())
     server.suspend()  # takes the request, and dies with it
     threading.Timer(0.3, server.kill).start()
-    found = site._finding(case(), cores)
+    (found,) = site._findings([case()], cores)
     assert found.status == "error"
     assert found.reason.startswith("no worker could be started")
-    assert site._finding(case(), cores).status == "done"
+    assert site._findings([case()], cores)[0].status == "done"
 
 
 def test_a_second_run_into_the_same_folder_is_refused_and_the_first_not_disturbed(tmp_path):
@@ -231,12 +231,12 @@ def cgroup():
     pytest.skip("needs leave to make a control group of memory: root, outside of a container")
 
 
-def eat(connection, case, site):
+def eat(connection, cases, site):
     """Takes more memory than the control group has that is named beside the log."""
     group = Path((site.log.parent / "cgroup").read_text())
     (group / "cgroup.procs").write_text(str(os.getpid()))
     with site.log.open("a") as log:
-        log.write(f"{case}\n")
+        log.write(f"{cases[0]}\n")
     connection.send(len(bytearray(os.urandom(1 << 20)) * 256))
 
 
@@ -251,13 +251,14 @@ def test_a_worker_killed_for_memory_by_the_kernel_is_out_of_memory(tmp_path, mon
     assert len(log(tmp_path)) == 1  # it is not tried again
 
 
-def starve(connection, case, site):
-    """The real worker, once the frameworks are loaded, with room for ``case.seed`` MiB more."""
+def starve(connection, cases, site):
+    """The real worker, once the frameworks are loaded, with room for as many MiB as the seed."""
+    (case,) = cases
     for name in worker.modules(case.framework):
         import_module(name)
     used = psutil.Process().memory_info().vms
     resource.setrlimit(resource.RLIMIT_AS, (used + (case.seed << 20),) * 2)
-    REAL_WORKER(connection, case, site)
+    REAL_WORKER(connection, cases, site)
 
 
 def test_a_real_worker_that_may_not_allocate_is_out_of_memory(tmp_path, monkeypatch):

@@ -143,7 +143,7 @@ def test_a_jitted_function_is_traced_once_and_its_calls_compile_nothing(method):
     listen = lambda event, _, **__: compilations.append(event)  # noqa: E731
     jax.monitoring.register_event_duration_secs_listener(listen)
     try:
-        measure.repeat(lambda: device.wait(program(params, params)), None, 3, lambda: 0.0)
+        measure.in_turn([lambda: device.wait(program(params, params))], 3, lambda: 0.0)
     finally:
         jax.monitoring.unregister_event_duration_listener(listen)
     assert traces == [method]

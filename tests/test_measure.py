@@ -28,21 +28,16 @@ class Clock:
         return call
 
 
-def test_each_repetition_times_the_call_and_right_after_it_the_gradient():
+def test_each_round_times_all_calls_one_after_the_other():
     clock, order = Clock(), []
     call, gradient = clock.call(3, 5), clock.call(1, 2)
 
     def noted(name, function):
         return lambda: (order.append(name), function())[1]
 
-    times = measure.repeat(noted("hvp", call), noted("gradient", gradient), 2, clock)
-    assert times == ([3, 5], [1, 2])
+    times = measure.in_turn([noted("hvp", call), noted("gradient", gradient)], 2, clock)
+    assert times == [[3, 5], [1, 2]]
     assert order == ["hvp", "gradient", "hvp", "gradient"]
-
-
-def test_a_gradient_is_timed_alone():
-    clock = Clock()
-    assert measure.repeat(clock.call(1, 2, 4), None, 3, clock) == ([1, 2, 4], [])
 
 
 def test_a_result_is_freed_after_the_clock_stopped():
@@ -52,8 +47,7 @@ def test_a_result_is_freed_after_the_clock_stopped():
         def __del__(self):
             clock.now += 50
 
-    seconds, _ = measure.repeat(Result, None, 3, clock)
-    assert seconds == [0, 0, 0]
+    assert measure.in_turn([Result], 3, clock) == [[0, 0, 0]]
 
 
 def test_steady_times_are_not_suspicious():

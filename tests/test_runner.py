@@ -10,7 +10,7 @@ import fake_worker
 import msgspec
 import pytest
 from conftest import start_interruptible
-from fake_worker import CRASH, DONE, HANG, KILLED, OUT_OF_MEMORY
+from fake_worker import CRASH, DONE, HANG, KILLED, OUT_OF_MEMORY, SHY
 
 from reproduce import conditions, environment, runner, worker
 from reproduce.plan import METHODS, Case, PlanError, cases
@@ -59,6 +59,25 @@ def test_time_cases_run_in_the_plans_order_after_the_memory_cases(tmp_path):
 def test_each_case_has_a_process_of_its_own(tmp_path):
     rows = measure(tmp_path, *(case(method=method) for method in METHODS))
     assert len({row.memory_bytes["resident_peak_bytes"] for row in rows}) == len(METHODS)
+
+
+def in_turn(batch_size=DONE):
+    return [case(batch_size, method=method, in_turn=True) for method in METHODS]
+
+
+def test_cases_that_are_timed_in_turn_share_a_process_and_the_reference_comes_first(tmp_path):
+    rows = measure(tmp_path, case(), *in_turn())
+    processes = [row.memory_bytes["resident_peak_bytes"] for row in rows]
+    assert len(set(processes)) == 2
+    assert len(set(processes[1:])) == 1
+    assert log(tmp_path)[1] == str(case(method="forward_over_reverse"))
+
+
+def test_what_fails_in_company_is_measured_alone(tmp_path):
+    rows = measure(tmp_path, *in_turn(SHY))
+    assert [row.status for row in rows] == ["done"] * len(METHODS)
+    assert len({row.memory_bytes["resident_peak_bytes"] for row in rows}) == len(METHODS)
+    assert len(log(tmp_path)) == 1 + len(METHODS)
 
 
 def test_a_finished_case_is_not_measured_again(tmp_path):

@@ -22,14 +22,26 @@ CASE = Case(
 )
 
 
+def site(folder, gpu=None):
+    cores = os.sched_getaffinity(0)
+    return worker.Site(folder / "log", cores=cores, gpu=gpu, shared_programs=None)
+
+
 @pytest.fixture
 def find(tmp_path):
     def find(gpu=None, **changes):
-        cores = os.sched_getaffinity(0)
-        site = worker.Site(tmp_path / "log", cores=cores, gpu=gpu, shared_programs=None)
-        return worker.find(msgspec.structs.replace(CASE, **changes), site)
+        return worker.find([msgspec.structs.replace(CASE, **changes)], site(tmp_path, gpu))[0]
 
     return find
+
+
+@pytest.fixture
+def find_all(tmp_path):
+    def find_all(*methods):
+        wanted = [msgspec.structs.replace(CASE, method=method) for method in methods]
+        return worker.find(wanted, site(tmp_path))
+
+    return find_all
 
 
 def test_an_hvp_is_timed_with_the_gradient_beside_it(find):
@@ -38,6 +50,25 @@ def test_an_hvp_is_timed_with_the_gradient_beside_it(find):
     assert len(finding.seconds) == len(finding.gradient_seconds) == 3
     assert len(finding.warmup_seconds) == 2
     assert finding.relative_difference < 1e-5
+
+
+def test_several_cases_are_timed_in_turn_with_one_gradient_for_a_round(find_all, monkeypatch):
+    def without_forward_mode(loss, params, v):
+        raise NotImplementedError("Trying to use forward AD with an op that does not support it")
+
+    methods = module("torch", "hvp").METHODS
+    monkeypatch.setitem(methods, "reverse_over_forward", without_forward_mode)
+    first, failed, *others = find_all(
+        "forward_over_reverse", "reverse_over_forward", "reverse_over_reverse", "gradient"
+    )
+    assert failed.status == "unsupported"
+    assert failed.seconds == []
+    assert [each.status for each in (first, *others)] == ["done"] * 3
+    hvp, gradient = others
+    assert hvp.gradient_seconds == first.gradient_seconds == gradient.seconds
+    assert gradient.gradient_seconds == []
+    assert (first.relative_difference, gradient.relative_difference) == (None, None)
+    assert hvp.relative_difference < 1e-5
 
 
 def test_forward_over_reverse_is_the_reference_and_is_not_compared(find):

@@ -26,8 +26,8 @@ from reproduce.in_jax import models
 from reproduce.in_jax.hvp import forward_over_reverse
 
 DAMPING = 1e-3
-RECORDED = np.unique(np.geomspace(1, 10_000, 160).astype(int))
-RESNET_BATCH = 4
+RECORDED = np.unique(np.geomspace(1, 6_000, 160).astype(int))
+RESNET_BATCH = 2
 STRENGTHS = np.geomspace(1e-2, 1e-6, 33)
 STARTS = {"from strong": 1e-2, "from weak": 1e-6}
 OUTER_STEPS, OUTER_STEP = 80, 10.0
@@ -95,7 +95,7 @@ def spectra() -> pd.DataFrame:
     found = {
         ("digits", network.x.size, "exact"): exact,
         ("digits", network.x.size, "ritz"): of_digits,
-        ("resnet34", x.size, "ritz"): _ritz_values(hvp, x, steps=30, starts=2),
+        ("resnet34", x.size, "ritz"): _ritz_values(hvp, x, steps=20, starts=1),
     }
     columns = ["model", "parameters", "kind"]
     return pd.concat(found, names=columns).reset_index(columns)

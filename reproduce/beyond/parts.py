@@ -36,8 +36,8 @@ class Part(NamedTuple):
 
 
 PARTS = {
-    "inverse_hvp_errors": Part("algorithms", 50, 2 << 30),
-    "spectra": Part("algorithms", 600, 6 << 30),
+    "inverse_hvp_errors": Part("algorithms", 25, 2 << 30),
+    "spectra": Part("algorithms", 60, 5 << 30),
     "hyperparameter_descent": Part("algorithms", 20, 2 << 30),
 }
 

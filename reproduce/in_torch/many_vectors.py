@@ -32,7 +32,9 @@ def linearized(loss: LossOfBatch, params: Tree, v: Tree, batch: Tree) -> Divided
 
     # Detached, no tensor is two of the inputs, not even where v is the parameters.
     trees = [{name: x.detach() for name, x in tree.items()} for tree in (params, batch, v)]
-    recorded = make_fx(functionalize(hvp))(*trees)
+    # Nothing is computed; but a network's own buffers are as they are.
+    record = make_fx(functionalize(hvp), tracing_mode="fake", _allow_non_fake_inputs=True)
+    recorded = record(*trees)
     recorded.graph.eliminate_dead_code()
     first, second = _divided(recorded, len(v))
 
