@@ -22,6 +22,10 @@ CASE = Case(
 )
 
 
+def without_forward_mode(loss, params, v):
+    raise NotImplementedError("Trying to use forward AD with an op that does not support it")
+
+
 def site(folder, gpu=None):
     cores = os.sched_getaffinity(0)
     return worker.Site(folder / "log", cores=cores, gpu=gpu, shared_programs=None)
@@ -53,9 +57,6 @@ def test_an_hvp_is_timed_with_the_gradient_beside_it(find):
 
 
 def test_several_cases_are_timed_in_turn_with_one_gradient_for_a_round(find_all, monkeypatch):
-    def without_forward_mode(loss, params, v):
-        raise NotImplementedError("Trying to use forward AD with an op that does not support it")
-
     methods = module("torch", "hvp").METHODS
     monkeypatch.setitem(methods, "reverse_over_forward", without_forward_mode)
     first, failed, *others = find_all(
@@ -97,9 +98,6 @@ def test_a_mode_that_a_framework_has_not_got_is_unsupported(find):
 
 
 def test_an_operation_without_a_forward_mode_is_unsupported(find, monkeypatch):
-    def without_forward_mode(loss, params, v):
-        raise NotImplementedError("Trying to use forward AD with an op that does not support it")
-
     methods = module("torch", "hvp").METHODS
     monkeypatch.setitem(methods, "forward_over_reverse", without_forward_mode)
     assert find(method="forward_over_reverse").status == "unsupported"
