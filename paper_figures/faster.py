@@ -115,7 +115,7 @@ def vectors(rows: Sequence[Row]) -> Figure:
     """
     times = [row for row in rows if row.quantity == "time"]
     memory = {
-        (network(row), row.vectors): summary.of_process(row).bytes_of(row)
+        (network(row), row.vectors): summary.of_call(row).bytes_of(row)
         for row in rows
         if row.quantity == "memory" and row.status == "done"
     }

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from reproduce import published
-from reproduce.plan import BEYOND
+from reproduce.plan import AMORTISED, BEYOND
 from reproduce.rows import Row
 
 QUANTILES = (0.2, 0.5, 0.8)
@@ -46,6 +46,9 @@ class Counter(NamedTuple):
 
 
 XLA_PROGRAM = Counter("xla_program", ("xla_temp_bytes", "xla_output_bytes"))
+# What was computed at the point is an argument; so is the vector, in the place of the output,
+# which has its size.
+XLA_PROGRAM_AND_POINT = Counter("xla_program", ("xla_temp_bytes", "xla_argument_bytes"))
 JAX_ALLOCATOR = Counter("jax_allocator", ("jax_peak_bytes_in_use",), ("jax_bytes_in_use_before",))
 TORCH_ALLOCATOR = Counter(
     "torch_allocator", ("torch_peak_allocated_bytes",), ("torch_allocated_before_bytes",)
@@ -64,10 +67,14 @@ COUNTERS = {
 }
 
 
-def of_process(row: Row) -> Counter:
-    """Return the first counter that says what a whole process or device held, in ``row``."""
-    choices = (JAX_ALLOCATOR, TORCH_ALLOCATOR, RESIDENT_SET)
-    return next(counter for counter in choices if counter.is_in(row))
+def of_call(row: Row) -> Counter:
+    """Return the first counter in ``row`` of all that an HVP needs, with what it keeps at a point.
+
+    The resident set will not do for JAX: what of an earlier call it still holds, it uses again.
+    """
+    if (row.framework, row.mode) == ("jax", "jit"):
+        return XLA_PROGRAM_AND_POINT if row.method in AMORTISED else XLA_PROGRAM
+    return next(counter for counter in (TORCH_ALLOCATOR, RESIDENT_SET) if counter.is_in(row))
 
 
 def last_of_each_case(rows: Iterable[Row]) -> list[Row]:

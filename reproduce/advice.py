@@ -1,7 +1,6 @@
 """Which HVP to use: the answer that the rows of plan ``beyond`` give, as Markdown."""
 
 from collections.abc import Callable, Iterable, Sequence
-from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -80,7 +79,7 @@ def _of_framework(framework: str, times: Sequence[Row], memory: Sequence[Row]) -
     held = [row for row in memory if row.framework == framework]
     needs = {
         "few HVPs": (_few, own),
-        "many HVPs, each at a new point": (partial(_new_points, memory=held), own),
+        "many HVPs, each at a new point": (_new_points, own),
         f"{MANY} HVPs and more at one point": (_one_point, own),
         "little memory": (_little_memory, held),
     }
@@ -104,7 +103,7 @@ def _few(rows: Sequence[Row]) -> str:
     return _named(min(found, key=_first_seconds), _first_seconds) if found else ""
 
 
-def _new_points(rows: Sequence[Row], memory: Sequence[Row]) -> str:
+def _new_points(rows: Sequence[Row]) -> str:
     """With ``torch.compile``, the least time of one HVP at a new point, and when it has paid."""
     compiled = [row for row in rows if row.mode == "compile"]
     others = [row for row in rows if row.mode != "compile"]
@@ -114,19 +113,9 @@ def _new_points(rows: Sequence[Row], memory: Sequence[Row]) -> str:
     saved = min(map(_first_seconds, others)) - _first_seconds(best)
     if saved <= NOTICEABLE * _first_seconds(best):
         return _few(rows)
-    # Whichever was the first to compile it: the other took it from the shared folder.
-    same = [row for row in (best, *memory) if _identity(row) == _identity(best)]
-    compiling = max(map(_compile_seconds, same))
+    compiling = sum(took for name, took in best.compile_seconds.items() if name != "gradient")
     paid = f"compiling takes {cost.readable_seconds(compiling)}, {compiling / saved:.0f} HVPs' gain"
     return f"{_named(best, _first_seconds)}; {paid}"
-
-
-def _identity(row: Row) -> tuple[str, ...]:
-    return (*faster.method_of(row), row.model)
-
-
-def _compile_seconds(row: Row) -> float:
-    return sum(seconds for name, seconds in row.compile_seconds.items() if name != "gradient")
 
 
 def _one_point(rows: Sequence[Row]) -> str:
@@ -136,7 +125,7 @@ def _one_point(rows: Sequence[Row]) -> str:
 def _little_memory(rows: Sequence[Row]) -> str:
     if not rows:
         return ""
-    counters = [summary.of_process(row) for row in rows]
+    counters = [summary.of_call(row) for row in rows]
     best, most = (choose(rows, key=_bytes) for choose in (min, max))
     if len({counter.name for counter in counters}) > 1:
         return ""
@@ -145,7 +134,7 @@ def _little_memory(rows: Sequence[Row]) -> str:
 
 
 def _bytes(row: Row) -> int:
-    return summary.of_process(row).bytes_of(row)
+    return summary.of_call(row).bytes_of(row)
 
 
 def _first_seconds(row: Row) -> float:

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
@@ -64,9 +64,15 @@ class Setting:
     """
 
     def __init__(
-        self, case: Case, tools: Tools, weights: dict[str, np.ndarray], checks: bool
+        self,
+        case: Case,
+        tools: Tools,
+        weights: dict[str, np.ndarray],
+        checks: bool,
+        shared_programs: Path | None,
     ) -> None:
         self.case, self.tools, self.weights, self.checks = case, tools, weights, checks
+        self.shared_programs = shared_programs
         self.problem = problems.PROBLEMS[case.model]
         models = tools.models
         self.loss, self.params = models.build(self.problem, weights, case.normalisation)
@@ -199,13 +205,14 @@ class Experiment:
 
     def prepare_divided(self) -> tuple[Callable[[], Any], Callable[..., Any]]:
         """A call that computes what is computed once at a point, and one that takes it."""
-        divide = self.many_vectors.METHODS[self.case.method]
-        at_point, product = divide(self.loss, self.params, self.v, self.batch)
-        start = self.params, self.batch
-        first = self.noted("at_point", self.compiled(at_point, self.case.mode, *start))
+        method, mode, start = self.case.method, self.case.mode, (self.params, self.batch)
+        divide = self.many_vectors.METHODS[method]
+        parts = cache(partial(divide, self.loss, self.params, self.v, self.batch))
+        at_point = self.compiled(f"{method}-at_point", lambda: parts()[0], mode, *start)
+        first = self.noted("at_point", at_point)
         state = first(*start)
-        compiled = self.compiled(product, self.case.mode, state, self.v)
-        second = self.noted(self.case.method, compiled)
+        product = self.compiled(f"{method}-product", lambda: parts()[1], mode, state, self.v)
+        second = self.noted(method, product)
         return partial(first, *start), lambda state: second(state, self.v)
 
     def prepare(
@@ -219,14 +226,20 @@ class Experiment:
         function, *arguments = self.call(method, vectors)
         programs, key = self.setting.programs, (method, mode, vectors)
         if key not in programs:
-            programs[key] = self.compiled(function, mode, *arguments)
+            name = f"{method}-{vectors}"
+            programs[key] = self.compiled(name, lambda: function, mode, *arguments)
         return partial(self.noted(method, programs[key]), *arguments)
 
-    def compiled(self, function: Callable, mode: Mode, *arguments: Any) -> Compiled:
-        """``function``, compiled for ``arguments`` and others like them."""
-        start = time.perf_counter()
-        program, program_bytes = self.device.compile(function, mode, *arguments)
-        return Compiled(program, program_bytes, time.perf_counter() - start)
+    def compiled(
+        self, name: str, function: Callable[[], Callable], mode: Mode, *arguments: Any
+    ) -> Compiled:
+        """What ``function`` returns, compiled for ``arguments`` and others like them.
+
+        Where another process has kept the program, ``function`` need not be called.
+        """
+        case, shared = self.case, self.setting.shared_programs
+        name = f"{case.model}-{case.batch_size}-{case.normalisation}-{case.seed}-{name}"
+        return Compiled(*self.device.compile(function, mode, shared and shared / name, *arguments))
 
     def noted(self, name: str, compiled: Compiled) -> Callable[..., Any]:
         """A call that waits for the program's result; what it took to compile is noted."""
@@ -236,12 +249,12 @@ class Experiment:
 
     def call(self, method: Method, vectors: int = 1) -> tuple[Any, ...]:
         """The function that ``method`` is of parameters, vector and batch, and these three."""
-        compute = self.methods[method]
+        compute, loss = self.methods[method], self.loss
         if vectors > 1:
             compute = self.many_vectors.at_once(compute)
 
         def function(params: Any, v: Any, batch: Any) -> Any:
-            return compute(lambda params: self.loss(params, batch), params, v)
+            return compute(lambda params: loss(params, batch), params, v)
 
         return function, self.params, self.v, self.batch
 

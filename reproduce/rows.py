@@ -31,7 +31,7 @@ class Row(Case, frozen=True, kw_only=True):
     ``result``, and ``result_norm`` the norm of that. ``case_seconds`` is the whole of the
     case, from start to row, ``measuring_seconds`` its part after the problem is set up (of each
     an equal share, where several are timed in turn), and ``compile_seconds``, by method, with
-    tracing, a part of that.
+    tracing, a part of that; but PyTorch's are of the process that compiled what others take.
     """
 
     version: int = VERSION

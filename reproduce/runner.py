@@ -1,6 +1,7 @@
 """The parent: a worker process for each case or turn of cases, rows appended as they are found."""
 
 import getpass
+import hashlib
 import multiprocessing
 import os
 import time
@@ -17,7 +18,7 @@ from filelock import FileLock, Timeout
 
 from reproduce import conditions, cost, endings, environment, worker
 from reproduce.experiment import REFERENCE
-from reproduce.plan import Case, PlanError
+from reproduce.plan import Case, Framework, PlanError
 from reproduce.progress import Progress
 from reproduce.rows import Row, RowsFile
 from reproduce.target import Target
@@ -177,7 +178,7 @@ class Measuring:
         if any(case.mode == "compile" for case in cases):
             names.append(worker.COMPILER_MODULE)
             os.environ |= {
-                "TORCHINDUCTOR_CACHE_DIR": str(self._programs() / "inductor"),
+                "TORCHINDUCTOR_CACHE_DIR": str(self._programs_of("torch") / "inductor"),
                 "TORCHINDUCTOR_COMPILE_THREADS": "1",  # workers run side by side themselves
             }
         self.context.set_forkserver_preload([*names, "reproduce.endings"])
@@ -317,14 +318,22 @@ class Measuring:
             log=self.folder / "workers.log",
             cores=cores,
             gpu=environment.gpu()[0].uuid if self.on_gpu else None,
-            shared_programs=self._programs() if shares_programs else None,
+            shared_programs=self._programs_of(case.framework) if shares_programs else None,
             target=self.target,
             checks=self.checks,
         )
 
-    def _programs(self) -> Path:
+    def _programs_of(self, framework: Framework) -> Path:
+        """The folder of compiled programs, in PyTorch of this code and environment alone.
+
+        JAX finds its programs by their contents, those of PyTorch are found by name.
+        """
         folder = self.folder.resolve() / "programs"
-        folder.mkdir(exist_ok=True)
+        if framework == "torch":
+            code = environment.code_hash(framework, self.target is not None)
+            of = msgspec.json.encode((code, self.identity))
+            folder /= f"torch-{hashlib.sha256(of).hexdigest()[:12]}"
+        folder.mkdir(parents=True, exist_ok=True)
         return folder
 
 

@@ -91,7 +91,8 @@ def find(cases: list[Case], site: Site) -> list[Finding]:
         if case.quantity == "memory" and site.gpu is None:
             measure.return_freed_memory_at_once()
         tools = Tools(hvp.METHODS | peers.METHODS, many_vectors, models, device)
-        setting = Setting(case, tools, _weights(case, site.target), site.checks)
+        weights = _weights(case, site.target)
+        setting = Setting(case, tools, weights, site.checks, site.shared_programs)
         experiments = list(map(partial(Experiment, setting=setting), cases, findings))
         start = time.perf_counter()
         for experiment in experiments:

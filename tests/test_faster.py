@@ -214,15 +214,50 @@ def test_what_torch_compiles_is_what_it_computes_eagerly(compiled_programs, meth
     expected = flat(hvp.METHODS[eager](loss, params, v))
     if method == "linearized":
         at_point, product = divided("torch", method, loss, params)
-        first, _ = compile_(at_point, "compile", params)
-        second, _ = compile_(product, "compile", first(params), v)
+        first, *_ = compile_(lambda: at_point, "compile", None, params)
+        second, *_ = compile_(lambda: product, "compile", None, first(params), v)
         result = second(first(params), v)
     else:
         compute = lambda params, v: hvp.METHODS[method](loss, params, v)  # noqa: E731
-        program, _ = compile_(compute, "compile", params, v)
+        program, *_ = compile_(lambda: compute, "compile", None, params, v)
         result = program(params, v)
     assert flat(result).dtype == dtype
     assert_equal(result, expected, {"float64": 1e-13, "float32": 1e-5}[dtype])
+
+
+@pytest.mark.parametrize("method", ["forward_over_reverse", "linearized"])
+def test_a_program_that_was_kept_is_neither_recorded_nor_compiled_again(find, monkeypatch, method):
+    first = find(mode="compile", method=method)
+    assert (first.status, first.reason) == ("done", "")
+
+    def never(*_, **__):
+        pytest.fail("was called again")
+
+    monkeypatch.setattr(torch, "compile", never)
+    monkeypatch.setitem(module("torch", "many_vectors").METHODS, "linearized", never)
+    again = find(mode="compile", method=method)
+    assert (again.status, again.reason) == ("done", "")
+    assert again.compile_seconds["gradient"] == first.compile_seconds["gradient"]
+    assert again.relative_difference == first.relative_difference < 1e-5
+
+
+def doubled(params):
+    return {name: 2 * value for name, value in params.items()}
+
+
+def test_a_program_that_was_cut_in_half_is_compiled_again(compiled_programs, tmp_path):
+    compile_, kept = module("torch", "device").compile, tmp_path / "doubled"
+    params = {"w": torch.ones(3)}
+    program, _, seconds = compile_(lambda: doubled, "compile", kept, params)
+    assert program(params)["w"].tolist() == [2, 2, 2]
+    assert compile_(None, "compile", kept, params)[2] == seconds
+    for part in (kept, kept.with_suffix(".seconds")):
+        whole = part.read_bytes()
+        part.write_bytes(whole[: len(whole) // 2] if part == kept else b"")
+        again, _, other_seconds = compile_(lambda: doubled, "compile", kept, params)
+        assert again(params)["w"].tolist() == [2, 2, 2]
+        assert other_seconds != seconds
+        assert compile_(None, "compile", kept, params)[2] == other_seconds
 
 
 def test_what_cannot_be_compiled_is_unsupported_and_says_why(find, monkeypatch):

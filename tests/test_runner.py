@@ -73,6 +73,16 @@ def test_cases_that_are_timed_in_turn_share_a_process_and_the_reference_comes_fi
     assert log(tmp_path)[1] == str(case(method="forward_over_reverse"))
 
 
+def test_programs_that_are_found_by_name_are_of_one_code(tmp_path, monkeypatch):
+    measure(tmp_path, case())
+    folders = set((tmp_path / "programs").iterdir())
+    measure(tmp_path, case(), case(SHY))
+    assert set((tmp_path / "programs").iterdir()) == folders
+    monkeypatch.setattr(environment, "code_hash", lambda *_: "of other code")
+    measure(tmp_path, case())
+    assert len(set((tmp_path / "programs").iterdir()) - folders) == len(folders) == 1
+
+
 def test_what_fails_in_company_is_measured_alone(tmp_path):
     rows = measure(tmp_path, *in_turn(SHY))
     assert [row.status for row in rows] == ["done"] * len(METHODS)

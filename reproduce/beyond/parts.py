@@ -107,14 +107,15 @@ def _code() -> str:
 def _measure(name: str, path: Path, device: str) -> None:
     print(f"{name}: about {cost.readable_seconds(PARTS[name].seconds)} …", flush=True)
     start = time.perf_counter()
-    table = _function(name)().assign(device=device, code=_code())
+    table = _function(name, path.parent / "programs")().assign(device=device, code=_code())
     with whole_file(path) as unfinished:
         table.to_csv(unfinished, index=False, float_format="%.8g", lineterminator="\n")
     print(f"{path}: {len(table)} lines in {cost.readable_seconds(time.perf_counter() - start)}")
 
 
-def _function(name: str) -> Callable[[], pd.DataFrame]:
+def _function(name: str, programs: Path) -> Callable[[], pd.DataFrame]:
     try:
+        import_module("reproduce.in_jax.device").share_programs(programs)
         return getattr(import_module(f"reproduce.beyond.{PARTS[name].module}"), name)
     except ModuleNotFoundError as error:
         raise PlanError(

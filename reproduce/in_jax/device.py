@@ -1,6 +1,7 @@
 """What JAX's device can tell and do: compile, wait, count bytes, name a failure."""
 
 import os
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,22 +14,28 @@ from reproduce.plan import Mode
 DETERMINISTIC = "--xla_gpu_deterministic_ops --xla_gpu_exclude_nondeterministic_ops"
 
 
-def compile(function: Callable[..., Tree], mode: Mode, *arguments: Tree) -> tuple[Callable, dict]:
-    """``function`` ready to be called on ``arguments``, and the bytes of its program.
+def compile(
+    function: Callable[[], Callable[..., Tree]], mode: Mode, kept: Path | None, *arguments: Tree
+) -> tuple[Callable[..., Tree], dict[str, int], float]:
+    """What ``function`` returns, ready to be called; its program's bytes; the seconds it took.
 
-    In mode ``jit`` it is compiled ahead of time; the bytes are those of XLA's buffer
-    assignment: ``xla_argument_bytes``, ``xla_output_bytes``, ``xla_temp_bytes``. In mode
-    ``eager`` it runs operation by operation under ``jax.disable_jit`` and has no program.
+    It is to be called on ``arguments`` and others like them. In mode ``jit`` it is compiled
+    ahead of time; the bytes are those of XLA's buffer assignment: ``xla_argument_bytes``,
+    ``xla_output_bytes``, ``xla_temp_bytes``. In mode ``eager`` it runs operation by operation
+    under ``jax.disable_jit`` and has no program. ``kept`` is not used: JAX finds the programs
+    that it keeps by their contents.
     """
     if mode == "eager":
-        return _without_jit(function), {}
-    compiled = jax.jit(function).lower(*arguments).compile()
+        return _without_jit(function()), {}, 0.0
+    start = time.perf_counter()
+    compiled = jax.jit(function()).lower(*arguments).compile()
     analysis = compiled.memory_analysis()
-    return compiled, {
+    program_bytes = {
         "xla_argument_bytes": analysis.argument_size_in_bytes,
         "xla_output_bytes": analysis.output_size_in_bytes,
         "xla_temp_bytes": analysis.temp_size_in_bytes,
     }
+    return compiled, program_bytes, time.perf_counter() - start
 
 
 def wait(tree: Tree) -> Tree:

@@ -1,12 +1,15 @@
 """What PyTorch's device can tell and do: wait, count bytes, name a failure."""
 
 import os
+import time
+import traceback
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
 import numpy as np
 import torch
+from torch._guards import TracingContext, tracing
 
 from reproduce.in_torch.hvp import Tree
 from reproduce.plan import Mode
@@ -21,30 +24,71 @@ def default_device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def compile(function: Callable[..., Tree], mode: Mode, *arguments: Tree) -> tuple[Callable, dict]:
-    """``function`` ready to be called on ``arguments``, and no program's bytes.
+def compile(
+    function: Callable[[], Callable[..., Tree]], mode: Mode, kept: Path | None, *arguments: Tree
+) -> tuple[Callable[..., Tree], dict[str, int], float]:
+    """What ``function`` returns, ready to be called; no bytes; the seconds that compiling took.
 
-    In mode ``eager`` it is ``function`` as it is. In mode ``compile`` it is one program of
-    ``torch.compile``, which is called once, since only that compiles it.
+    It is to be called on ``arguments`` and others like them. In mode ``eager`` it is that
+    function as it is, in mode ``compile`` one program of ``torch.compile``, made ahead of time.
+    With a path ``kept``, the program is saved there, with the seconds; or it and they are taken
+    from there, without calling ``function``. All that a saved function refers to must be what
+    pickle can save.
 
     Raises:
         NotImplementedError: if ``mode`` is another.
     """
-    if mode == "compile":
-        # For the cores of the parent, which may be more than this worker's: so that a case on
-        # one core compiles what a case on all of them takes from the shared folder.
-        threads = len(os.sched_getaffinity(os.getppid()))
-        options = {"cpp.threads": threads}
-        program = torch.compile(function, fullgraph=True, dynamic=False, options=options)
-        program(*arguments)
-        return program, {}
-    if mode != "eager":
+    if mode == "eager":
+        return function(), {}, 0.0
+    if mode != "compile":
         msg = (
             f"PyTorch was asked for mode {mode!r}; "
             "this package measures it in modes 'eager' and 'compile' only"
         )
         raise NotImplementedError(msg)
-    return function, {}
+    program, seconds = (kept and _taken(kept)) or _compiled(function, arguments, kept)
+    program.disable_guard_check()  # all calls are alike, and what it would check is not kept
+    return program, {}, seconds
+
+
+def _compiled(
+    function: Callable[[], Callable[..., Tree]], arguments: tuple[Tree, ...], kept: Path | None
+) -> tuple[Callable[..., Tree], float]:
+    start = time.perf_counter()
+    options = {
+        # For the cores of the parent, which may be more than this worker's: so that a case on
+        # one core compiles what a case on all of them takes from the shared folder.
+        "cpp.threads": len(os.sched_getaffinity(os.getppid())),
+        "guard_filter_fn": torch.compiler.skip_all_guards_unsafe,
+    }
+    with torch._dynamo.config.patch(enable_aot_compile=True):
+        wrapped = torch.compile(function(), fullgraph=True, dynamic=False, options=options)
+        program = wrapped.aot_compile((arguments, {}))
+    seconds = time.perf_counter() - start
+    if kept is not None:
+        unfinished = kept.with_suffix(f".{os.getpid()}")
+        program.save_compiled_function(unfinished)
+        _seconds_of(kept).write_text(str(seconds))
+        unfinished.replace(kept)
+    return program, seconds
+
+
+def _taken(kept: Path) -> tuple[Callable[..., Tree], float] | None:
+    """The program of ``kept`` and its seconds, if there is one, and it is whole."""
+    if not kept.exists():
+        return None
+    try:
+        # Some of the guards that are saved can be read inside a trace only.
+        with kept.open("rb") as file, tracing(TracingContext(None)):
+            program = torch.compiler.load_compiled_function(file)
+        return program, float(_seconds_of(kept).read_text())
+    except Exception:  # what comes of half a file is nobody's promise
+        traceback.print_exc()
+        return None
+
+
+def _seconds_of(kept: Path) -> Path:
+    return kept.with_suffix(".seconds")
 
 
 def wait(tree: Tree) -> Tree:

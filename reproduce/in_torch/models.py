@@ -86,16 +86,22 @@ def build(
         _replace(module, torch.nn.BatchNorm2d, torch.nn.Identity)
     params = {name: _tensor(weights[name]) for name, _ in module.named_parameters()}
     buffers = {name: _buffer(name, meta, weights) for name, meta in module.named_buffers()}
+    return _Loss(module, buffers), params
 
-    def loss(params: Tree, batch: Tree) -> torch.Tensor:
+
+class _Loss:
+    """The loss of parameters and batch; an object, so that programs made of it can be saved."""
+
+    def __init__(self, module: torch.nn.Module, buffers: Tree) -> None:
+        self.module, self.buffers = module, buffers
+
+    def __call__(self, params: Tree, batch: Tree) -> torch.Tensor:
         inputs = {name: value for name, value in batch.items() if name != "labels"}
-        logits = functional_call(module, params | buffers, kwargs=inputs).logits
+        logits = functional_call(self.module, params | self.buffers, kwargs=inputs).logits
         weights = [value for value in params.values() if value.ndim > 1]
         return cross_entropy(logits, batch["labels"]) + WEIGHT_DECAY * sum(
             (w**2).sum() for w in weights
         )
-
-    return loss, params
 
 
 def to_device(batch: dict[str, np.ndarray]) -> Tree:
