@@ -70,7 +70,7 @@ COUNTERS = {
 def of_call(row: Row) -> Counter:
     """Return the first counter in ``row`` of all that an HVP needs, with what it keeps at a point.
 
-    The resident set will not do for JAX: what of an earlier call it still holds, it uses again.
+    For a program of XLA that is the article's counter, the same on every device.
     """
     if (row.framework, row.mode) == ("jax", "jit"):
         return XLA_PROGRAM_AND_POINT if row.method in AMORTISED else XLA_PROGRAM

@@ -231,15 +231,15 @@ class Experiment:
         return partial(self.noted(method, programs[key]), *arguments)
 
     def compiled(
-        self, name: str, function: Callable[[], Callable], mode: Mode, *arguments: Any
+        self, name: str, make: Callable[[], Callable], mode: Mode, *arguments: Any
     ) -> Compiled:
-        """What ``function`` returns, compiled for ``arguments`` and others like them.
+        """The function that ``make`` makes, compiled for ``arguments`` and others like them.
 
-        Where another process has kept the program, ``function`` need not be called.
+        Where another process has kept the program, ``make`` need not be called.
         """
         case, shared = self.case, self.setting.shared_programs
         name = f"{case.model}-{case.batch_size}-{case.normalisation}-{case.seed}-{name}"
-        return Compiled(*self.device.compile(function, mode, shared and shared / name, *arguments))
+        return Compiled(*self.device.compile(make, mode, shared and shared / name, *arguments))
 
     def noted(self, name: str, compiled: Compiled) -> Callable[..., Any]:
         """A call that waits for the program's result; what it took to compile is noted."""

@@ -1,6 +1,7 @@
 """Measures calls: seconds under a given clock, and the peak memory of a call."""
 
 import ctypes
+import gc
 import hashlib
 import re
 import threading
@@ -111,6 +112,7 @@ def resident_peak(counters: dict[str, int]) -> Iterator[None]:
     inside the block can be some pages more: the largest counts. Source: proc(5),
     ``clear_refs`` and ``VmHWM``, which it calls inaccurate.
     """
+    gc.collect()  # only then does JAX free the results that were dropped
     ctypes.CDLL(None).malloc_trim(0)
     Path("/proc/self/clear_refs").write_text("5")
     counters["resident_before_bytes"] = resident_bytes()

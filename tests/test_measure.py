@@ -1,5 +1,6 @@
 """Seconds come from the given clock, and bytes from what was really allocated."""
 
+import gc
 import time
 
 import numpy as np
@@ -81,6 +82,18 @@ def test_the_resident_peak_counts_what_a_call_allocates_and_frees_again():
     with measure.resident_peak(counters):
         np.ones(64 * MIB, dtype="uint8")
         np.ones(32 * MIB, dtype="uint8")
+    rise = counters["resident_peak_bytes"] - counters["resident_before_bytes"]
+    assert rise == pytest.approx(64 * MIB, abs=4 * MIB)
+
+
+def test_what_only_a_collection_frees_is_freed_before_the_resident_peak_is_taken():
+    dropped = [np.ones(64 * MIB, dtype="uint8")]
+    dropped.append(dropped)
+    del dropped
+    counters = {}
+    with measure.resident_peak(counters):
+        gc.collect()
+        np.ones(64 * MIB, dtype="uint8")
     rise = counters["resident_peak_bytes"] - counters["resident_before_bytes"]
     assert rise == pytest.approx(64 * MIB, abs=4 * MIB)
 

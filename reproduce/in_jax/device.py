@@ -15,9 +15,9 @@ DETERMINISTIC = "--xla_gpu_deterministic_ops --xla_gpu_exclude_nondeterministic_
 
 
 def compile(
-    function: Callable[[], Callable[..., Tree]], mode: Mode, kept: Path | None, *arguments: Tree
+    make: Callable[[], Callable[..., Tree]], mode: Mode, kept: Path | None, *arguments: Tree
 ) -> tuple[Callable[..., Tree], dict[str, int], float]:
-    """What ``function`` returns, ready to be called; its program's bytes; the seconds it took.
+    """What ``make`` makes, ready to be called; its program's bytes; the seconds that it took.
 
     It is to be called on ``arguments`` and others like them. In mode ``jit`` it is compiled
     ahead of time; the bytes are those of XLA's buffer assignment: ``xla_argument_bytes``,
@@ -26,9 +26,9 @@ def compile(
     that it keeps by their contents.
     """
     if mode == "eager":
-        return _without_jit(function()), {}, 0.0
+        return _without_jit(make()), {}, 0.0
     start = time.perf_counter()
-    compiled = jax.jit(function()).lower(*arguments).compile()
+    compiled = jax.jit(make()).lower(*arguments).compile()
     analysis = compiled.memory_analysis()
     program_bytes = {
         "xla_argument_bytes": analysis.argument_size_in_bytes,

@@ -25,34 +25,34 @@ def default_device() -> torch.device:
 
 
 def compile(
-    function: Callable[[], Callable[..., Tree]], mode: Mode, kept: Path | None, *arguments: Tree
+    make: Callable[[], Callable[..., Tree]], mode: Mode, kept: Path | None, *arguments: Tree
 ) -> tuple[Callable[..., Tree], dict[str, int], float]:
-    """What ``function`` returns, ready to be called; no bytes; the seconds that compiling took.
+    """What ``make`` makes, ready to be called; no bytes; the seconds that compiling took.
 
     It is to be called on ``arguments`` and others like them. In mode ``eager`` it is that
     function as it is, in mode ``compile`` one program of ``torch.compile``, made ahead of time.
     With a path ``kept``, the program is saved there, with the seconds; or it and they are taken
-    from there, without calling ``function``. All that a saved function refers to must be what
+    from there, without calling ``make``. All that a saved function refers to must be what
     pickle can save.
 
     Raises:
         NotImplementedError: if ``mode`` is another.
     """
     if mode == "eager":
-        return function(), {}, 0.0
+        return make(), {}, 0.0
     if mode != "compile":
         msg = (
             f"PyTorch was asked for mode {mode!r}; "
             "this package measures it in modes 'eager' and 'compile' only"
         )
         raise NotImplementedError(msg)
-    program, seconds = (kept and _taken(kept)) or _compiled(function, arguments, kept)
+    program, seconds = (kept and _taken(kept)) or _compiled(make, arguments, kept)
     program.disable_guard_check()  # all calls are alike, and what it would check is not kept
     return program, {}, seconds
 
 
 def _compiled(
-    function: Callable[[], Callable[..., Tree]], arguments: tuple[Tree, ...], kept: Path | None
+    make: Callable[[], Callable[..., Tree]], arguments: tuple[Tree, ...], kept: Path | None
 ) -> tuple[Callable[..., Tree], float]:
     start = time.perf_counter()
     options = {
@@ -62,7 +62,7 @@ def _compiled(
         "guard_filter_fn": torch.compiler.skip_all_guards_unsafe,
     }
     with torch._dynamo.config.patch(enable_aot_compile=True):
-        wrapped = torch.compile(function(), fullgraph=True, dynamic=False, options=options)
+        wrapped = torch.compile(make(), fullgraph=True, dynamic=False, options=options)
         program = wrapped.aot_compile((arguments, {}))
     seconds = time.perf_counter() - start
     if kept is not None:
@@ -82,7 +82,7 @@ def _taken(kept: Path) -> tuple[Callable[..., Tree], float] | None:
         with kept.open("rb") as file, tracing(TracingContext(None)):
             program = torch.compiler.load_compiled_function(file)
         return program, float(_seconds_of(kept).read_text())
-    except Exception:  # what comes of half a file is nobody's promise
+    except Exception:  # reading a damaged file can raise anything
         traceback.print_exc()
         return None
 
@@ -124,7 +124,7 @@ def use_deterministic_algorithms() -> None:
 
 
 def share_programs(folder: Path) -> None:
-    """Do nothing: where ``torch.compile`` keeps its programs is in the environment."""
+    """Do nothing: ``compile`` is told of each program where it is kept."""
 
 
 def bytes_before_call() -> dict[str, int]:
