@@ -19,8 +19,10 @@ SPREAD_LIMIT = 0.1
 FIRST_VALUE_LIMIT = 0.5
 DIFFERENCE_LIMIT = 1e-2
 NVML_POLL_SECONDS = 0.001
-# Parameters of mallopt(3) by their number: M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD.
-MALLOPT = {-1: 1 << 16, -2: 0, -3: 1 << 16}
+# Parameters of mallopt(3) by their number: M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD and
+# M_MMAP_MAX.
+RETURN_AT_ONCE = {-1: 1 << 16, -2: 0, -3: 1 << 16, -4: 1 << 16}
+NEVER_RETURN = {-1: -1, -4: 0}
 
 
 def in_turn(calls: Sequence[Call], rounds: int, clock: Clock) -> list[list[float]]:
@@ -98,8 +100,21 @@ def return_freed_memory_at_once() -> None:
     To be called before anything large is allocated: what the library has kept by then it
     hands out again, and never gives back. Source: mallopt(3).
     """
+    _set_up_malloc(RETURN_AT_ONCE)
+
+
+def keep_freed_memory() -> None:
+    """Makes the C library keep freed memory, as both frameworks' allocators do on a GPU.
+
+    By default it gives large blocks back, and each call has them handed out anew, page by page,
+    which for PyTorch's HVPs took up to as long as their arithmetic. Source: mallopt(3).
+    """
+    _set_up_malloc(NEVER_RETURN)
+
+
+def _set_up_malloc(parameters: dict[int, int]) -> None:
     libc = ctypes.CDLL(None)
-    for parameter, value in MALLOPT.items():
+    for parameter, value in parameters.items():
         libc.mallopt(parameter, value)
 
 

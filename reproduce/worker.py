@@ -88,8 +88,10 @@ def find(cases: list[Case], site: Site) -> list[Finding]:
         device.use_cores(len(site.cores))
         if site.shared_programs is not None and site.target is None:
             device.share_programs(site.shared_programs)
-        if case.quantity == "memory" and site.gpu is None:
+        if site.gpu is None and case.quantity == "memory":
             measure.return_freed_memory_at_once()
+        elif site.gpu is None:
+            measure.keep_freed_memory()
         tools = Tools(hvp.METHODS | peers.METHODS, many_vectors, models, device)
         weights = _weights(case, site.target)
         setting = Setting(case, tools, weights, site.checks, site.shared_programs)

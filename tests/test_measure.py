@@ -1,6 +1,9 @@
 """Seconds come from the given clock, and bytes from what was really allocated."""
 
 import gc
+import mmap
+import subprocess
+import sys
 import time
 
 import numpy as np
@@ -77,6 +80,12 @@ def test_the_relative_difference_is_that_of_the_whole_vectors():
     assert measure.relative_difference(a, b) == pytest.approx(0.5 / 5)
 
 
+@pytest.fixture
+def freed_memory_returned():
+    measure.return_freed_memory_at_once()
+
+
+@pytest.mark.usefixtures("freed_memory_returned")
 def test_the_resident_peak_counts_what_a_call_allocates_and_frees_again():
     counters = {}
     with measure.resident_peak(counters):
@@ -86,6 +95,7 @@ def test_the_resident_peak_counts_what_a_call_allocates_and_frees_again():
     assert rise == pytest.approx(64 * MIB, abs=4 * MIB)
 
 
+@pytest.mark.usefixtures("freed_memory_returned")
 def test_what_only_a_collection_frees_is_freed_before_the_resident_peak_is_taken():
     dropped = [np.ones(64 * MIB, dtype="uint8")]
     dropped.append(dropped)
@@ -96,6 +106,30 @@ def test_what_only_a_collection_frees_is_freed_before_the_resident_peak_is_taken
         np.ones(64 * MIB, dtype="uint8")
     rise = counters["resident_peak_bytes"] - counters["resident_before_bytes"]
     assert rise == pytest.approx(64 * MIB, abs=4 * MIB)
+
+
+PAGE_FAULTS_OF_SECOND_BLOCK = """
+import resource
+from reproduce import measure
+{set_up}
+faults = []
+for _ in range(2):
+    block = bytearray({size})
+    del block
+    faults.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt)
+print(faults[1] - faults[0])
+"""
+
+
+@pytest.mark.parametrize(
+    ("set_up", "is_kept"),
+    [("measure.keep_freed_memory()", True), ("measure.return_freed_memory_at_once()", False)],
+)
+def test_freed_memory_is_kept_or_returned_as_asked(set_up, is_kept):
+    script = PAGE_FAULTS_OF_SECOND_BLOCK.format(set_up=set_up, size=64 * MIB)
+    faults = int(subprocess.check_output([sys.executable, "-c", script], text=True))
+    pages = 64 * MIB // mmap.PAGESIZE
+    assert (faults < 0.01 * pages) if is_kept else (faults > 0.9 * pages)
 
 
 def test_the_resident_peak_is_no_less_than_what_was_read_before_it():
