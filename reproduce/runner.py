@@ -177,10 +177,14 @@ class Measuring:
             names += [worker.accounting_module(framework) for framework in frameworks]
         if any(case.mode == "compile" for case in cases):
             names.append(worker.COMPILER_MODULE)
+            programs = self._programs_of("torch")
             os.environ |= {
-                "TORCHINDUCTOR_CACHE_DIR": str(self._programs_of("torch") / "inductor"),
+                "TORCHINDUCTOR_CACHE_DIR": str(programs / "inductor"),
                 "TORCHINDUCTOR_COMPILE_THREADS": "1",  # workers run side by side themselves
             }
+            if any(programs.glob("*.seconds")):
+                # What compiled these need not be asked again which instructions it knows: 9 s.
+                os.environ["TORCHINDUCTOR_VEC_ISA_OK"] = "1"
         self.context.set_forkserver_preload([*names, "reproduce.endings"])
         with progress.loading(frameworks):
             first = self.context.Process(target=_import_all, args=(names,))

@@ -56,9 +56,11 @@ def _compiled(
 ) -> tuple[Callable[..., Tree], float]:
     start = time.perf_counter()
     options = {
-        # For the cores of the parent, which may be more than this worker's: so that a case on
-        # one core compiles what a case on all of them takes from the shared folder.
+        # For the cores of the parent, which may be more than this worker's, and to run on as
+        # many threads as there are then: a case on one core compiles, and calls, what a case on
+        # all of them takes from the shared folder.
         "cpp.threads": len(os.sched_getaffinity(os.getppid())),
+        "cpp.dynamic_threads": True,
         "guard_filter_fn": torch.compiler.skip_all_guards_unsafe,
     }
     with torch._dynamo.config.patch(enable_aot_compile=True):
