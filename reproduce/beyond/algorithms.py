@@ -23,7 +23,7 @@ from reproduce.algorithms.solve import Method
 from reproduce.algorithms.vector import Hessian, Hvp, Vector
 from reproduce.beyond.digits import Network, Regression
 from reproduce.in_jax import models
-from reproduce.in_jax.hvp import forward_over_reverse
+from reproduce.in_jax.many_vectors import linearized
 
 DAMPING = 1e-3
 RECORDED = np.unique(np.geomspace(1, 6_000, 160).astype(int))
@@ -115,17 +115,14 @@ def _ritz_values(hvp: Hvp, x: jax.Array, steps: int, starts: int) -> pd.DataFram
 
 
 def _resnet() -> tuple[Hvp, jax.Array]:
-    """The HVP of ResNet34 on vectors of d scalars, and where its Hessian is: as in ``plan``."""
+    """ResNet34's HVPs at one point, on vectors of d scalars, and that point: as in ``plan``."""
     problem = problems.PROBLEMS["resnet34"]
     loss, params = models.build(problem, problems.weights(problem), "article")
     batch = models.to_device(problems.batch(problem, RESNET_BATCH))
     x, tree_of = ravel_pytree(params)
 
-    @jax.jit
-    def hvp(x: jax.Array, v: jax.Array) -> jax.Array:
-        return forward_over_reverse(lambda x: loss(tree_of(x), batch), x, v)
-
-    return partial(hvp, x), x
+    at_point, product = linearized(lambda x, batch: loss(tree_of(x), batch), x, x, batch)
+    return partial(jax.jit(product), jax.jit(at_point)(x, batch)), x
 
 
 def hyperparameter_descent() -> pd.DataFrame:

@@ -22,6 +22,7 @@ MEASURED_BY = (
     "beyond/digits.py",
     "algorithms/*.py",
     "in_jax/hvp.py",
+    "in_jax/many_vectors.py",
     "in_jax/models.py",
     "problems.py",
 )
