@@ -116,8 +116,7 @@ def vectors(rows: Sequence[Row]) -> Figure:
     times = [row for row in rows if row.quantity == "time"]
     memory = {
         (network(row), row.vectors): summary.of_call(row).bytes_of(row)
-        for row in rows
-        if row.quantity == "memory" and row.status == "done"
+        for row in filter(summary.tells_memory, rows)
     }
     figure, of_runs = _panels(times, lambda row: (row.framework, row.mode), list(style.RUNS).index)
     for axes, run, of_run in of_runs:

@@ -67,6 +67,15 @@ COUNTERS = {
 }
 
 
+def tells_memory(row: Row) -> bool:
+    """Return whether ``row`` has what ``of_call`` looks for.
+
+    Memory's own rows do; and of a program of XLA, that which says how long it takes, too.
+    """
+    is_of_program = (row.framework, row.mode) == ("jax", "jit")
+    return row.status == "done" and (row.quantity == "memory" or is_of_program)
+
+
 def of_call(row: Row) -> Counter:
     """Return the first counter in ``row`` of all that an HVP needs, with what it keeps at a point.
 

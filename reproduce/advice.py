@@ -36,7 +36,8 @@ def tables_of(rows: Iterable[Row]) -> dict[str, pd.DataFrame]:
     memory = [
         row
         for row in summary.last_of_each_case(rows)
-        if (row.plan, row.quantity, row.status) == (BEYOND, "memory", "done")
+        if row.plan == BEYOND
+        and summary.tells_memory(row)
         and row.method != "gradient"
         and faster.network(row) in networks
     ]

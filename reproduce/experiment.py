@@ -242,9 +242,15 @@ class Experiment:
         return Compiled(*self.device.compile(make, mode, shared and shared / name, *arguments))
 
     def noted(self, name: str, compiled: Compiled) -> Callable[..., Any]:
-        """A call that waits for the program's result; what it took to compile is noted."""
+        """A call that waits for the program's result; what it took to compile is noted.
+
+        So are the bytes that the case's own program needs, which comes before those that it is
+        compared with.
+        """
         self.finding.compile_seconds.setdefault(name, compiled.seconds)
-        self.finding.memory_bytes |= compiled.memory_bytes
+        if name == self.case.method:
+            for counter, count in compiled.memory_bytes.items():
+                self.finding.memory_bytes.setdefault(counter, count)
         return lambda *arguments: self.device.wait(compiled.program(*arguments))
 
     def call(self, method: Method, vectors: int = 1) -> tuple[Any, ...]:

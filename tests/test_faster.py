@@ -238,7 +238,9 @@ def test_a_program_that_was_kept_is_neither_recorded_nor_compiled_again(find, mo
     again = find(mode="compile", method=method)
     assert (again.status, again.reason) == ("done", "")
     assert again.compile_seconds["gradient"] == first.compile_seconds["gradient"]
-    assert again.relative_difference == first.relative_difference < 1e-5
+    # Where its memory lies decides on the last bits of a difference that is all rounding.
+    assert again.relative_difference == pytest.approx(first.relative_difference, rel=0.1)
+    assert first.relative_difference < 1e-5
 
 
 def doubled(params):
@@ -288,6 +290,18 @@ def test_the_memory_of_a_case_with_a_point_tells_what_is_held_there(find, framew
     counters = finding.memory_bytes
     assert (finding.status, finding.reason) == ("done", "")
     assert 0 < counters["resident_held_bytes"] <= counters["resident_peak_bytes"]
+
+
+@pytest.mark.parametrize(
+    "changes", [{"method": "reverse_over_forward"}, {"method": "linearized"}, {"vectors": 3}]
+)
+def test_what_is_timed_of_xla_tells_its_own_programs_memory(find, changes):
+    timed, counted = (
+        find(framework="jax", mode="jit", quantity=quantity, **changes).memory_bytes
+        for quantity in ("time", "memory")
+    )
+    assert timed.keys() == {f"xla_{part}_bytes" for part in ("argument", "output", "temp")}
+    assert timed.items() <= counted.items()
 
 
 @pytest.mark.parametrize("framework", FRAMEWORKS)
