@@ -131,8 +131,10 @@ def vectors(rows: Sequence[Row]) -> Figure:
                     text = cost.readable_bytes(size)
                     axes.annotate(text, (count, height), **look.memory_at_point())
         axes.plot(counts, look.operations_per_vector(run, counts), **look.theory_line())
-        axes.set(title=look.BEYOND_RUNS[run], xlabel="Vectors at once", xticks=counts)
-        axes.set_xlim(0, 1 + counts.max())
+        axes.set(title=look.BEYOND_RUNS[run], xlabel="Vectors at once")
+        axes.set_xscale("log", base=2)
+        axes.set_xlim(0.7 * counts.min(), 1.4 * counts.max())
+        axes.set_xticks(counts, counts, minor=False)
         axes.grid(axis="y")
     figure.axes[0].set(ylabel=look.PER_VECTOR_LABEL, ylim=(0, None))
     legend = {
