@@ -20,7 +20,7 @@ from reproduce.algorithms.lanczos import lanczos
 from reproduce.algorithms.neumann import neumann
 from reproduce.algorithms.newton import newton_step
 from reproduce.algorithms.solve import Method
-from reproduce.algorithms.vector import Hessian, Hvp, Vector
+from reproduce.algorithms.vector import Hessian, Hvp, Tree, Vector
 from reproduce.beyond.digits import Network, Regression
 from reproduce.in_jax import models
 from reproduce.in_jax.many_vectors import linearized
@@ -91,21 +91,23 @@ def spectra() -> pd.DataFrame:
         dense = jax.lax.map(network.hvp, jnp.eye(network.x.size), batch_size=64)
         exact = pd.DataFrame({"value": np.linalg.eigvalsh(dense), "weight": 1 / network.x.size})
         of_digits = _ritz_values(jax.jit(network.hvp), network.x, steps=80, starts=10)
-    hvp, x = _resnet()
+    hvp, params = _resnet()
+    of_resnet = _ritz_values(hvp, params, steps=20, starts=1)
     found = {
         ("digits", network.x.size, "exact"): exact,
         ("digits", network.x.size, "ritz"): of_digits,
-        ("resnet34", x.size, "ritz"): _ritz_values(hvp, x, steps=20, starts=1),
+        ("resnet34", ravel_pytree(params)[0].size, "ritz"): of_resnet,
     }
     columns = ["model", "parameters", "kind"]
     return pd.concat(found, names=columns).reset_index(columns)
 
 
-def _ritz_values(hvp: Hvp, x: jax.Array, steps: int, starts: int) -> pd.DataFrame:
+def _ritz_values(hvp: Hvp, params: Tree, steps: int, starts: int) -> pd.DataFrame:
     rng = np.random.default_rng(0)
+    x, tree_of = ravel_pytree(params)
 
     def of_start() -> pd.DataFrame:
-        v = jnp.asarray(rng.standard_normal(x.size, x.dtype))
+        v = tree_of(jnp.asarray(rng.standard_normal(x.size, x.dtype)))
         found = lanczos(hvp, v, steps, reorthogonalise=True)
         columns = {"value": found.ritz_values, "residual": found.residuals}
         return pd.DataFrame(columns | {"weight": found.weights / starts})
@@ -114,15 +116,13 @@ def _ritz_values(hvp: Hvp, x: jax.Array, steps: int, starts: int) -> pd.DataFram
     return pd.concat(found, names=["start"]).reset_index("start")
 
 
-def _resnet() -> tuple[Hvp, jax.Array]:
-    """ResNet34's HVPs at one point, on vectors of d scalars, and that point: as in ``plan``."""
+def _resnet() -> tuple[Hvp, Tree]:
+    """ResNet34's HVPs at one point, and that point: as in ``plan``."""
     problem = problems.PROBLEMS["resnet34"]
     loss, params = models.build(problem, problems.weights(problem), "article")
     batch = models.to_device(problems.batch(problem, RESNET_BATCH))
-    x, tree_of = ravel_pytree(params)
-
-    at_point, product = linearized(lambda x, batch: loss(tree_of(x), batch), x, x, batch)
-    return partial(jax.jit(product), jax.jit(at_point)(x, batch)), x
+    at_point, product = linearized(loss, params, params, batch)
+    return partial(jax.jit(product), jax.jit(at_point)(params, batch)), params
 
 
 def hyperparameter_descent() -> pd.DataFrame:
