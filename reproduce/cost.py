@@ -48,8 +48,8 @@ COMPILING_SECONDS = {"article": 20, "cpu": 12, "smoke": 2.5, "beyond": 15}
 SHARED_COMPILING_SECONDS = {"article": 4, "cpu": 2.2, "smoke": 0.3, "beyond": 2.5}
 STARTING_SECONDS = {"article": 1.5, "cpu": 0.6, "smoke": 0.2, "beyond": 1}
 # The same for torch.compile, whatever the plan.
-TORCH_COMPILING_SECONDS = 120
-TORCH_SHARED_COMPILING_SECONDS = 15
+TORCH_COMPILING_SECONDS = 100
+TORCH_SHARED_COMPILING_SECONDS = 0.5
 
 # Accounting for a case on one core: compiled for a GPU, run without arithmetic, counted.
 ACCOUNTING_SECONDS = {("jax", "jit"): 7, ("jax", "eager"): 4.5, ("torch", "eager"): 3.5}
@@ -62,7 +62,7 @@ WEIGHT_BYTES = {"resnet34": 0.1 * GIB, "resnet50": 0.1 * GIB, "vit": 0.35 * GIB,
 LOADED_FRAMEWORKS_BYTES = 1 * GIB
 
 
-def seconds(case: Case) -> float:
+def seconds(case: Case, torch_programs_are_kept: bool = False) -> float:
     """The expected seconds of ``case`` as a whole, on the device that its plan is for."""
     is_time = case.quantity == "time"
     gradient = _gradient_seconds(case)
@@ -71,7 +71,8 @@ def seconds(case: Case) -> float:
     if is_time and case.method != "gradient" and not case.in_turn:
         # The gradient beside each call, and the HVP that the first is compared with.
         calls += gradient * (case.warmup + case.repetitions + 2.7)
-    return STARTING_SECONDS[case.plan] + _compiling_seconds(case) + calls
+    compiling = _compiling_seconds(case, torch_programs_are_kept)
+    return STARTING_SECONDS[case.plan] + compiling + calls
 
 
 def accounting_seconds(case: Case) -> float:
@@ -89,11 +90,11 @@ def _gradient_seconds(case: Case) -> float:
     return fixed + per_sample * case.batch_size
 
 
-def _compiling_seconds(case: Case) -> float:
+def _compiling_seconds(case: Case, torch_programs_are_kept: bool) -> float:
     if case.mode == "eager" and case.framework == "torch":
         return 0
     is_torch, is_memory = case.framework == "torch", case.quantity == "memory"
-    if is_memory:
+    if is_memory and not (is_torch and torch_programs_are_kept):
         return TORCH_COMPILING_SECONDS if is_torch else COMPILING_SECONDS[case.plan]
     programs = 1 if case.method == "gradient" or case.in_turn else 2.7
     once = TORCH_SHARED_COMPILING_SECONDS if is_torch else SHARED_COMPILING_SECONDS[case.plan]

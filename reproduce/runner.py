@@ -53,7 +53,8 @@ def measure(
         site = Measuring(folder, on_gpu, timeout_seconds, at_once, target, checks)
         missing = pending(cases, rows.rows, site.identity, is_accounted=target is not None)
         done = len(cases) - len(missing)
-        expected = {case: expected_seconds(case, at_once, target) for case in missing}
+        kept = site.torch_programs_are_kept()
+        expected = {case: expected_seconds(case, at_once, target, kept) for case in missing}
         with Progress(done, expected, folder) as progress:
             progress.report_aside(rows.set_aside)
             if missing:
@@ -83,12 +84,17 @@ def pending(
     return [case for case in cases if case not in settled]
 
 
-def expected_seconds(case: Case, memory_cases_at_once: int, target: Target | None = None) -> float:
+def expected_seconds(
+    case: Case,
+    memory_cases_at_once: int,
+    target: Target | None = None,
+    torch_programs_are_kept: bool = False,
+) -> float:
     """The seconds by which ``case`` is expected to prolong a run."""
     if target is not None:
         return cost.accounting_seconds(case) / memory_cases_at_once
     at_once = memory_cases_at_once if case.quantity == "memory" else 1
-    return cost.seconds(case) / at_once
+    return cost.seconds(case, torch_programs_are_kept) / at_once
 
 
 def memory_cases_at_once(cases: Iterable[Case], on_gpu: bool, target: Target | None = None) -> int:
@@ -177,12 +183,11 @@ class Measuring:
             names += [worker.accounting_module(framework) for framework in frameworks]
         if any(case.mode == "compile" for case in cases):
             names.append(worker.COMPILER_MODULE)
-            programs = self._programs_of("torch")
             os.environ |= {
-                "TORCHINDUCTOR_CACHE_DIR": str(programs / "inductor"),
+                "TORCHINDUCTOR_CACHE_DIR": str(self._programs_of("torch") / "inductor"),
                 "TORCHINDUCTOR_COMPILE_THREADS": "1",  # workers run side by side themselves
             }
-            if any(programs.glob("*.seconds")):
+            if self.torch_programs_are_kept():
                 # What compiled these need not be asked again which instructions it knows: 9 s.
                 os.environ["TORCHINDUCTOR_VEC_ISA_OK"] = "1"
         self.context.set_forkserver_preload([*names, "reproduce.endings"])
@@ -318,14 +323,20 @@ class Measuring:
         # On a GPU, compiling fills the allocator that the memory cases look at: each of
         # them compiles, as the article's did, so that none depends on what another left.
         shares_programs = case.quantity == "time" or not self.on_gpu
+        programs = self._programs_of(case.framework)
+        programs.mkdir(parents=True, exist_ok=True)
         return worker.Site(
             log=self.folder / "workers.log",
             cores=cores,
             gpu=environment.gpu()[0].uuid if self.on_gpu else None,
-            shared_programs=self._programs_of(case.framework) if shares_programs else None,
+            shared_programs=programs if shares_programs else None,
             target=self.target,
             checks=self.checks,
         )
+
+    def torch_programs_are_kept(self) -> bool:
+        """Whether an earlier run has compiled for this code and environment."""
+        return any(self._programs_of("torch").glob("*.seconds"))
 
     def _programs_of(self, framework: Framework) -> Path:
         """The folder of compiled programs, in PyTorch of this code and environment alone.
@@ -337,7 +348,6 @@ class Measuring:
             code = environment.code_hash(framework, self.target is not None)
             of = msgspec.json.encode((code, self.identity))
             folder /= f"torch-{hashlib.sha256(of).hexdigest()[:12]}"
-        folder.mkdir(parents=True, exist_ok=True)
         return folder
 
 

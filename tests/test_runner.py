@@ -83,6 +83,18 @@ def test_programs_that_are_found_by_name_are_of_one_code(tmp_path, monkeypatch):
     assert len(set((tmp_path / "programs").iterdir()) - folders) == len(folders) == 1
 
 
+def test_a_run_expects_not_to_compile_what_an_earlier_one_has_kept(tmp_path):
+    site = runner.Measuring(tmp_path, on_gpu=False, timeout_seconds=60, memory_cases_at_once=1)
+    assert not site.torch_programs_are_kept()
+    programs = site._programs_of("torch")
+    programs.mkdir(parents=True)
+    (programs / "made up.seconds").touch()
+    assert site.torch_programs_are_kept()
+    compiled = case(framework="torch", mode="compile", quantity="memory")
+    anew, kept = (runner.expected_seconds(compiled, 1, None, kept) for kept in (False, True))
+    assert kept < anew / 10
+
+
 def test_what_fails_in_company_is_measured_alone(tmp_path):
     rows = measure(tmp_path, *in_turn(SHY))
     assert [row.status for row in rows] == ["done"] * len(METHODS)
