@@ -25,21 +25,17 @@ POINTS = np.arange(1, 17)
 
 
 def select(name: str, rows: Iterable[Row]) -> tuple[list[Row], str]:
-    """Return the rows of plan ``beyond`` that ``name`` is drawn from, and what is left out.
+    """Return the timed rows of plan ``beyond`` that ``name`` is drawn from, and what is left out.
 
-    Several vectors at once are measured at a batch of their own, and their memory is drawn, too.
+    Several vectors at once are measured at a batch of their own.
     """
-    of_plan = [row for row in rows if row.plan == BEYOND]
-    several = {network(row) for row in of_plan if row.vectors > 1}
+    times = [row for row in rows if row.plan == BEYOND and row.quantity == "time"]
+    several = {_network(row) for row in times if row.vectors > 1}
     is_several = name == "beyond_vectors"
-    wanted = [row for row in of_plan if (network(row) in several) == is_several]
-    times, left_out = summary.newest([row for row in wanted if row.quantity == "time"])
-    memory, _ = summary.newest([row for row in wanted if row.quantity == "memory"])
-    return times + memory if is_several else times, left_out
+    return summary.newest([row for row in times if (_network(row) in several) == is_several])
 
 
-def network(row: Row) -> tuple[str, str, str, int]:
-    """Return what HVPs are measured on: framework, mode, model and batch size."""
+def _network(row: Row) -> tuple[str, str, str, int]:
     return row.framework, row.mode, row.model, row.batch_size
 
 
@@ -113,12 +109,7 @@ def vectors(rows: Sequence[Row]) -> Figure:
 
     Beside each stands the memory of the call, where it was counted.
     """
-    times = [row for row in rows if row.quantity == "time"]
-    memory = {
-        (network(row), row.vectors): summary.of_call(row).bytes_of(row)
-        for row in filter(summary.tells_memory, rows)
-    }
-    figure, of_runs = _panels(times, lambda row: (row.framework, row.mode), list(style.RUNS).index)
+    figure, of_runs = _panels(rows, lambda row: (row.framework, row.mode), list(style.RUNS).index)
     for axes, run, of_run in of_runs:
         for model in sorted({row.model for row in of_run}, key=style.model_order):
             done = {r.vectors: r for r in of_run if r.model == model and r.status == "done"}
@@ -127,7 +118,7 @@ def vectors(rows: Sequence[Row]) -> Figure:
             axes.plot(counts, median / counts, **look.model_line(model))
             axes.fill_between(counts, low / counts, high / counts, **look.model_band(model))
             for count, height in zip(counts, median / counts, strict=True):
-                if size := memory.get((network(done[count]), count)):
+                if size := summary.bytes_of_call(done[count]):
                     text = cost.readable_bytes(size)
                     axes.annotate(text, (count, height), **look.memory_at_point())
         axes.plot(counts, look.operations_per_vector(run, counts), **look.theory_line())
@@ -139,10 +130,10 @@ def vectors(rows: Sequence[Row]) -> Figure:
     figure.axes[0].set(ylabel=look.PER_VECTOR_LABEL, ylim=(0, None))
     legend = {
         style.model_label(model): (Line2D([], [], **look.model_line(model)),)
-        for model in sorted({row.model for row in times}, key=style.model_order)
+        for model in sorted({row.model for row in rows}, key=style.model_order)
     }
     legend[look.OPERATION_COUNT] = (Line2D([], [], **look.theory_line()),)
-    layout.lay_out(figure, legend, _notes(times, look.VECTORS_NOTE, "bands"))
+    layout.lay_out(figure, legend, _notes(rows, look.VECTORS_NOTE, "bands"))
     return figure
 
 

@@ -76,8 +76,7 @@ RATIO_NOTE = (
 AMORTISED_NOTE = "Dashed: every HVP anew; solid: what does not depend on the vector once."
 VECTORS_NOTE = (
     "Forward-over-reverse, one call for all vectors. At the points, the memory that it takes: in "
-    "JAX the program's, from XLA's memory analysis; in PyTorch, by its allocator on a GPU, by the "
-    "rise of the process's resident set on a CPU."
+    "JAX the program's, from XLA's memory analysis; in PyTorch the peak of its allocator."
 )
 METHOD_LABEL_INCHES = 3.75
 METHOD_LINE_INCHES = 0.3

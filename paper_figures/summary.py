@@ -67,23 +67,15 @@ COUNTERS = {
 }
 
 
-def tells_memory(row: Row) -> bool:
-    """Return whether ``row`` has what ``of_call`` looks for.
+def bytes_of_call(row: Row) -> int | None:
+    """Return the bytes that an HVP needs, with what it keeps at a point; None if none are told.
 
-    Memory's own rows do; and of a program of XLA, that which says how long it takes, too.
+    Of a program of XLA they are by the article's counter, in PyTorch by its allocator.
     """
-    is_of_program = (row.framework, row.mode) == ("jax", "jit")
-    return row.status == "done" and (row.quantity == "memory" or is_of_program)
-
-
-def of_call(row: Row) -> Counter:
-    """Return the first counter in ``row`` of all that an HVP needs, with what it keeps at a point.
-
-    For a program of XLA that is the article's counter, the same on every device.
-    """
-    if (row.framework, row.mode) == ("jax", "jit"):
-        return XLA_PROGRAM_AND_POINT if row.method in AMORTISED else XLA_PROGRAM
-    return next(counter for counter in (TORCH_ALLOCATOR, RESIDENT_SET) if counter.is_in(row))
+    counter = TORCH_ALLOCATOR
+    if row.framework == "jax":
+        counter = XLA_PROGRAM_AND_POINT if row.method in AMORTISED else XLA_PROGRAM
+    return counter.bytes_of(row) if counter.is_in(row) else None
 
 
 def last_of_each_case(rows: Iterable[Row]) -> list[Row]:

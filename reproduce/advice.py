@@ -30,18 +30,8 @@ def tables_of(rows: Iterable[Row]) -> dict[str, pd.DataFrame]:
     Of HVPs that agree with forward-over-reverse: for few of them, for many at new points,
     for many at one point, and for little memory.
     """
-    rows = list(rows)
     times = [row for row in _timed(rows) if not is_wrong(row)]
-    networks = set(map(faster.network, times))
-    memory = [
-        row
-        for row in summary.last_of_each_case(rows)
-        if row.plan == BEYOND
-        and summary.tells_memory(row)
-        and row.method != "gradient"
-        and faster.network(row) in networks
-    ]
-    found = {name: _of_framework(name, times, memory) for name in FRAMEWORKS}
+    found = {name: _of_framework(name, times) for name in FRAMEWORKS}
     return {name: table for name, table in found.items() if len(table)}
 
 
@@ -75,19 +65,18 @@ def is_wrong(row: Row) -> bool:
     return row.relative_difference is not None and row.relative_difference > faster.LIMIT
 
 
-def _of_framework(framework: str, times: Sequence[Row], memory: Sequence[Row]) -> pd.DataFrame:
+def _of_framework(framework: str, times: Sequence[Row]) -> pd.DataFrame:
     own = [row for row in times if row.framework == framework]
-    held = [row for row in memory if row.framework == framework]
     needs = {
-        "few HVPs": (_few, own),
-        "many HVPs, each at a new point": (_new_points, own),
-        f"{MANY} HVPs and more at one point": (_one_point, own),
-        "little memory": (_little_memory, held),
+        "few HVPs": _few,
+        "many HVPs, each at a new point": _new_points,
+        f"{MANY} HVPs and more at one point": _one_point,
+        "little memory": _little_memory,
     }
     models = sorted({row.model for row in own}, key=style.model_order)
     records = [
-        [need, *(best([row for row in found if row.model == model]) for model in models)]
-        for need, (best, found) in needs.items()
+        [need, *(best([row for row in own if row.model == model]) for model in models)]
+        for need, best in needs.items()
     ]
     columns = [FRAMEWORKS[framework], *map(style.model_label, models)]
     return pd.DataFrame([record for record in records if any(record[1:])], columns=columns)
@@ -124,18 +113,12 @@ def _one_point(rows: Sequence[Row]) -> str:
 
 
 def _little_memory(rows: Sequence[Row]) -> str:
-    if not rows:
+    told = [row for row in rows if summary.bytes_of_call(row) is not None]
+    if not told:
         return ""
-    counters = [summary.of_call(row) for row in rows]
-    best, most = (choose(rows, key=_bytes) for choose in (min, max))
-    if len({counter.name for counter in counters}) > 1:
-        return ""
-    size, largest = (cost.readable_bytes(_bytes(row)) for row in (best, most))
+    best, most = (choose(told, key=summary.bytes_of_call) for choose in (min, max))
+    size, largest = (cost.readable_bytes(summary.bytes_of_call(row)) for row in (best, most))
     return f"{_label(best)}: {size} (most: {_label(most)}, {largest})"
-
-
-def _bytes(row: Row) -> int:
-    return summary.of_call(row).bytes_of(row)
 
 
 def _first_seconds(row: Row) -> float:

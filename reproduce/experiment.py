@@ -111,21 +111,26 @@ class Experiment:
         finding.digests |= setting.digests
 
     def prepare_timing(self) -> None:
-        """Makes ready what is timed, calls it for the first time, and compares its result."""
+        """Makes ready what is timed, calls it for the first time, and compares its result.
+
+        That call's memory is counted, with what it computes at a point.
+        """
         self.timed_call = self.gradient = self.prepare("gradient")
-        clock = time.perf_counter
+        clock, at_point = time.perf_counter, None
         if self.case.method != "gradient":
             if self.case.vector == "gradient":
                 if self.setting.gradient is None:
                     self.setting.gradient = self.gradient()
                 self.v = self.setting.gradient
             at_point, self.timed_call = self.prepare_case()
+        with self.device.allocator_peak(self.finding.memory_bytes):
             if at_point is not None:
                 self.timed_call = partial(self.timed_call, at_point())
-                timed = measure.in_turn([at_point], self.case.repetitions, clock)
-                self.finding.point_seconds = timed[0]
-        first_seconds, first = measure.timed(self.timed_call, clock)
+            first_seconds, first = measure.timed(self.timed_call, clock)
         self.finding.warmup_seconds = [first_seconds]
+        if at_point is not None:
+            timed = measure.in_turn([at_point], self.case.repetitions, clock)
+            self.finding.point_seconds = timed[0]
         self.finding.relative_difference = self.difference_from_reference(first)
         self.finding.warnings = measure.disagreement(self.finding.relative_difference)
         self.digest(first)
@@ -153,19 +158,19 @@ class Experiment:
     def measure_memory(self, gpu: str | None) -> None:
         """Counts the memory of one call with every counter that the device has.
 
-        NVML's spans the compilation and the first call, as in the article; the others
-        the second call, when all is loaded and compiled.
+        NVML's spans the compilation and the first call, as in the article, and the
+        allocator's the second, when all is loaded and compiled. On a CPU that is the resident
+        set's, and the allocator's the first, so that what notes it is not in the resident set.
         """
         counters = self.finding.memory_bytes
+        allocator = partial(self.device.allocator_peak, counters)
         with _whole_gpu_counter(counters, gpu):
             at_point, call = self.prepare_case()
-            if at_point is not None:
-                call = partial(_in_turn, at_point, call, counters if gpu is None else {})
-            call()
-        with _process_counter(counters, gpu):
-            counters |= self.device.bytes_before_call()
-            result = call()
-            counters |= self.device.bytes_after_call()
+            whole = call if at_point is None else lambda: call(at_point())
+            with allocator() if gpu is None else nullcontext():
+                whole()
+        with measure.resident_peak(counters) if gpu is None else allocator():
+            result = whole()
         self.digest(result)
 
     def digest(self, result: Any) -> None:
@@ -281,18 +286,7 @@ def time_in_turn(experiments: list[Experiment]) -> None:
         finding.warnings = [*finding.warnings, *measure.suspicions(finding.seconds)]
 
 
-def _in_turn(at_point: Callable, product: Callable, counters: dict[str, int]) -> Any:
-    """Both, one after the other, noting what the process holds between them."""
-    state = at_point()
-    counters["resident_held_bytes"] = measure.resident_bytes()
-    return product(state)
-
-
 def _whole_gpu_counter(counters: dict[str, int], gpu: str | None) -> AbstractContextManager[None]:
     if gpu is None:
         return nullcontext()
     return measure.nvml_peak(counters, environment.used_bytes_of(gpu))
-
-
-def _process_counter(counters: dict[str, int], gpu: str | None) -> AbstractContextManager[None]:
-    return measure.resident_peak(counters) if gpu is None else nullcontext()

@@ -123,22 +123,17 @@ def resident_peak(counters: dict[str, int]) -> Iterator[None]:
     """Adds the process's resident set before the block, and its peak inside it, in bytes.
 
     It counts what is in use, and not what the C library keeps, only in a process that
-    returns freed memory at once. Linux counts pages for its peak in batches, so what was read
-    inside the block can be some pages more: the largest counts. Source: proc(5),
-    ``clear_refs`` and ``VmHWM``, which it calls inaccurate.
+    returns freed memory at once. Linux counts pages for its peak in batches, so what was there
+    before can be some pages more: the largest counts. Source: proc(5),
+    ``clear_refs``, ``VmRSS`` and ``VmHWM``, which it calls inaccurate.
     """
     gc.collect()  # only then does JAX free the results that were dropped
     ctypes.CDLL(None).malloc_trim(0)
     Path("/proc/self/clear_refs").write_text("5")
-    counters["resident_before_bytes"] = resident_bytes()
+    before = _process_status_bytes("VmRSS")
     yield
-    read = [size for name, size in counters.items() if name.startswith("resident_")]
-    counters["resident_peak_bytes"] = max(_process_status_bytes("VmHWM"), *read)
-
-
-def resident_bytes() -> int:
-    """The process's resident set. Source: proc(5), ``VmRSS``."""
-    return _process_status_bytes("VmRSS")
+    counters["resident_before_bytes"] = before
+    counters["resident_peak_bytes"] = max(_process_status_bytes("VmHWM"), before)
 
 
 @contextmanager

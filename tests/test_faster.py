@@ -283,13 +283,26 @@ def test_a_case_with_a_point_times_the_point_as_well(find, framework, method):
     assert finding.relative_difference < 1e-5
 
 
-@pytest.mark.parametrize(("framework", "method"), DIVIDED)
-def test_the_memory_of_a_case_with_a_point_tells_what_is_held_there(find, framework, method):
-    mode = {"jax": "jit", "torch": "eager"}[framework]
-    finding = find(framework=framework, mode=mode, method=method, quantity="memory")
-    counters = finding.memory_bytes
+@pytest.mark.parametrize("method", AMORTISED)
+def test_the_memory_of_a_case_with_a_point_has_what_is_held_there(find, monkeypatch, method):
+    held = 64 << 20
+    many_vectors = module("torch", "many_vectors")
+    divide = many_vectors.METHODS[method]
+
+    def holding_more(*arguments):
+        at_point, product = divide(*arguments)
+        more = lambda *start: (torch.ones(held // 4), at_point(*start))  # noqa: E731
+        return more, lambda state, v: product(state[1], v)
+
+    plain = find(method=method).memory_bytes
+    monkeypatch.setitem(many_vectors.METHODS, method, holding_more)
+    finding = find(method=method)
     assert (finding.status, finding.reason) == ("done", "")
-    assert 0 < counters["resident_held_bytes"] <= counters["resident_peak_bytes"]
+    assert rise(finding.memory_bytes) == rise(plain) + held
+
+
+def rise(counters):
+    return counters["torch_peak_allocated_bytes"] - counters["torch_allocated_before_bytes"]
 
 
 @pytest.mark.parametrize(
@@ -302,6 +315,23 @@ def test_what_is_timed_of_xla_tells_its_own_programs_memory(find, changes):
     )
     assert timed.keys() == {f"xla_{part}_bytes" for part in ("argument", "output", "temp")}
     assert timed.items() <= counted.items()
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"method": "reverse_over_reverse"},
+        {"method": "graph_kept"},
+        {"vectors": 3},
+        {"mode": "compile"},
+    ],
+)
+def test_what_is_timed_of_pytorch_tells_what_its_own_call_allocates(find, changes):
+    timed, counted = (
+        find(quantity=quantity, **changes).memory_bytes for quantity in ("time", "memory")
+    )
+    assert timed.keys() == {"torch_allocated_before_bytes", "torch_peak_allocated_bytes"}
+    assert rise(timed) == rise(counted) > 0
 
 
 @pytest.mark.parametrize("framework", FRAMEWORKS)

@@ -43,16 +43,14 @@ def row_of(case, place):
 
 
 def memory_bytes(case, needed):
-    """What a call needed: ``needed`` temporaries, a GiB of output, two kept at a point."""
+    """What a call needed: ``needed`` temporaries; in JAX a GiB of output, two kept at a point."""
     if case.framework == "jax":
         return {
             "xla_temp_bytes": needed,
             "xla_output_bytes": 1 << 30,
             "xla_argument_bytes": 3 << 30,
         }
-    if case.quantity == "memory":
-        return {"resident_before_bytes": 0, "resident_peak_bytes": needed}
-    return {}
+    return {"torch_allocated_before_bytes": 0, "torch_peak_allocated_bytes": needed}
 
 
 ROWS = [row_of(case, place) for place, case in enumerate(sorted(cases("beyond"), key=str))]
@@ -164,24 +162,51 @@ def test_the_time_for_several_vectors_is_divided_by_their_number():
     wanted = {
         row.vectors: summary.ratio(row)[1] / row.vectors
         for row in rows
-        if row.quantity == "time" and faster.network(row)[:3] == ("jax", "jit", "resnet34")
+        if (row.framework, row.model) == ("jax", "resnet34")
     }
     np.testing.assert_allclose(line.get_ydata(), [wanted[k] for k in (1, 2, 4, 8)])
 
 
 def test_the_memory_of_several_vectors_stands_at_their_time():
     rows, _ = faster.select("beyond_vectors", ROWS)
-    axes = faster.vectors(rows).axes[0]
-    times = dict(zip(*axes.lines[0].get_data(), strict=True))
-    memory = {
-        row.vectors: f"{(row.memory_bytes['xla_temp_bytes'] >> 30) + 1:.1f} GiB"
-        for row in rows
-        if row.framework == "jax"
-    }
-    assert memory.keys() == {1, 2, 4, 8}
-    assert {text.xy: text.get_text() for text in axes.texts} == {
-        (count, times[count]): size for count, size in memory.items()
-    }
+    figure = faster.vectors(rows)
+    for axes, framework in zip(figure.axes, ("jax", "torch"), strict=True):
+        times = dict(zip(*axes.lines[0].get_data(), strict=True))
+        memory = {
+            row.vectors: f"{made_up_gib(row)}.0 GiB" for row in rows if row.framework == framework
+        }
+        assert memory.keys() == {1, 2, 4, 8}
+        assert {text.xy: text.get_text() for text in axes.texts} == {
+            (count, times[count]): size for count, size in memory.items()
+        }
+
+
+def made_up_gib(row):
+    """The GiB of a call, by what ``memory_bytes`` made up."""
+    if row.framework == "torch":
+        return row.memory_bytes["torch_peak_allocated_bytes"] >> 30
+    temporary = row.memory_bytes["xla_temp_bytes"] >> 30
+    return temporary + (3 if row.method == "linearized" else 1)
+
+
+@pytest.mark.parametrize("framework", ["JAX", "PyTorch"])
+def test_the_answer_says_least_and_most_memory_of_what_tells_it(framework):
+    own = [
+        row
+        for row in TIMED
+        if row.framework == framework.replace("Py", "").lower()
+        and (row.model, row.method != "gradient") == ("bert", True)
+    ]
+    least, most = (choose(own, key=made_up_gib) for choose in (min, max))
+    of_least, of_most = (
+        ("compiled, " if row.mode == "compile" else "") + look.BEYOND_METHODS[row.method]
+        for row in (least, most)
+    )
+    assert table_of(advice(ROWS), framework)["little memory"]["BERT"] == (
+        f"{of_least}: {made_up_gib(least)}.0 GiB (most: {of_most}, {made_up_gib(most)}.0 GiB)"
+    )
+    untold = changed(ROWS, lambda row: row == least, memory_bytes={})
+    assert of_least not in table_of(advice(untold), framework)["little memory"]["BERT"]
 
 
 def test_several_vectors_at_once_are_no_bar_among_single_ones():
@@ -233,17 +258,6 @@ def test_the_answer_names_the_fastest_for_each_need():
     assert table["few HVPs"]["ViT"] == "reverse-over-forward: 0.50 s, 0.2 gradients"
     assert table["10 HVPs and more at one point"]["ViT"].startswith("linearised once: 0.20 s")
     assert "many HVPs, each at a new point" not in table
-    temporary = {
-        row.method: row.memory_bytes["xla_temp_bytes"] >> 30
-        for row in ROWS
-        if (row.framework, row.model) == ("jax", "bert")
-    }
-    needed = {name: size + (3 if name == "linearized" else 1) for name, size in temporary.items()}
-    least, most = min(needed, key=needed.get), max(needed, key=needed.get)
-    assert table["little memory"]["BERT"] == (
-        f"{look.BEYOND_METHODS[least]}: {needed[least]}.0 GiB "
-        f"(most: {look.BEYOND_METHODS[most]}, {needed[most]}.0 GiB)"
-    )
 
 
 def test_the_answer_weighs_compiling_against_what_it_gains():

@@ -2,7 +2,8 @@
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import jax
@@ -74,24 +75,19 @@ def share_programs(folder: Path) -> None:
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 
 
-def bytes_before_call() -> dict[str, int]:
-    """What XLA's allocator holds before a call, and the most it has held so far.
+@contextmanager
+def allocator_peak(counters: dict[str, int]) -> Iterator[None]:
+    """Adds what XLA's allocator holds before the block, and its peaks before and after, in bytes.
 
-    Its peak is over the process's life and cannot be reset. Empty on a CPU.
+    They are over the process's life and cannot be reset. A CPU's allocator tells nothing.
     """
-    counters = jax.devices()[0].memory_stats()
-    if counters is None:
-        return {}
-    return {
-        "jax_bytes_in_use_before": counters["bytes_in_use"],
-        "jax_peak_bytes_before": counters["peak_bytes_in_use"],
-    }
-
-
-def bytes_after_call() -> dict[str, int]:
-    """The most that XLA's allocator has held in this process. Empty on a CPU."""
-    counters = jax.devices()[0].memory_stats()
-    return {} if counters is None else {"jax_peak_bytes_in_use": counters["peak_bytes_in_use"]}
+    allocator = jax.devices()[0]
+    before = allocator.memory_stats()
+    yield
+    if before is not None:
+        counters["jax_bytes_in_use_before"] = before["bytes_in_use"]
+        counters["jax_peak_bytes_before"] = before["peak_bytes_in_use"]
+        counters["jax_peak_bytes_in_use"] = allocator.memory_stats()["peak_bytes_in_use"]
 
 
 def precision() -> dict[str, str | bool | None]:
