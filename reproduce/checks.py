@@ -67,7 +67,7 @@ def _get_a_gpu() -> str:
 def _time(look: Look) -> str:
     at_once = runner.memory_cases_at_once(look.cases, look.on_gpu)
     seconds = sum(runner.expected_seconds(case, at_once) for case in look.cases)
-    how = "a guess: not run on a GPU yet" if look.on_gpu else "as on two cores of an AMD EPYC"
+    how = "a guess: not run on a GPU yet" if look.on_gpu else "as on two cores"
     return f"{len(look.cases)} cases in about {cost.readable_seconds(seconds)} ({how})"
 
 
@@ -133,7 +133,9 @@ def _pins() -> dict[str, str]:
 @cache
 def _differences() -> list[str]:
     """Every package that is not installed as pinned, and how it is."""
-    installed = {_normal(each.name): each.version for each in metadata.distributions()}
+    found = list(metadata.distributions())
+    # What comes first is imported: setuptools, once loaded, adds copies of its own at the end.
+    installed = {_normal(each.name): each.version for each in reversed(found)}
     return [
         f"{name} {installed.get(name, 'missing')} for {version}"
         for name, version in _pins().items()
