@@ -70,7 +70,7 @@ COUNTERS = {
 def bytes_of_call(row: Row) -> int | None:
     """Return the bytes that an HVP needs, with what it keeps at a point; None if none are told.
 
-    Of a program of XLA they are by the article's counter, in PyTorch by its allocator.
+    In JAX they are by XLA's memory analysis, in PyTorch by its allocator.
     """
     counter = TORCH_ALLOCATOR
     if row.framework == "jax":

@@ -62,8 +62,11 @@ WEIGHT_BYTES = {"resnet34": 0.1 * GIB, "resnet50": 0.1 * GIB, "vit": 0.35 * GIB,
 LOADED_FRAMEWORKS_BYTES = 1 * GIB
 
 
-def seconds(case: Case, torch_programs_are_kept: bool = False) -> float:
-    """The expected seconds of ``case`` as a whole, on the device that its plan is for."""
+def seconds(case: Case, program_is_kept: bool = False) -> float:
+    """The expected seconds of ``case`` as a whole, on the device that its plan is for.
+
+    Where ``torch.compile`` has kept its program, it is not compiled.
+    """
     is_time = case.quantity == "time"
     gradient = _gradient_seconds(case)
     hvp = GRADIENTS_IN[case.method] * gradient * case.vectors
@@ -71,7 +74,7 @@ def seconds(case: Case, torch_programs_are_kept: bool = False) -> float:
     if is_time and case.method != "gradient" and not case.in_turn:
         # The gradient beside each call, and the HVP that the first is compared with.
         calls += gradient * (case.warmup + case.repetitions + 2.7)
-    compiling = _compiling_seconds(case, torch_programs_are_kept)
+    compiling = _compiling_seconds(case, program_is_kept)
     return STARTING_SECONDS[case.plan] + compiling + calls
 
 
@@ -90,11 +93,11 @@ def _gradient_seconds(case: Case) -> float:
     return fixed + per_sample * case.batch_size
 
 
-def _compiling_seconds(case: Case, torch_programs_are_kept: bool) -> float:
+def _compiling_seconds(case: Case, program_is_kept: bool) -> float:
     if case.mode == "eager" and case.framework == "torch":
         return 0
     is_torch, is_memory = case.framework == "torch", case.quantity == "memory"
-    if is_memory and not (is_torch and torch_programs_are_kept):
+    if is_memory and not program_is_kept:
         return TORCH_COMPILING_SECONDS if is_torch else COMPILING_SECONDS[case.plan]
     programs = 1 if case.method == "gradient" or case.in_turn else 2.7
     once = TORCH_SHARED_COMPILING_SECONDS if is_torch else SHARED_COMPILING_SECONDS[case.plan]

@@ -113,7 +113,8 @@ class Experiment:
     def prepare_timing(self) -> None:
         """Makes ready what is timed, calls it for the first time, and compares its result.
 
-        That call's memory is counted, with what it computes at a point.
+        That call's memory is counted, with what it computes at a point. On a GPU it can have
+        workspaces that libraries keep.
         """
         self.timed_call = self.gradient = self.prepare("gradient")
         clock, at_point = time.perf_counter, None
@@ -159,8 +160,8 @@ class Experiment:
         """Counts the memory of one call with every counter that the device has.
 
         NVML's spans the compilation and the first call, as in the article, and the
-        allocator's the second, when all is loaded and compiled. On a CPU that is the resident
-        set's, and the allocator's the first, so that what notes it is not in the resident set.
+        allocator's the second, when all is loaded and compiled. On a CPU the allocator's spans
+        the first, and the resident set's the second, without the profiler's own notes.
         """
         counters = self.finding.memory_bytes
         allocator = partial(self.device.allocator_peak, counters)
@@ -242,9 +243,9 @@ class Experiment:
 
         Where another process has kept the program, ``make`` need not be called.
         """
-        case, shared = self.case, self.setting.shared_programs
-        name = f"{case.model}-{case.batch_size}-{case.normalisation}-{case.seed}-{name}"
-        return Compiled(*self.device.compile(make, mode, shared and shared / name, *arguments))
+        shared = self.setting.shared_programs
+        kept = shared and shared / f"{self.case.problem}-{name}"
+        return Compiled(*self.device.compile(make, mode, kept, *arguments))
 
     def noted(self, name: str, compiled: Compiled) -> Callable[..., Any]:
         """A call that waits for the program's result; what it took to compile is noted.

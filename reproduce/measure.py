@@ -130,9 +130,8 @@ def resident_peak(counters: dict[str, int]) -> Iterator[None]:
     gc.collect()  # only then does JAX free the results that were dropped
     ctypes.CDLL(None).malloc_trim(0)
     Path("/proc/self/clear_refs").write_text("5")
-    before = _process_status_bytes("VmRSS")
+    counters["resident_before_bytes"] = before = _process_status_bytes("VmRSS")
     yield
-    counters["resident_before_bytes"] = before
     counters["resident_peak_bytes"] = max(_process_status_bytes("VmHWM"), before)
 
 

@@ -63,6 +63,11 @@ class Case(msgspec.Struct, frozen=True, kw_only=True):
     vectors: int = 1
     in_turn: bool = False
 
+    @property
+    def problem(self) -> str:
+        """What a program is compiled for, but for the method: a part of a file's name."""
+        return f"{self.model}-{self.batch_size}-{self.normalisation}-{self.seed}"
+
     def __str__(self) -> str:
         at_once = f", {self.vectors} vectors at once" if self.vectors > 1 else ""
         return (
@@ -137,8 +142,8 @@ PLANS: dict[str, tuple[Grid, ...]] = {
         Grid("memory", "torch", "eager", _SMOKE),
     ),
     # What the article did not measure: compiled PyTorch, many vectors, other libraries. What is
-    # timed tells its memory, too; memory cases compile, side by side, what is timed then. Sparse,
-    # since an HVP takes 1 to 3 s: what costs the same by its operations stands for its kind.
+    # timed tells its memory, too; on a CPU, memory cases compile, side by side, what is timed then.
+    # Sparse, since an HVP takes seconds: what costs the same by its operations stands for its kind.
     BEYOND: (
         _in_turn("jax", "jit", _FOUR, (*_TWO_HVPS, "linearized")),
         _in_turn("jax", "jit", {"resnet34": (4,)}, ("reverse_over_reverse",)),

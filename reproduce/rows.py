@@ -22,9 +22,10 @@ class Row(Case, frozen=True, kw_only=True):
     ``seconds`` has one value a repetition, ``gradient_seconds`` the gradient timed in the same
     round: right after it, or after all that are timed in turn (empty where the method is the
     gradient itself),
-    ``warmup_seconds`` what ran before; ``point_seconds`` is what is computed once for all
-    vectors at a point, where a method divides that from the HVP. ``memory_bytes`` has
-    every counter that the device has, under its own name. ``relative_difference`` is that
+    ``warmup_seconds`` what ran before, in PyTorch on a CPU first while memory was counted;
+    ``point_seconds`` is what is computed once for all vectors at a point, where a method divides
+    that from the HVP. ``memory_bytes`` has every counter that the device has, under its own name,
+    and of what is timed those of program and allocator. ``relative_difference`` is that
     of this HVP to forward-over-reverse's: norm of the difference over the norm. ``flops``
     counts the floating-point operations of the method, where the case asks for them. In
     check mode, ``digests`` has the SHA-256 of ``weights``, ``batch`` and the method's

@@ -53,8 +53,10 @@ def measure(
         site = Measuring(folder, on_gpu, timeout_seconds, at_once, target, checks)
         missing = pending(cases, rows.rows, site.identity, is_accounted=target is not None)
         done = len(cases) - len(missing)
-        kept = site.torch_programs_are_kept()
-        expected = {case: expected_seconds(case, at_once, target, kept) for case in missing}
+        expected = {
+            case: expected_seconds(case, at_once, target, site.has_program_of(case))
+            for case in missing
+        }
         with Progress(done, expected, folder) as progress:
             progress.report_aside(rows.set_aside)
             if missing:
@@ -88,13 +90,13 @@ def expected_seconds(
     case: Case,
     memory_cases_at_once: int,
     target: Target | None = None,
-    torch_programs_are_kept: bool = False,
+    program_is_kept: bool = False,
 ) -> float:
     """The seconds by which ``case`` is expected to prolong a run."""
     if target is not None:
         return cost.accounting_seconds(case) / memory_cases_at_once
     at_once = memory_cases_at_once if case.quantity == "memory" else 1
-    return cost.seconds(case, torch_programs_are_kept) / at_once
+    return cost.seconds(case, program_is_kept) / at_once
 
 
 def memory_cases_at_once(cases: Iterable[Case], on_gpu: bool, target: Target | None = None) -> int:
@@ -135,7 +137,11 @@ def _set_worker_environment(on_gpu: bool) -> None:
     except KeyError:  # torch asks for it to name a folder
         os.environ["USER"] = f"user-{os.getuid()}"
     if not on_gpu:
-        os.environ |= {"JAX_PLATFORMS": "cpu", "CUDA_VISIBLE_DEVICES": ""}
+        os.environ |= {
+            "JAX_PLATFORMS": "cpu",
+            "CUDA_VISIBLE_DEVICES": "",
+            "KINETO_LOG_LEVEL": "5",  # above errors: PyTorch's profiler asks for a GPU's driver
+        }
 
 
 def _locked(folder: Path) -> AbstractContextManager:
@@ -187,7 +193,7 @@ class Measuring:
                 "TORCHINDUCTOR_CACHE_DIR": str(self._programs_of("torch") / "inductor"),
                 "TORCHINDUCTOR_COMPILE_THREADS": "1",  # workers run side by side themselves
             }
-            if self.torch_programs_are_kept():
+            if any(map(self.has_program_of, cases)):
                 # What compiled these need not be asked again which instructions it knows: 9 s.
                 os.environ["TORCHINDUCTOR_VEC_ISA_OK"] = "1"
         self.context.set_forkserver_preload([*names, "reproduce.endings"])
@@ -320,23 +326,28 @@ class Measuring:
             receiving.close()
 
     def _site(self, case: Case, cores: set[int]) -> worker.Site:
-        # On a GPU, compiling fills the allocator that the memory cases look at: each of
-        # them compiles, as the article's did, so that none depends on what another left.
-        shares_programs = case.quantity == "time" or not self.on_gpu
         programs = self._programs_of(case.framework)
         programs.mkdir(parents=True, exist_ok=True)
         return worker.Site(
             log=self.folder / "workers.log",
             cores=cores,
             gpu=environment.gpu()[0].uuid if self.on_gpu else None,
-            shared_programs=programs if shares_programs else None,
+            shared_programs=programs if self._shares_programs(case) else None,
             target=self.target,
             checks=self.checks,
         )
 
-    def torch_programs_are_kept(self) -> bool:
-        """Whether an earlier run has compiled for this code and environment."""
-        return any(self._programs_of("torch").glob("*.seconds"))
+    def has_program_of(self, case: Case) -> bool:
+        """Whether ``case`` takes what an earlier one has compiled by ``torch.compile``."""
+        if case.mode != "compile" or not self._shares_programs(case):
+            return False
+        kept = self._programs_of("torch").glob(f"{case.problem}-{case.method}-*")
+        return any(not path.suffix for path in kept)
+
+    def _shares_programs(self, case: Case) -> bool:
+        # On a GPU, compiling fills the allocator that the memory cases look at: each of
+        # them compiles, as the article's did, so that none depends on what another left.
+        return case.quantity == "time" or not self.on_gpu
 
     def _programs_of(self, framework: Framework) -> Path:
         """The folder of compiled programs, in PyTorch of this code and environment alone.

@@ -239,8 +239,7 @@ def test_a_program_that_was_kept_is_neither_recorded_nor_compiled_again(find, mo
     assert (again.status, again.reason) == ("done", "")
     assert again.compile_seconds["gradient"] == first.compile_seconds["gradient"]
     # Where its memory lies decides on the last bits of a difference that is all rounding.
-    assert again.relative_difference == pytest.approx(first.relative_difference, rel=0.1)
-    assert first.relative_difference < 1e-5
+    assert max(first.relative_difference, again.relative_difference) < 1e-5
 
 
 def doubled(params):

@@ -85,14 +85,18 @@ def test_programs_that_are_found_by_name_are_of_one_code(tmp_path, monkeypatch):
 
 def test_a_run_expects_not_to_compile_what_an_earlier_one_has_kept(tmp_path):
     site = runner.Measuring(tmp_path, on_gpu=False, timeout_seconds=60, memory_cases_at_once=1)
-    assert not site.torch_programs_are_kept()
-    programs = site._programs_of("torch")
-    programs.mkdir(parents=True)
-    (programs / "made up.seconds").touch()
-    assert site.torch_programs_are_kept()
-    compiled = case(framework="torch", mode="compile", quantity="memory")
-    anew, kept = (runner.expected_seconds(compiled, 1, None, kept) for kept in (False, True))
-    assert kept < anew / 10
+    compiled, other = (
+        case(framework="torch", mode="compile", quantity="memory", method=method)
+        for method in METHODS[:2]
+    )
+    kept = site._programs_of("torch") / f"{compiled.problem}-{compiled.method}-1"
+    kept.parent.mkdir(parents=True)
+    kept.with_suffix(".seconds").touch()
+    assert not site.has_program_of(compiled)
+    kept.touch()
+    assert [site.has_program_of(each) for each in (compiled, other)] == [True, False]
+    anew, taken = (runner.expected_seconds(compiled, 1, None, known) for known in (False, True))
+    assert taken < anew / 10
 
 
 def test_what_fails_in_company_is_measured_alone(tmp_path):

@@ -81,13 +81,13 @@ def allocator_peak(counters: dict[str, int]) -> Iterator[None]:
 
     They are over the process's life and cannot be reset. A CPU's allocator tells nothing.
     """
-    allocator = jax.devices()[0]
-    before = allocator.memory_stats()
+    device = jax.devices()[0]
+    before = device.memory_stats()
     yield
     if before is not None:
         counters["jax_bytes_in_use_before"] = before["bytes_in_use"]
         counters["jax_peak_bytes_before"] = before["peak_bytes_in_use"]
-        counters["jax_peak_bytes_in_use"] = allocator.memory_stats()["peak_bytes_in_use"]
+        counters["jax_peak_bytes_in_use"] = device.memory_stats()["peak_bytes_in_use"]
 
 
 def precision() -> dict[str, str | bool | None]:

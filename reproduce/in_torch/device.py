@@ -1,5 +1,6 @@
 """What PyTorch's device can tell and do: wait, count bytes, name a failure."""
 
+import gc
 import os
 import time
 import traceback
@@ -139,6 +140,7 @@ def allocator_peak(counters: dict[str, int]) -> Iterator[None]:
     out or takes back, but to the profiler alone, and what it has handed out before is not in
     its counts; their rise is exact. Source: PyTorch's documentation of ``profile_memory``.
     """
+    gc.collect()  # what it would free inside the block was there before
     if default_device().type == "cuda":
         torch.cuda.reset_peak_memory_stats()
         counters["torch_allocated_before_bytes"] = torch.cuda.memory_allocated()
