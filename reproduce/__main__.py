@@ -80,13 +80,14 @@ def plan(
     found = cases(name, more_models=tuple(more_model or ()))
     conditions.check_models(found)
     on_gpu = name == "article" or _takes_gpu(name)
-    at_once = runner.memory_cases_at_once(found, on_gpu=on_gpu)
-    expected = partial(runner.expected_seconds, memory_cases_at_once=at_once)
+    at_once = runner.cases_at_once(found, on_gpu=on_gpu)
+    expected = partial(runner.expected_seconds, at_once=at_once)
+    steps = [*runner.compilations(found, on_gpu), *found]
     counted = "method" if every_case else "cases"
     table = Table(
         "quantity", "framework", "mode", "model", "batch sizes", counted, "time", "memory"
     )
-    for group in _groups(found, every_case):
+    for group in _groups(steps, every_case):
         first = group[0]
         table.add_row(
             first.quantity,
@@ -100,12 +101,12 @@ def plan(
         )
     console = Console(width=None if sys.stdout.isatty() else 120)
     console.print(table)
-    total = cost.readable_seconds(sum(map(expected, found)))
+    total = cost.readable_seconds(sum(map(expected, steps)))
     console.print(
         f"{len(found)} cases, about {total}; at most "
         f"{cost.readable_bytes(max(map(cost.memory_bytes, found)))} of memory for a case, "
-        f"memory cases at a time: {at_once}; {cost.readable_bytes(conditions.NEEDED_DISK_BYTES)} "
-        "of disk must be free."
+        f"cases side by side, but for timings: {at_once}; "
+        f"{cost.readable_bytes(conditions.NEEDED_DISK_BYTES)} of disk must be free."
     )
 
 

@@ -47,7 +47,7 @@ WITHOUT_JIT_GRADIENT_SECONDS = {"article": 0.8, "cpu": 1.4, "smoke": 0.25}
 COMPILING_SECONDS = {"article": 20, "cpu": 12, "smoke": 2.5, "beyond": 15}
 SHARED_COMPILING_SECONDS = {"article": 4, "cpu": 2.2, "smoke": 0.3, "beyond": 2.5}
 STARTING_SECONDS = {"article": 1.5, "cpu": 0.6, "smoke": 0.2, "beyond": 1}
-# The same for torch.compile, whatever the plan.
+# The same for torch.compile, whatever the plan; it compiles before anything is measured.
 TORCH_COMPILING_SECONDS = 100
 TORCH_SHARED_COMPILING_SECONDS = 0.5
 
@@ -62,11 +62,10 @@ WEIGHT_BYTES = {"resnet34": 0.1 * GIB, "resnet50": 0.1 * GIB, "vit": 0.35 * GIB,
 LOADED_FRAMEWORKS_BYTES = 1 * GIB
 
 
-def seconds(case: Case, program_is_kept: bool = False) -> float:
-    """The expected seconds of ``case`` as a whole, on the device that its plan is for.
-
-    Where ``torch.compile`` has kept its program, it is not compiled.
-    """
+def seconds(case: Case) -> float:
+    """The expected seconds of ``case`` as a whole, on the device that its plan is for."""
+    if case.quantity == "compilation":
+        return TORCH_COMPILING_SECONDS
     is_time = case.quantity == "time"
     gradient = _gradient_seconds(case)
     hvp = GRADIENTS_IN[case.method] * gradient * case.vectors
@@ -74,8 +73,7 @@ def seconds(case: Case, program_is_kept: bool = False) -> float:
     if is_time and case.method != "gradient" and not case.in_turn:
         # The gradient beside each call, and the HVP that the first is compared with.
         calls += gradient * (case.warmup + case.repetitions + 2.7)
-    compiling = _compiling_seconds(case, program_is_kept)
-    return STARTING_SECONDS[case.plan] + compiling + calls
+    return STARTING_SECONDS[case.plan] + _compiling_seconds(case) + calls
 
 
 def accounting_seconds(case: Case) -> float:
@@ -93,12 +91,12 @@ def _gradient_seconds(case: Case) -> float:
     return fixed + per_sample * case.batch_size
 
 
-def _compiling_seconds(case: Case, program_is_kept: bool) -> float:
-    if case.mode == "eager" and case.framework == "torch":
+def _compiling_seconds(case: Case) -> float:
+    is_torch = case.framework == "torch"
+    if is_torch and case.mode == "eager":
         return 0
-    is_torch, is_memory = case.framework == "torch", case.quantity == "memory"
-    if is_memory and not program_is_kept:
-        return TORCH_COMPILING_SECONDS if is_torch else COMPILING_SECONDS[case.plan]
+    if case.quantity == "memory" and not is_torch:
+        return COMPILING_SECONDS[case.plan]
     programs = 1 if case.method == "gradient" or case.in_turn else 2.7
     once = TORCH_SHARED_COMPILING_SECONDS if is_torch else SHARED_COMPILING_SECONDS[case.plan]
     return once * programs

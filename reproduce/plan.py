@@ -24,7 +24,7 @@ ArticleMethod = Literal[
 AmortisedMethod = Literal["linearized", "graph_kept"]
 Peer = Literal["autograd_grad", "autograd_hvp", "autograd_vhp", "curvlinops"]
 Method = Literal[ArticleMethod, AmortisedMethod, Peer]
-Quantity = Literal["time", "memory", "operations"]
+Quantity = Literal["time", "memory", "operations", "compilation"]
 Vector = Literal["gradient", "params", "seeded"]
 Normalisation = Literal["article", "matched"]
 
@@ -111,7 +111,6 @@ _FOUR = dict.fromkeys(ARTICLE_MODELS, (4,))
 _SMOKE = _bars_and_curve("tiny_resnet", (1, 2), tiny_vit=2, tiny_bert=2)
 _TWO_HVPS = ("forward_over_reverse", "reverse_over_forward")
 _TWO_PEERS = ("autograd_grad", "curvlinops")
-_COMPILED = (*METHODS, "linearized")
 _ONE_RESNET = {"resnet34": (1,)}
 _VECTORS = (1, 2, 4, 8)
 
@@ -142,17 +141,16 @@ PLANS: dict[str, tuple[Grid, ...]] = {
         Grid("memory", "torch", "eager", _SMOKE),
     ),
     # What the article did not measure: compiled PyTorch, many vectors, other libraries. What is
-    # timed tells its memory, too; on a CPU, memory cases compile, side by side, what is timed then.
-    # Sparse, since an HVP takes seconds: what costs the same by its operations stands for its kind.
+    # timed tells its memory, too. Sparse, since an HVP takes seconds: what costs the same by its
+    # operations stands for its kind.
     BEYOND: (
         _in_turn("jax", "jit", _FOUR, (*_TWO_HVPS, "linearized")),
         _in_turn("jax", "jit", {"resnet34": (4,)}, ("reverse_over_reverse",)),
         _in_turn("torch", "eager", _FOUR, (*_TWO_HVPS, "graph_kept", *_TWO_PEERS)),
         _in_turn("torch", "eager", {"bert": (4,)}, ("autograd_hvp", "autograd_vhp")),
-        _in_turn("torch", "compile", _FOUR, _COMPILED),
+        _in_turn("torch", "compile", _FOUR, (*METHODS, "linearized")),
         _in_turn("jax", "jit", _ONE_RESNET, _TWO_HVPS[:1], _VECTORS),
         _in_turn("torch", "eager", _ONE_RESNET, _TWO_HVPS[:1], _VECTORS),
-        Grid("memory", "torch", "compile", _FOUR, methods=_COMPILED),
     ),
 }
 
@@ -214,9 +212,12 @@ def accounted_cases(name: str) -> list[Case]:
     batch that all models have, the operations of an evaluation and of each method.
 
     Raises:
-        PlanError: if there is no plan ``name``.
+        PlanError: if there is no plan ``name``, or it has no memory cases.
     """
     memory = [case for case in cases(name) if case.quantity == "memory"]
+    if not memory:
+        others = ", ".join(other for other in PLANS if other != name)
+        raise PlanError(f"plan {name!r} was asked for, which has no memory cases; take {others}")
     sizes = [{case.batch_size for case in memory if case.model == m} for m in _models(memory)]
     operations = [
         Case(

@@ -23,7 +23,7 @@ class Progress:
     """A line for each finished case, and on a terminal a bar with the time left."""
 
     def __init__(self, done: int, missing: dict[Case, float], folder: Path) -> None:
-        """Says what is to be measured.
+        """Says what is to be measured, and what is to be compiled before.
 
         ``missing`` gives each case that is, with the seconds by which it is expected to
         prolong the run; ``done`` cases are in ``folder`` already.
@@ -35,8 +35,12 @@ class Progress:
         if not missing:
             self.console.print(f"All {done} cases are in {folder} already: nothing to measure.")
         else:
+            programs = sum(case.quantity == "compilation" for case in missing)
+            compiled = f" and {programs} programs to compile before" if programs else ""
             kept = f", {done} are in {folder} already" if done else ""
-            self.console.print(f"{len(missing)} cases to measure, about {self._left()}{kept}.")
+            self.console.print(
+                f"{len(missing) - programs} cases to measure{compiled}, about {self._left()}{kept}."
+            )
         self.bar = rich.progress.Progress(
             rich.progress.TextColumn("{task.description}"),
             rich.progress.BarColumn(),
@@ -98,6 +102,8 @@ def _found(row: Row) -> str:
         return f"{row.status}: {row.reason}"
     if row.quantity == "operations":
         return f"{row.flops / 1e9:.1f} GFLOP"
+    if row.quantity == "compilation":
+        return cost.readable_seconds(sum(row.compile_seconds.values()))
     if row.quantity == "memory":
         return cost.readable_bytes(_rise_bytes(row.memory_bytes))
     middle = sorted(row.seconds)[len(row.seconds) // 2]

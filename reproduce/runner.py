@@ -18,7 +18,7 @@ from filelock import FileLock, Timeout
 
 from reproduce import conditions, cost, endings, environment, worker
 from reproduce.experiment import REFERENCE
-from reproduce.plan import Case, Framework, PlanError
+from reproduce.plan import AMORTISED, Case, Framework, PlanError
 from reproduce.progress import Progress
 from reproduce.rows import Row, RowsFile
 from reproduce.target import Target
@@ -49,22 +49,21 @@ def measure(
     conditions.check_time_limit(timeout_seconds)
     conditions.check(cases, folder, on_gpu, target)
     with _locked(folder), closing(RowsFile(folder / "rows.jsonl")) as rows:
-        at_once = memory_cases_at_once(cases, on_gpu, target)
+        at_once = cases_at_once(cases, on_gpu, target)
         site = Measuring(folder, on_gpu, timeout_seconds, at_once, target, checks)
         missing = pending(cases, rows.rows, site.identity, is_accounted=target is not None)
-        done = len(cases) - len(missing)
-        expected = {
-            case: expected_seconds(case, at_once, target, site.has_program_of(case))
-            for case in missing
-        }
-        with Progress(done, expected, folder) as progress:
+        to_compile = [case for case in compilations(missing, on_gpu) if not site.has_program(case)]
+        steps = [*to_compile, *missing]
+        expected = {case: expected_seconds(case, at_once, target) for case in steps}
+        with Progress(len(cases) - len(missing), expected, folder) as progress:
             progress.report_aside(rows.set_aside)
             if missing:
                 site.load(missing, progress)
             # Closed however the loop ends: that is what ends the workers.
-            with closing(site.rows(missing, progress)) as found:
+            with closing(site.rows(steps, progress)) as found:
                 for row in found:
-                    rows.append(row)
+                    if row.quantity != "compilation":
+                        rows.append(row)
                     progress.end(row)
     wanted = set(cases)
     return [row for case, row in newest(rows.rows).items() if case in wanted]
@@ -86,24 +85,33 @@ def pending(
     return [case for case in cases if case not in settled]
 
 
-def expected_seconds(
-    case: Case,
-    memory_cases_at_once: int,
-    target: Target | None = None,
-    program_is_kept: bool = False,
-) -> float:
-    """The seconds by which ``case`` is expected to prolong a run."""
+def compilations(cases: Iterable[Case], on_gpu: bool) -> list[Case]:
+    """What is compiled by ``torch.compile`` before ``cases``, so that it is done side by side.
+
+    No row comes of these. On a GPU, where one case runs at a time, each compiles its own.
+    """
+    only_compiled = {"quantity": "compilation", "warmup": 0, "repetitions": 1, "in_turn": False}
+    programs = (
+        msgspec.structs.replace(case, vector="params", **only_compiled)
+        for case in cases
+        if case.mode == "compile" and not on_gpu
+    )
+    return list(dict.fromkeys(programs))
+
+
+def expected_seconds(case: Case, at_once: int, target: Target | None = None) -> float:
+    """The seconds by which ``case`` is expected to prolong a run, with ``at_once`` side by side."""
     if target is not None:
-        return cost.accounting_seconds(case) / memory_cases_at_once
-    at_once = memory_cases_at_once if case.quantity == "memory" else 1
-    return cost.seconds(case, program_is_kept) / at_once
+        return cost.accounting_seconds(case) / at_once
+    return cost.seconds(case) / (1 if case.quantity == "time" else at_once)
 
 
-def memory_cases_at_once(cases: Iterable[Case], on_gpu: bool, target: Target | None = None) -> int:
-    """How many memory cases run side by side: as cores and free memory allow, one on a GPU."""
+def cases_at_once(cases: Iterable[Case], on_gpu: bool, target: Target | None = None) -> int:
+    """How many cases that are not timed run side by side: as cores and memory allow; 1 on a GPU."""
     if on_gpu:
         return 1
-    side_by_side = [case for case in cases if case.quantity != "time"] or cases
+    steps = [*compilations(cases, on_gpu), *cases]
+    side_by_side = [case for case in steps if case.quantity != "time"] or cases
     that_fit = environment.free_bytes(on_gpu) // conditions.needed_bytes(side_by_side, target)
     return max(1, min(len(os.sched_getaffinity(0)), that_fit))
 
@@ -161,12 +169,12 @@ class Measuring:
         folder: Path,
         on_gpu: bool,
         timeout_seconds: float,
-        memory_cases_at_once: int,
+        at_once: int,
         target: Target | None = None,
         checks: bool = False,
     ) -> None:
         self.folder, self.on_gpu, self.timeout_seconds = folder, on_gpu, timeout_seconds
-        self.memory_cases_at_once, self.target = memory_cases_at_once, target
+        self.at_once, self.target = at_once, target
         self.checks = checks
         accounted = target and environment.identity_of_accounting(target)
         identity_of_run = environment.identity_of_checking if checks else environment.identity
@@ -193,7 +201,7 @@ class Measuring:
                 "TORCHINDUCTOR_CACHE_DIR": str(self._programs_of("torch") / "inductor"),
                 "TORCHINDUCTOR_COMPILE_THREADS": "1",  # workers run side by side themselves
             }
-            if any(map(self.has_program_of, cases)):
+            if any(map(self.has_program, compilations(cases, self.on_gpu))):
                 # What compiled these need not be asked again which instructions it knows: 9 s.
                 os.environ["TORCHINDUCTOR_VEC_ISA_OK"] = "1"
         self.context.set_forkserver_preload([*names, "reproduce.endings"])
@@ -209,15 +217,15 @@ class Measuring:
             )
 
     def rows(self, cases: list[Case], progress: Progress) -> Iterator[Row]:
-        """The rows of ``cases``: first what is counted, then what is timed.
+        """The rows of ``cases``: first what is compiled and counted, then what is timed.
 
         Yields:
             A row as soon as it is found. On a CPU, memory is counted by process, so that
-            several cases can run side by side, each on cores of its own; what they
-            compile is then there for the timings, which run alone.
+            several cases can run side by side, each on cores of its own; what is
+            compiled is then there for the timings, which run alone.
         """
         cores = sorted(os.sched_getaffinity(0))
-        for is_timed, at_once in ((False, self.memory_cases_at_once), (True, 1)):
+        for is_timed, at_once in ((False, self.at_once), (True, 1)):
             chosen = [case for case in cases if (case.quantity == "time") == is_timed]
             places = [set(cores[first::at_once]) for first in range(at_once)]
             if self.checks and not is_timed:
@@ -332,22 +340,19 @@ class Measuring:
             log=self.folder / "workers.log",
             cores=cores,
             gpu=environment.gpu()[0].uuid if self.on_gpu else None,
-            shared_programs=programs if self._shares_programs(case) else None,
+            # On a GPU, a memory case compiles for itself, as the article's did: compiling fills
+            # the allocator that it looks at, and none may depend on what another left.
+            shared_programs=programs if case.quantity == "time" or not self.on_gpu else None,
             target=self.target,
             checks=self.checks,
         )
 
-    def has_program_of(self, case: Case) -> bool:
-        """Whether ``case`` takes what an earlier one has compiled by ``torch.compile``."""
-        if case.mode != "compile" or not self._shares_programs(case):
-            return False
-        kept = self._programs_of("torch").glob(f"{case.problem}-{case.method}-*")
-        return any(not path.suffix for path in kept)
-
-    def _shares_programs(self, case: Case) -> bool:
-        # On a GPU, compiling fills the allocator that the memory cases look at: each of
-        # them compiles, as the article's did, so that none depends on what another left.
-        return case.quantity == "time" or not self.on_gpu
+    def has_program(self, compilation: Case) -> bool:
+        """Whether an earlier run has kept what ``compilation`` would make."""
+        # An amortised HVP is two programs, of which the product is made last.
+        last = "product" if compilation.method in AMORTISED else compilation.vectors
+        kept = f"{compilation.problem}-{compilation.method}-{last}"
+        return (self._programs_of("torch") / kept).exists()
 
     def _programs_of(self, framework: Framework) -> Path:
         """The folder of compiled programs, in PyTorch of this code and environment alone.

@@ -109,12 +109,14 @@ def find(cases: list[Case], site: Site) -> list[Finding]:
 
 
 def _prepare_or_measure(experiment: Experiment, site: Site) -> None:
-    """Prepare what is timed with others, and measure what is not."""
+    """Prepare what is timed with others, compile, or measure."""
     if site.target is not None:
         accounting = import_module(accounting_module(experiment.case.framework))
         experiment.account(accounting, site.target, site.shared_programs)
     elif experiment.case.quantity == "time":
         experiment.prepare_timing()
+    elif experiment.case.quantity == "compilation":
+        experiment.prepare_case()
     else:
         experiment.measure_memory(site.gpu)
 

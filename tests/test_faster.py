@@ -227,8 +227,11 @@ def test_what_torch_compiles_is_what_it_computes_eagerly(compiled_programs, meth
 
 @pytest.mark.parametrize("method", ["forward_over_reverse", "linearized"])
 def test_a_program_that_was_kept_is_neither_recorded_nor_compiled_again(find, monkeypatch, method):
-    first = find(mode="compile", method=method)
-    assert (first.status, first.reason) == ("done", "")
+    first = {}
+    for name in ("gradient", method):
+        compiled = find(mode="compile", method=name, quantity="compilation")
+        assert (compiled.status, compiled.reason) == ("done", "")
+        first |= compiled.compile_seconds
 
     def never(*_, **__):
         pytest.fail("was called again")
@@ -237,9 +240,8 @@ def test_a_program_that_was_kept_is_neither_recorded_nor_compiled_again(find, mo
     monkeypatch.setitem(module("torch", "many_vectors").METHODS, "linearized", never)
     again = find(mode="compile", method=method)
     assert (again.status, again.reason) == ("done", "")
-    assert again.compile_seconds["gradient"] == first.compile_seconds["gradient"]
-    # Where its memory lies decides on the last bits of a difference that is all rounding.
-    assert max(first.relative_difference, again.relative_difference) < 1e-5
+    assert first.items() <= again.compile_seconds.items()
+    assert again.relative_difference < 1e-5
 
 
 def doubled(params):

@@ -143,7 +143,7 @@ from pathlib import Path
 import fake_worker, test_runner
 from reproduce import runner, worker
 worker.run, worker.modules = fake_worker.run, lambda framework: []
-runner.memory_cases_at_once = lambda *_: 3
+runner.cases_at_once = lambda *_: 3
 wanted = [test_runner.case(size, quantity="memory") for size in {(STOPPED, DEAF, fake_worker.HANG)}]
 test_runner.measure(Path({str(tmp_path)!r}), *wanted)
 """

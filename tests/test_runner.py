@@ -83,20 +83,34 @@ def test_programs_that_are_found_by_name_are_of_one_code(tmp_path, monkeypatch):
     assert len(set((tmp_path / "programs").iterdir()) - folders) == len(folders) == 1
 
 
-def test_a_run_expects_not_to_compile_what_an_earlier_one_has_kept(tmp_path):
-    site = runner.Measuring(tmp_path, on_gpu=False, timeout_seconds=60, memory_cases_at_once=1)
-    compiled, other = (
-        case(framework="torch", mode="compile", quantity="memory", method=method)
-        for method in METHODS[:2]
-    )
-    kept = site._programs_of("torch") / f"{compiled.problem}-{compiled.method}-1"
-    kept.parent.mkdir(parents=True)
-    kept.with_suffix(".seconds").touch()
-    assert not site.has_program_of(compiled)
-    kept.touch()
-    assert [site.has_program_of(each) for each in (compiled, other)] == [True, False]
-    anew, taken = (runner.expected_seconds(compiled, 1, None, known) for known in (False, True))
-    assert taken < anew / 10
+def test_what_no_earlier_run_has_compiled_is_compiled_before_all_and_is_no_row(
+    tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setattr(worker, "COMPILER_MODULE", "json")
+    wanted = [
+        case(mode="compile", method=method, in_turn=True, quantity=quantity)
+        for method in ("gradient", "linearized", "forward_over_reverse")
+        for quantity in ("time", "memory")
+    ]
+    programs = runner.Measuring(tmp_path, False, 60, 1)._programs_of("torch")
+    programs.mkdir(parents=True)
+    for name in ("gradient-1", "linearized-at_point", "forward_over_reverse-1.seconds"):
+        (programs / f"{wanted[0].problem}-{name}").touch()
+    rows = measure(tmp_path, *wanted)
+    assert {row.case for row in read_rows(tmp_path / "rows.jsonl")} == {*wanted}
+    assert len(rows) == len(wanted)
+    before, timed = log(tmp_path)[:5], log(tmp_path)[5:]
+    compiled = {line.split()[-1] for line in before if line.startswith("compilation")}
+    assert compiled == {"linearized", "forward_over_reverse"}
+    assert {line.split()[0] for line in timed} == {"time"}
+    assert "6 cases to measure and 2 programs to compile before, about" in capsys.readouterr().out
+
+
+def test_what_cannot_be_compiled_is_found_again_when_it_is_timed(tmp_path, monkeypatch):
+    monkeypatch.setattr(worker, "COMPILER_MODULE", "json")
+    (row,) = measure(tmp_path, case(CRASH, mode="compile"))
+    assert (row.quantity, row.status) == ("time", "error")
+    assert [line.split()[0] for line in log(tmp_path)] == ["compilation", "time"]
 
 
 def test_what_fails_in_company_is_measured_alone(tmp_path):
@@ -234,5 +248,5 @@ def test_memory_cases_run_side_by_side_only_as_far_as_memory_goes(monkeypatch):
     needed = runner.cost.memory_bytes(case())
     for free, expected in ((needed, 1), (needed // 2, 1), (1000 * needed, cores)):
         monkeypatch.setattr(environment, "free_bytes", lambda on_gpu, free=free: free)
-        assert runner.memory_cases_at_once([case()], on_gpu=False) == expected
-        assert runner.memory_cases_at_once([case()], on_gpu=True) == 1
+        assert runner.cases_at_once([case()], on_gpu=False) == expected
+        assert runner.cases_at_once([case()], on_gpu=True) == 1
