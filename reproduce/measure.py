@@ -19,10 +19,11 @@ SPREAD_LIMIT = 0.1
 FIRST_VALUE_LIMIT = 0.5
 DIFFERENCE_LIMIT = 1e-2
 NVML_POLL_SECONDS = 0.001
-# Parameters of mallopt(3) by their number: M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD and
-# M_MMAP_MAX.
+# Parameters of mallopt(3) by their number: M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD,
+# M_MMAP_MAX and M_ARENA_MAX.
 RETURN_AT_ONCE = {-1: 1 << 16, -2: 0, -3: 1 << 16, -4: 1 << 16}
-NEVER_RETURN = {-1: -1, -4: 0}
+# In one arena for all threads: those of XLA's threads give empty heaps back all the same.
+NEVER_RETURN = {-1: -1, -4: 0, -8: 1}
 
 
 def in_turn(calls: Sequence[Call], rounds: int, clock: Clock) -> list[list[float]]:

@@ -109,27 +109,32 @@ def test_what_only_a_collection_frees_is_freed_before_the_resident_peak_is_taken
     assert rise == pytest.approx(64 * MIB, abs=4 * MIB)
 
 
-PAGE_FAULTS_OF_SECOND_BLOCK = """
+PAGE_FAULTS_OF_SECOND_USE = """
 import resource
+from threading import Thread
 from reproduce import measure
 {set_up}
 faults = []
-for _ in range(2):
-    block = bytearray({size})
-    del block
-    faults.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt)
+def use():
+    for _ in range(2):
+        blocks = [bytearray({size}) for _ in range(3)]
+        del blocks
+        faults.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt)
+{run}
 print(faults[1] - faults[0])
 """
+IN_A_THREAD = "thread = Thread(target=use); thread.start(); thread.join()"
 
 
+@pytest.mark.parametrize("run", ["use()", IN_A_THREAD], ids=["alone", "in a thread"])
 @pytest.mark.parametrize(
     ("set_up", "is_kept"),
     [("measure.keep_freed_memory()", True), ("measure.return_freed_memory_at_once()", False)],
 )
-def test_freed_memory_is_kept_or_returned_as_asked(set_up, is_kept):
-    script = PAGE_FAULTS_OF_SECOND_BLOCK.format(set_up=set_up, size=64 * MIB)
+def test_freed_memory_is_kept_or_returned_as_asked(set_up, is_kept, run):
+    script = PAGE_FAULTS_OF_SECOND_USE.format(set_up=set_up, size=48 * MIB, run=run)
     faults = int(subprocess.check_output([sys.executable, "-c", script], text=True))
-    pages = 64 * MIB // mmap.PAGESIZE
+    pages = 3 * 48 * MIB // mmap.PAGESIZE
     assert (faults < 0.01 * pages) if is_kept else (faults > 0.9 * pages)
 
 
