@@ -17,8 +17,9 @@ from fake_worker import DEAF, DONE, HALF_SENT, KILLED, SEGFAULT, STOPPED
 from test_runner import case, log, measure
 
 from paper_figures import figures, summary
-from reproduce import judge_commands, runner, worker
+from reproduce import judge_commands, worker
 from reproduce.plan import PlanError, cases
+from reproduce.processes import Processes
 from reproduce.rows import read_rows
 
 TESTS = Path(__file__).parent
@@ -167,16 +168,16 @@ def test_a_run_goes_on_when_the_process_that_workers_fork_from_is_killed(tmp_pat
 
 @pytest.mark.usefixtures("fake_workers")
 def test_a_worker_that_cannot_be_started_is_an_error_and_the_next_one_starts(tmp_path):
-    site, cores = runner.Measuring(tmp_path, False, 20, 1), os.sched_getaffinity(0)
-    assert site._findings([case()], cores)[0].status == "done"
+    here, cores = Processes(tmp_path, False, 20, 1), os.sched_getaffinity(0)
+    assert here._findings([case()], cores)[0].status == "done"
     server = forkserver(psutil.Process())
     server.suspend()  # takes the request, and dies with it
     threading.Timer(0.3, server.kill).start()
-    (found,) = site._findings([case()], cores)
+    (found,) = here._findings([case()], cores)
     assert found.status == "error"
     assert found.reason.startswith("no worker could be started")
     until(lambda: server.status() == psutil.STATUS_ZOMBIE)  # its sockets close a moment before
-    assert site._findings([case()], cores)[0].status == "done"
+    assert here._findings([case()], cores)[0].status == "done"
 
 
 def test_a_second_run_into_the_same_folder_is_refused_and_the_first_not_disturbed(tmp_path):

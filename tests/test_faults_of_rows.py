@@ -10,7 +10,7 @@ from test_bad_input import ROW, SAMPLE, drawing, refused, reproducing
 from test_runner import case, measure
 
 from paper_figures import summary
-from reproduce import judge, runner, sources
+from reproduce import environment, judge, processes, sources
 from reproduce.rows import VERSION, RowsFile, read_rows
 
 TESTS = Path(__file__).parent
@@ -88,21 +88,21 @@ class ClockSetBack:
     @classmethod
     def now(cls, zone):
         cls.year -= 1
-        return runner_datetime(cls.year, 1, 1, tzinfo=zone)
+        return real_datetime(cls.year, 1, 1, tzinfo=zone)
 
 
-runner_datetime = runner.datetime
+real_datetime = processes.datetime
 
 
 @pytest.mark.usefixtures("fake_workers")
 def test_a_clock_that_is_set_back_loses_no_row_and_leaves_the_newest_the_newest(
     tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(runner, "datetime", ClockSetBack)
+    monkeypatch.setattr(processes, "datetime", ClockSetBack)
     wanted = [case(method=method) for method in ("gradient", "reverse_over_forward")]
     first = measure(tmp_path, *wanted)
     identity = first[0].environment["identity"] | {"device": "a new device"}
-    monkeypatch.setattr(runner.environment, "identity", lambda on_gpu: identity)
+    monkeypatch.setattr(environment, "identity", lambda on_gpu: identity)
     second = measure(tmp_path, *wanted)
     rows = read_rows(tmp_path / "rows.jsonl")
     assert rows == first + second

@@ -14,6 +14,7 @@ from fake_worker import CRASH, DONE, HANG, KILLED, OUT_OF_MEMORY, SHY
 
 from reproduce import conditions, environment, runner, worker
 from reproduce.plan import METHODS, Case, PlanError, cases
+from reproduce.processes import Processes
 from reproduce.rows import read_rows
 
 TESTS = Path(__file__).parent
@@ -92,7 +93,7 @@ def test_what_no_earlier_run_has_compiled_is_compiled_before_all_and_is_no_row(
         for method in ("gradient", "linearized", "forward_over_reverse")
         for quantity in ("time", "memory")
     ]
-    programs = runner.Measuring(tmp_path, False, 60, 1)._programs_of("torch")
+    programs = Processes(tmp_path, False, 60, 1)._programs_of("torch")
     programs.mkdir(parents=True)
     for name in ("gradient-1", "linearized-at_point", "forward_over_reverse-1.seconds"):
         (programs / f"{wanted[0].problem}-{name}").touch()
