@@ -48,7 +48,8 @@ COMPILING_SECONDS = {"article": 20, "cpu": 12, "smoke": 2.5, "beyond": 15}
 SHARED_COMPILING_SECONDS = {"article": 4, "cpu": 2.2, "smoke": 0.3, "beyond": 2.5}
 STARTING_SECONDS = {"article": 1.5, "cpu": 0.6, "smoke": 0.2, "beyond": 1}
 # The same for torch.compile, whatever the plan; it compiles before anything is measured.
-TORCH_COMPILING_SECONDS = 100
+TORCH_COMPILING_GRADIENT_SECONDS = 40
+TORCH_COMPILING_HVP_SECONDS = 110
 TORCH_SHARED_COMPILING_SECONDS = 0.5
 
 # Accounting for a case on one core: compiled for a GPU, run without arithmetic, counted.
@@ -64,13 +65,14 @@ LOADED_FRAMEWORKS_BYTES = 1 * GIB
 
 def seconds(case: Case) -> float:
     """The expected seconds of ``case`` as a whole, on the device that its plan is for."""
+    is_gradient = case.method == "gradient"
     if case.quantity == "compilation":
-        return TORCH_COMPILING_SECONDS
+        return TORCH_COMPILING_GRADIENT_SECONDS if is_gradient else TORCH_COMPILING_HVP_SECONDS
     is_time = case.quantity == "time"
     gradient = _gradient_seconds(case)
     hvp = GRADIENTS_IN[case.method] * gradient * case.vectors
     calls = hvp * (case.warmup + case.repetitions if is_time else 2)
-    if is_time and case.method != "gradient" and not case.in_turn:
+    if is_time and not is_gradient and not case.in_turn:
         # The gradient beside each call, and the HVP that the first is compared with.
         calls += gradient * (case.warmup + case.repetitions + 2.7)
     return STARTING_SECONDS[case.plan] + _compiling_seconds(case) + calls

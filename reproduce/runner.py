@@ -81,7 +81,8 @@ def pending(
 def compilations(cases: Iterable[Case], on_gpu: bool) -> list[Case]:
     """What is compiled by ``torch.compile`` before ``cases``, so that it is done side by side.
 
-    No row comes of these. On a GPU, where one case runs at a time, each compiles its own.
+    The longest come first, so that none is left to end alone. No row comes of these. On a GPU,
+    where one case runs at a time, each compiles its own.
     """
     only_compiled = {"quantity": "compilation", "warmup": 0, "repetitions": 1, "in_turn": False}
     programs = (
@@ -89,7 +90,7 @@ def compilations(cases: Iterable[Case], on_gpu: bool) -> list[Case]:
         for case in cases
         if case.mode == "compile" and not on_gpu
     )
-    return list(dict.fromkeys(programs))
+    return sorted(dict.fromkeys(programs), key=cost.seconds, reverse=True)
 
 
 def expected_seconds(case: Case, at_once: int, target: Target | None = None) -> float:
