@@ -82,7 +82,7 @@ def plan(
     on_gpu = name == "article" or _takes_gpu(name)
     at_once = runner.cases_at_once(found, on_gpu=on_gpu)
     expected = partial(runner.expected_seconds, at_once=at_once)
-    steps = [*runner.compilations(found, on_gpu), *found]
+    steps = [*runner.compilations(found), *found]
     counted = "method" if every_case else "cases"
     table = Table(
         "quantity", "framework", "mode", "model", "batch sizes", counted, "time", "memory"

@@ -62,7 +62,7 @@ class Processes:
                 "TORCHINDUCTOR_CACHE_DIR": str(self._programs_of("torch") / "inductor"),
                 "TORCHINDUCTOR_COMPILE_THREADS": "1",  # workers run side by side themselves
             }
-            if not self.on_gpu and all(case.quantity != "compilation" for case in cases):
+            if all(case.quantity != "compilation" for case in cases):
                 # What compiled these need not be asked again which instructions it knows: 9 s.
                 os.environ["TORCHINDUCTOR_VEC_ISA_OK"] = "1"
         self.context.set_forkserver_preload([*names, "reproduce.endings"])
@@ -203,7 +203,7 @@ class Processes:
             gpu=environment.gpu()[0].uuid if self.on_gpu else None,
             # On a GPU, a memory case compiles for itself, as the article's did: compiling fills
             # the allocator that it looks at, and none may depend on what another left.
-            shared_programs=programs if case.quantity == "time" or not self.on_gpu else None,
+            shared_programs=None if case.quantity == "memory" and self.on_gpu else programs,
             target=self.target,
             checks=self.checks,
         )

@@ -46,7 +46,7 @@ def measure(
         at_once = cases_at_once(cases, on_gpu, target)
         processes = Processes(folder, on_gpu, timeout_seconds, at_once, target, checks)
         missing = pending(cases, rows.rows, processes.identity, is_accounted=target is not None)
-        steps = [*filterfalse(processes.has_program, compilations(missing, on_gpu)), *missing]
+        steps = [*filterfalse(processes.has_program, compilations(missing)), *missing]
         expected = {case: expected_seconds(case, at_once, target) for case in steps}
         with Progress(len(cases) - len(missing), expected, folder) as progress:
             progress.report_aside(rows.set_aside)
@@ -78,17 +78,16 @@ def pending(
     return [case for case in cases if case not in settled]
 
 
-def compilations(cases: Iterable[Case], on_gpu: bool) -> list[Case]:
-    """What is compiled by ``torch.compile`` before ``cases``, so that it is done side by side.
+def compilations(cases: Iterable[Case]) -> list[Case]:
+    """What is compiled by ``torch.compile`` before ``cases``, on a CPU side by side.
 
-    The longest come first, so that none is left to end alone. No row comes of these. On a GPU,
-    where one case runs at a time, each compiles its own.
+    The longest come first, so that none is left to end alone. No row comes of these.
     """
     only_compiled = {"quantity": "compilation", "warmup": 0, "repetitions": 1, "in_turn": False}
     programs = (
         msgspec.structs.replace(case, vector="params", **only_compiled)
         for case in cases
-        if case.mode == "compile" and not on_gpu
+        if case.mode == "compile"
     )
     return sorted(dict.fromkeys(programs), key=cost.seconds, reverse=True)
 
@@ -104,7 +103,7 @@ def cases_at_once(cases: Iterable[Case], on_gpu: bool, target: Target | None = N
     """How many cases that are not timed run side by side: as cores and memory allow; 1 on a GPU."""
     if on_gpu:
         return 1
-    steps = [*compilations(cases, on_gpu), *cases]
+    steps = [*compilations(cases), *cases]
     side_by_side = [case for case in steps if case.quantity != "time"] or cases
     that_fit = environment.free_bytes(on_gpu) // conditions.needed_bytes(side_by_side, target)
     return max(1, min(len(os.sched_getaffinity(0)), that_fit))
