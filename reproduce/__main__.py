@@ -82,7 +82,8 @@ def plan(
     on_gpu = name == "article" or _takes_gpu(name)
     at_once = runner.cases_at_once(found, on_gpu=on_gpu)
     expected = partial(runner.expected_seconds, at_once=at_once)
-    steps = [*runner.compilations(found), *found]
+    compilations = runner.compilations(found)
+    steps = [*compilations, *found]
     counted = "method" if every_case else "cases"
     table = Table(
         "quantity", "framework", "mode", "model", "batch sizes", counted, "time", "memory"
@@ -102,8 +103,9 @@ def plan(
     console = Console(width=None if sys.stdout.isatty() else 120)
     console.print(table)
     total = cost.readable_seconds(sum(map(expected, steps)))
+    before = f" and {len(compilations)} compilations" if compilations else ""
     console.print(
-        f"{len(found)} cases, about {total}; at most "
+        f"{len(found)} cases{before}, about {total}; at most "
         f"{cost.readable_bytes(max(map(cost.memory_bytes, found)))} of memory for a case, "
         f"cases side by side, but for timings: {at_once}; "
         f"{cost.readable_bytes(conditions.NEEDED_DISK_BYTES)} of disk must be free."
@@ -151,8 +153,12 @@ def account(
 
     Raises:
         Exit: with code 1 if a case failed or would not fit into the GPU, 130 if interrupted.
+        PlanError: if the plan has no memory cases.
     """
     found = accounted_cases(name)
+    if not found:
+        others = ", ".join(filter(accounted_cases, PLANS))
+        raise PlanError(f"plan {name!r} was asked for, which has no memory cases; take {others}")
     try:
         rows = runner.measure(found, results, False, timeout_seconds, load(target))
     except KeyboardInterrupt:

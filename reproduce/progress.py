@@ -35,11 +35,12 @@ class Progress:
         if not missing:
             self.console.print(f"All {done} cases are in {folder} already: nothing to measure.")
         else:
-            programs = sum(case.quantity == "compilation" for case in missing)
-            compiled = f" and {programs} programs to compile before" if programs else ""
+            compilations = sum(case.quantity == "compilation" for case in missing)
+            before = f", after {compilations} compilations" if compilations else ""
             kept = f", {done} are in {folder} already" if done else ""
             self.console.print(
-                f"{len(missing) - programs} cases to measure{compiled}, about {self._left()}{kept}."
+                f"{len(missing) - compilations} cases to measure{before}, "
+                f"about {self._left()}{kept}."
             )
         self.bar = rich.progress.Progress(
             rich.progress.TextColumn("{task.description}"),

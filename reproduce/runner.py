@@ -81,12 +81,14 @@ def pending(
 def compilations(cases: Iterable[Case]) -> list[Case]:
     """What is compiled by ``torch.compile`` before ``cases``, on a CPU side by side.
 
-    The longest come first, so that none is left to end alone. No row comes of these.
+    The gradient, which is timed beside each, is among it. The longest come first, so that none
+    is left to end alone. No row comes of these.
     """
     only_compiled = {"quantity": "compilation", "warmup": 0, "repetitions": 1, "in_turn": False}
     programs = (
-        msgspec.structs.replace(case, vector="params", **only_compiled)
+        msgspec.structs.replace(case, vector="params", **only_compiled, **changes)
         for case in cases
+        for changes in ({}, {"method": "gradient", "vectors": 1})
         if case.mode == "compile"
     )
     return sorted(dict.fromkeys(programs), key=cost.seconds, reverse=True)

@@ -104,7 +104,7 @@ def test_what_no_earlier_run_has_compiled_is_compiled_before_all_and_is_no_row(
     compiled = {line.split()[-1] for line in before if line.startswith("compilation")}
     assert compiled == {"linearized", "forward_over_reverse"}
     assert {line.split()[0] for line in timed} == {"time"}
-    assert "6 cases to measure and 2 programs to compile before, about" in capsys.readouterr().out
+    assert "6 cases to measure, after 2 compilations, about" in capsys.readouterr().out
 
 
 def test_what_cannot_be_compiled_is_found_again_when_it_is_timed(tmp_path, monkeypatch):
@@ -112,6 +112,21 @@ def test_what_cannot_be_compiled_is_found_again_when_it_is_timed(tmp_path, monke
     (row,) = measure(tmp_path, case(CRASH, mode="compile"))
     assert (row.quantity, row.status) == ("time", "error")
     assert [line.split()[0] for line in log(tmp_path)] == ["compilation", "time"]
+
+
+def test_the_gradient_is_compiled_beside_each_hvp_and_last():
+    hvps = [case(mode="compile", method=method) for method in METHODS if method != "gradient"]
+    compilations = runner.compilations([case(), *hvps, *hvps])
+    assert [each.method for each in compilations] == [*METHODS[1:], "gradient"]
+
+
+def test_as_many_compile_side_by_side_as_fit(monkeypatch):
+    timed = case(mode="compile", model="bert", in_turn=True, method="forward_over_reverse")
+    needed = max(map(runner.cost.memory_bytes, runner.compilations([timed])))
+    assert needed < runner.cost.memory_bytes(timed)
+    monkeypatch.setattr(environment, "free_bytes", lambda on_gpu: 2 * needed)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: range(8))
+    assert runner.cases_at_once([timed], on_gpu=False) == 2
 
 
 def test_what_fails_in_company_is_measured_alone(tmp_path):

@@ -1,14 +1,19 @@
 """A worker's finding says what happened, whatever happened."""
 
 import os
+import subprocess
+import sys
+from pathlib import Path
 
 import msgspec
 import pytest
 from cases import FRAMEWORKS, module
+from conftest import ROOT
 
 from reproduce import worker
 from reproduce.plan import Case
 
+TESTS = Path(__file__).parent
 CASE = Case(
     plan="smoke",
     framework="torch",
@@ -128,3 +133,28 @@ def test_a_hvp_that_is_wrong_is_measured_with_a_warning(find, monkeypatch):
     finding = find()
     assert finding.relative_difference == pytest.approx(0.5, rel=1e-3)
     assert "differs from forward-over-reverse's by 50%" in finding.warnings[0]
+
+
+# What the C library says of itself: malloc_info(3).
+ARENAS_AFTER_A_TIMING = """
+import ctypes, sys
+from pathlib import Path
+from test_worker import CASE, msgspec, site, worker
+case = msgspec.structs.replace(CASE, framework="jax", mode="jit")
+(finding,) = worker.find([case], site(Path(sys.argv[1])))
+assert finding.status == "done", finding.reason
+libc = ctypes.CDLL(None)
+libc.fopen.restype = ctypes.c_void_p
+told = Path(sys.argv[1]) / "told"
+file = ctypes.c_void_p(libc.fopen(bytes(told), b"w"))
+assert libc.malloc_info(0, file) == 0
+libc.fclose(file)
+print(told.read_text().count("<heap nr="))
+"""
+
+
+def test_the_threads_of_xla_share_the_memory_that_is_kept(tmp_path):
+    command = [sys.executable, "-c", ARENAS_AFTER_A_TIMING, tmp_path]
+    here = {"JAX_PLATFORMS": "cpu", "PYTHONPATH": os.pathsep.join(map(str, (ROOT, TESTS)))}
+    arenas = subprocess.check_output(command, env=os.environ | here, cwd=tmp_path, text=True)
+    assert int(arenas) == 1

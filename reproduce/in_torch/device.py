@@ -60,8 +60,7 @@ def _compiled(
     start = time.perf_counter()
     options = {
         # For the cores of the parent, which may be more than this worker's, and to run on as
-        # many threads as there are then: a case on one core compiles, and calls, what a case on
-        # all of them takes from the shared folder.
+        # many threads as there are then: what one core compiles, all of them call.
         "cpp.threads": len(os.sched_getaffinity(os.getppid())),
         "cpp.dynamic_threads": True,
         "guard_filter_fn": torch.compiler.skip_all_guards_unsafe,
