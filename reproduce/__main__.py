@@ -82,8 +82,7 @@ def plan(
     on_gpu = name == "article" or _takes_gpu(name)
     at_once = runner.cases_at_once(found, on_gpu=on_gpu)
     expected = partial(runner.expected_seconds, at_once=at_once)
-    compilations = runner.compilations(found)
-    steps = [*compilations, *found]
+    steps = runner.from_nothing(found)
     counted = "method" if every_case else "cases"
     table = Table(
         "quantity", "framework", "mode", "model", "batch sizes", counted, "time", "memory"
@@ -103,7 +102,8 @@ def plan(
     console = Console(width=None if sys.stdout.isatty() else 120)
     console.print(table)
     total = cost.readable_seconds(sum(map(expected, steps)))
-    before = f" and {len(compilations)} compilations" if compilations else ""
+    compilations = len(steps) - len(found)
+    before = f" and {compilations} compilations" if compilations else ""
     console.print(
         f"{len(found)} cases{before}, about {total}; at most "
         f"{cost.readable_bytes(max(map(cost.memory_bytes, found)))} of memory for a case, "

@@ -66,7 +66,7 @@ def _get_a_gpu() -> str:
 
 def _time(look: Look) -> str:
     at_once = runner.cases_at_once(look.cases, look.on_gpu)
-    steps = [*runner.compilations(look.cases), *look.cases]
+    steps = runner.from_nothing(look.cases)
     seconds = sum(runner.expected_seconds(case, at_once) for case in steps)
     how = "a guess: not run on a GPU yet" if look.on_gpu else "as on two cores"
     return f"{len(look.cases)} cases in about {cost.readable_seconds(seconds)} ({how})"

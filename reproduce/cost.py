@@ -43,8 +43,8 @@ GRADIENTS_IN: dict[Method, float] = {
 }
 # Without jit, JAX compiles single operations and then spends its time between them.
 WITHOUT_JIT_GRADIENT_SECONDS = {"article": 0.8, "cpu": 1.4, "smoke": 0.25}
-# Compiling a program for the first time in JAX, and taking an equal one from the shared folder;
-# of ``beyond``, which does not compile in memory cases before, either.
+# In JAX, compiling a program for the first time in a memory case, and taking an equal one from
+# the shared folder. Plan ``beyond`` has no such cases: its programs are compiled when timed.
 COMPILING_SECONDS = {"article": 20, "cpu": 12, "smoke": 2.5}
 SHARED_COMPILING_SECONDS = {"article": 4, "cpu": 2.2, "smoke": 0.3, "beyond": 2.5}
 STARTING_SECONDS = {"article": 1.5, "cpu": 0.6, "smoke": 0.2, "beyond": 1}

@@ -22,7 +22,7 @@ NVML_POLL_SECONDS = 0.001
 # Parameters of mallopt(3) by their number: M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD,
 # M_MMAP_MAX and M_ARENA_MAX.
 RETURN_AT_ONCE = {-1: 1 << 16, -2: 0, -3: 1 << 16, -4: 1 << 16}
-# In one arena for all threads: those of XLA's threads give empty heaps back all the same.
+# With one arena for all threads: others would give empty heaps back all the same.
 NEVER_RETURN = {-1: -1, -4: 0, -8: 1}
 
 
@@ -108,7 +108,8 @@ def keep_freed_memory() -> None:
     """Makes the C library keep freed memory, as both frameworks' allocators do on a GPU.
 
     By default it gives large blocks back, and each call has them handed out anew, page by page,
-    which for PyTorch's HVPs took up to as long as their arithmetic. Source: mallopt(3).
+    which for PyTorch's HVPs took up to as long as their arithmetic. To be called before other
+    threads start: each stays with the memory that it began with. Source: mallopt(3).
     """
     _set_up_malloc(NEVER_RETURN)
 

@@ -94,6 +94,11 @@ def compilations(cases: Iterable[Case]) -> list[Case]:
     return sorted(dict.fromkeys(programs), key=cost.seconds, reverse=True)
 
 
+def from_nothing(cases: Iterable[Case]) -> list[Case]:
+    """All that a run of ``cases`` does where nothing is kept: what it compiles, then these."""
+    return [*compilations(cases), *cases]
+
+
 def expected_seconds(case: Case, at_once: int, target: Target | None = None) -> float:
     """The seconds by which ``case`` is expected to prolong a run, with ``at_once`` side by side."""
     if target is not None:
@@ -105,8 +110,7 @@ def cases_at_once(cases: Iterable[Case], on_gpu: bool, target: Target | None = N
     """How many cases that are not timed run side by side: as cores and memory allow; 1 on a GPU."""
     if on_gpu:
         return 1
-    steps = [*compilations(cases), *cases]
-    side_by_side = [case for case in steps if case.quantity != "time"] or cases
+    side_by_side = [case for case in from_nothing(cases) if case.quantity != "time"] or cases
     that_fit = environment.free_bytes(on_gpu) // conditions.needed_bytes(side_by_side, target)
     return max(1, min(len(os.sched_getaffinity(0)), that_fit))
 
