@@ -227,7 +227,9 @@ def _cpu_name() -> str:
 
 def _versions() -> dict[str, str]:
     """The versions of the frameworks and of the CUDA libraries that came with them."""
-    installed = {found.name: found.version for found in metadata.distributions()}
+    # Where a package is there twice, the first on the path is imported.
+    found = reversed(list(metadata.distributions()))
+    installed = {each.name: each.version for each in found}
     wanted = [name for name in installed if name in PACKAGES or name.startswith("nvidia-")]
     return {name: installed[name] for name in sorted(wanted)}
 

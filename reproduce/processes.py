@@ -62,8 +62,9 @@ class Processes:
                 "TORCHINDUCTOR_CACHE_DIR": str(self._programs_of("torch") / "inductor"),
                 "TORCHINDUCTOR_COMPILE_THREADS": "1",  # workers run side by side themselves
             }
-            if all(case.quantity != "compilation" for case in cases):
-                # What compiled these need not be asked again which instructions it knows: 9 s.
+            if self.on_gpu or all(case.quantity != "compilation" for case in cases):
+                # Which of the CPU's instructions can be compiled is asked for 9 s and more; a
+                # GPU's programs have none of them, and what is kept was compiled by the answer.
                 os.environ["TORCHINDUCTOR_VEC_ISA_OK"] = "1"
         self.context.set_forkserver_preload([*names, "reproduce.endings"])
         with progress.loading(frameworks):

@@ -125,6 +125,9 @@ def _set_worker_environment(on_gpu: bool) -> None:
     os.environ |= {
         "CUDA_DEVICE_ORDER": "PCI_BUS_ID",  # NVML's order
         "HF_HUB_OFFLINE": "1",
+        # torch.compile's modules look for a GPU when they are loaded; through CUDA, no process
+        # that is forked afterwards could use it.
+        "PYTORCH_NVML_BASED_CUDA_CHECK": "1",
         "TRANSFORMERS_VERBOSITY": "error",
     }
     try:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
+NVML = Path(__file__).parent / "nvml.c"
 READS_THIS = [sys.executable, "-c", f"open({__file__!r})"]
 
 os.environ |= {
@@ -82,3 +83,15 @@ def fake_workers(monkeypatch):
 
     monkeypatch.setattr("reproduce.worker.run", fake_worker.run)
     monkeypatch.setattr("reproduce.worker.modules", lambda framework: [])
+
+
+@pytest.fixture(scope="session")
+def driver(tmp_path_factory):
+    """Settings under which NVML answers as a GPU's driver does: there is no GPU to ask here."""
+    compiler = shutil.which("cc")
+    if compiler is None:
+        pytest.skip("a C compiler is needed to build a library in NVML's place")
+    folder = tmp_path_factory.mktemp("nvml")
+    library = folder / "libnvidia-ml.so.1"
+    subprocess.run([compiler, "-shared", "-fPIC", NVML, "-o", library], check=True)
+    return {"LD_LIBRARY_PATH": str(folder), "CUDA_VISIBLE_DEVICES": "0"}
