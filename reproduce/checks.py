@@ -12,7 +12,6 @@ import sys
 import tempfile
 from collections.abc import Callable
 from functools import cache, partial
-from importlib import metadata
 from pathlib import Path
 
 import msgspec
@@ -68,7 +67,7 @@ def _time(look: Look) -> str:
     at_once = runner.cases_at_once(look.cases, look.on_gpu)
     steps = runner.from_nothing(look.cases)
     seconds = sum(runner.expected_seconds(case, at_once) for case in steps)
-    how = "a guess: not run on a GPU yet" if look.on_gpu else "as on two cores"
+    how = "a guess: no plan was run on a GPU yet" if look.on_gpu else "as on two cores"
     return f"{len(look.cases)} cases in about {cost.readable_seconds(seconds)} ({how})"
 
 
@@ -134,9 +133,7 @@ def _pins() -> dict[str, str]:
 @cache
 def _differences() -> list[str]:
     """Every package that is not installed as pinned, and how it is."""
-    found = list(metadata.distributions())
-    # What comes first is imported: setuptools, once loaded, adds copies of its own at the end.
-    installed = {_normal(each.name): each.version for each in reversed(found)}
+    installed = {_normal(name): version for name, version in environment.installed().items()}
     return [
         f"{name} {installed.get(name, 'missing')} for {version}"
         for name, version in _pins().items()

@@ -225,18 +225,24 @@ def _cpu_name() -> str:
     return platform.machine()
 
 
+def installed() -> dict[str, str]:
+    """The version of every installed package, by name; of one that is there twice, what is imported.
+
+    That is what comes first: setuptools, once loaded, adds copies of its own at the end.
+    """
+    return {found.name: found.version for found in reversed(list(metadata.distributions()))}
+
+
 def _versions() -> dict[str, str]:
     """The versions of the frameworks and of the CUDA libraries that came with them."""
-    # Where a package is there twice, the first on the path is imported.
-    found = reversed(list(metadata.distributions()))
-    installed = {each.name: each.version for each in found}
-    wanted = [name for name in installed if name in PACKAGES or name.startswith("nvidia-")]
-    return {name: installed[name] for name in sorted(wanted)}
+    found = installed()
+    wanted = [name for name in found if name in PACKAGES or name.startswith("nvidia-")]
+    return {name: found[name] for name in sorted(wanted)}
 
 
 @cache
 def _peers() -> dict[str, str]:
-    return {found.name: found.version for found in metadata.distributions() if found.name in PEERS}
+    return {name: version for name, version in installed().items() if name in PEERS}
 
 
 def _usable_cores() -> int:

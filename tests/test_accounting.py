@@ -13,12 +13,14 @@ from cases import module
 from paper_figures import summary
 from reproduce import environment, problems, published, runner, worker
 from reproduce.plan import METHODS, Case, PlanError, accounted_cases
+from reproduce.rows import read_rows
 from reproduce.target import FOLDER, load
 
 A100 = load("a100")
 FLOAT = 4
 CUBLAS_WORKSPACE = 4 << 20
 XLA_SLACK = 1 << 10
+H200 = read_rows(Path(__file__).parent / "rows_h200.jsonl")
 TIMES = ("compile_seconds", "measuring_seconds", "case_seconds", "started")
 
 
@@ -168,6 +170,18 @@ def test_in_pytorch_the_count_is_that_of_a_real_run(model, tmp_path):
         for counter, tolerance in (("torch_allocator", 0.05), ("resident_set", 0.1)):
             (told,) = (c for c in summary.COUNTERS["torch", "eager"] if c.name == counter)
             assert count == pytest.approx(told.bytes_of(row), rel=tolerance), row.case
+
+
+@pytest.mark.parametrize(
+    "row",
+    [row for row in H200 if (row.quantity, row.method) == ("memory", "forward_over_reverse")],
+    ids=lambda row: row.model,
+)
+def test_in_pytorch_the_count_is_what_a_gpus_allocator_rose_by(row, tmp_path):
+    counted = account(row.case, tmp_path).memory_bytes["live_peak_bytes"]
+    measured = row.memory_bytes
+    rise = measured["torch_peak_allocated_bytes"] - measured["torch_allocated_before_bytes"]
+    assert counted == pytest.approx(rise, rel=0.01)
 
 
 @pytest.mark.parametrize("framework", ["jax", "torch"])

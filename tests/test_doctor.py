@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from reproduce import checks, environment, worker
+from reproduce import checks, environment
 from reproduce.doctor import diagnosis
 from reproduce.plan import PlanError
 
@@ -209,25 +209,6 @@ def test_without_make_and_compiler_it_warns(tmp_path, monkeypatch):
     assert found["compiler"].remedy == "install gcc"
     (tmp_path / "clang").touch(mode=0o755)
     assert look("smoke", tmp_path)[1]["compiler"].found == str(tmp_path / "clang")
-
-
-def test_loading_what_compiles_leaves_the_gpu_to_the_processes_that_are_forked(driver):
-    asked = "torch._C._cuda_getDeviceCount = lambda: exit('CUDA was started')"
-    modules = [*worker.modules("torch"), worker.COMPILER_MODULE]
-    load = f"list(map(importlib.import_module, {modules}))"
-    settings = "runner._set_worker_environment(on_gpu=True)"
-    code = f"import importlib, torch; from reproduce import runner; {asked}; {settings}; {load}"
-    settings = driver | {"DRIVER": "580.159.04", "TORCHINDUCTOR_VEC_ISA_OK": "1"}
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        capture_output=True,
-        text=True,
-        cwd=ROOT,
-        env=os.environ | settings,
-        timeout=300,
-        check=False,
-    )
-    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_a_driver_that_is_too_old_stops_the_article(driver, tmp_path):
