@@ -226,7 +226,7 @@ def _cpu_name() -> str:
 
 
 def installed() -> dict[str, str]:
-    """The version of every installed package, by name; of one that is there twice, what is imported.
+    """The version of every installed package, by name; of one that is there twice, the imported.
 
     That is what comes first: setuptools, once loaded, adds copies of its own at the end.
     """
