@@ -32,11 +32,11 @@ CHOOSE = plan='$(PLAN)'; results='$(RESULTS)'; \
 	results=$${results:-results/$$plan}
 
 .DEFAULT_GOAL := help
-.PHONY: help all a100 account beyond report measure figures plan smoke verify test lint image image-test \
+.PHONY: help all quick a100 account beyond report measure figures plan smoke verify test lint image image-test \
 	docker-all setup lock sbom audit clean
 
 help: ## Print the targets.
-	@echo "hvp-repro; variables: PLAN=article|cpu|smoke|beyond  RESULTS=<folder>  VENV=<folder>  TARGET=a100|h100|<file>"
+	@echo "hvp-repro; variables: PLAN=article|quick|cpu|smoke|beyond  RESULTS=<folder>  VENV=<folder>  TARGET=a100|h100|<file>"
 	@sed -n 's/^\([a-z0-9/<>]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 18
 
 all: setup ## Set up if needed, measure what is missing, draw what has changed.
@@ -58,6 +58,9 @@ all: setup ## Set up if needed, measure what is missing, draw what has changed.
 	fi; \
 	$(PYTHON) -m reproduce report "$$results" || exit; \
 	exit $$measured
+
+quick: ## The article's five benchmark figures on a GPU, in minutes.
+	@$(MAKE) --no-print-directory all PLAN=quick
 
 report: setup ## Judge the claims, prove the errata, and write the report.
 	@$(CHOOSE); $(PYTHON) -m reproduce prove "$$results" && $(PYTHON) -m reproduce report "$$results"

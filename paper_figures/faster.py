@@ -19,8 +19,6 @@ from reproduce import cost
 from reproduce.plan import BEYOND
 from reproduce.rows import Row
 
-# Above what rounding explains in float32: the right methods differ by 2e-5 at most.
-LIMIT = 1e-4
 POINTS = np.arange(1, 17)
 
 
@@ -78,7 +76,7 @@ def _ratio_bar(axes: Axes, place: int, method: tuple[str, str, str], row: Row | 
     axes.barh(place, median, look.METHOD_BAR, **look.kind_bar(kind))
     axes.errorbar(median, place, xerr=[[median - low], [high - median]], **style.error_bar())
     axes.plot([look.OPERATIONS[method]], [place], **look.operation_count())
-    text = look.beyond_value(median, np.median(row.seconds), row.relative_difference, LIMIT)
+    text = look.beyond_value(median, np.median(row.seconds), summary.is_wrong(row))
     end = max(high, look.OPERATIONS[method])
     axes.annotate(text, (end, place), textcoords="offset points", **look.value_at_bar())
 

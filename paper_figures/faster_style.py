@@ -114,10 +114,9 @@ def operation_count() -> dict[str, Any]:
     }
 
 
-def beyond_value(ratio: float, seconds: float, difference: float | None, limit: float) -> str:
+def beyond_value(ratio: float, seconds: float, is_wrong: bool) -> str:
     """Return the text at a bar: gradients, seconds, and a mark where the HVP is another."""
-    differs = " ≠" if difference is not None and difference > limit else ""
-    return f"{ratio:.2f} · {seconds:.2g} s{differs}"
+    return f"{ratio:.2f} · {seconds:.2g} s{' ≠' if is_wrong else ''}"
 
 
 def value_at_bar() -> dict[str, Any]:

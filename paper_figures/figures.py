@@ -184,8 +184,10 @@ def _references(bench: Bench, rows: Sequence[Row], cells: pd.Index) -> dict[str,
 def _batch_sizes(bench: Bench, rows: Sequence[Row]) -> dict[str, list[int]]:
     """Return the batch sizes of each model: those planned, measured or not, and those in rows."""
     sizes: dict[str, set[int]] = {}
+    run = bench.framework, bench.mode
     for grid in PLANS.get(rows[0].plan, ()):
-        if (grid.quantity, grid.framework, grid.mode) == bench[:3]:
+        is_memory = bench.quantity == "memory"  # the same sizes in all frameworks and modes
+        if grid.quantity == bench.quantity and (is_memory or (grid.framework, grid.mode) == run):
             for model, planned in grid.batch_sizes.items():
                 sizes.setdefault(model, set()).update(planned)
     for row in rows:

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
+import msgspec
 import numpy as np
 import pandas as pd
 
@@ -26,6 +27,8 @@ CASE_KEY = (
 SETTINGS = ("device", "plan", "vector", "normalisation")
 CELL = ["model", "batch_size", "method"]
 GIB = 2**30
+SMALLEST_LIMIT = 1e-4
+LIMIT_IN_PRODUCT_ERRORS = 10
 
 
 class Counter(NamedTuple):
@@ -58,6 +61,7 @@ LIVE_ARRAYS = Counter("live_arrays", ("live_peak_bytes",))
 LIVE_TENSORS = Counter("live_tensors", ("live_peak_bytes",))
 SIMULATED_RESERVE = Counter("simulated_reserve", ("simulated_reserved_bytes",))
 RECORDED_RESERVE = Counter("recorded_reserve", ("recorded_reserved_bytes",))
+WHOLE_GPU = Counter("whole_gpu", ("nvml_used_peak_bytes",), ("nvml_used_before_bytes",))
 
 COUNTERS = {
     ("jax", "jit"): (XLA_PROGRAM,),
@@ -65,6 +69,8 @@ COUNTERS = {
     ("torch", "eager"): (TORCH_ALLOCATOR, RESIDENT_SET, LIVE_TENSORS),
     ("torch", "compile"): (TORCH_ALLOCATOR, RESIDENT_SET),
 }
+# Whose timed rows tell the memory of the same call.
+COUNTED_WHILE_TIMED = (("jax", "jit"), ("torch", "eager"))
 
 
 def bytes_of_call(row: Row) -> int | None:
@@ -91,6 +97,31 @@ def last_of_each_case(rows: Iterable[Row]) -> list[Row]:
     return list(last.values())
 
 
+def measurements(rows: Iterable[Row]) -> list[Row]:
+    """Return ``rows``, and for each timed one that counted memory a row of quantity ``memory``.
+
+    One that failed among those is a failure of memory, too. Where the memory of a device, plan,
+    framework and mode has rows of its own, those count.
+    """
+    rows = list(rows)
+    timed = [
+        row
+        for row in rows
+        if row.quantity == "time" and (row.framework, row.mode) in COUNTED_WHILE_TIMED
+    ]
+    counting = {_run(row) for row in timed if row.memory_bytes}
+    counting -= {_run(row) for row in rows if row.quantity == "memory"}
+    return rows + [
+        msgspec.structs.replace(row, quantity="memory", seconds=(), gradient_seconds=())
+        for row in timed
+        if _run(row) in counting and (row.memory_bytes or row.status != "done")
+    ]
+
+
+def _run(row: Row) -> tuple[str, str, str, str]:
+    return row.device, row.plan, row.framework, row.mode
+
+
 def of_article(rows: Iterable[Row]) -> list[Row]:
     """Return the rows of the article's measurements: those of all plans but ``beyond``."""
     return [row for row in rows if row.plan != BEYOND]
@@ -98,7 +129,8 @@ def of_article(rows: Iterable[Row]) -> list[Row]:
 
 def of_kind(rows: Iterable[Row], kind: tuple[str, str, str]) -> list[Row]:
     """Return the article's rows of one quantity, framework and mode."""
-    return [row for row in of_article(rows) if (row.quantity, row.framework, row.mode) == kind]
+    article = measurements(of_article(rows))
+    return [row for row in article if (row.quantity, row.framework, row.mode) == kind]
 
 
 def newest(rows: Sequence[Row]) -> tuple[list[Row], str]:
@@ -144,6 +176,19 @@ def ratio(row: Row) -> Sequence[float]:
     return np.quantile(np.divide(row.seconds, row.gradient_seconds), QUANTILES)
 
 
+def is_wrong(row: Row) -> bool:
+    """Return whether the row's HVP differs from forward-over-reverse's by more than rounding.
+
+    Right methods differ by 2e-5 at most in float32, and by 6e-4 where products are in TF32, whose
+    own error the row has. Rows without it are taken to be in float32.
+    """
+    if row.relative_difference is None:
+        return False
+    precision = row.environment.get("precision", {})
+    error = precision.get(f"{row.framework}_product_error", 0.0)
+    return row.relative_difference > max(SMALLEST_LIMIT, LIMIT_IN_PRODUCT_ERRORS * error)
+
+
 def point_seconds(row: Row) -> float:
     """Return the median time of what is computed once at a point; 0 where nothing is."""
     return float(np.median(row.point_seconds)) if row.point_seconds else 0.0
@@ -156,7 +201,8 @@ def shared_counter(rows: Iterable[Row]) -> Counter | None:
     """
     rows = list(rows)
     done = [row for row in rows if row.status == "done"]
-    choices = COUNTERS[rows[0].framework, rows[0].mode]
+    is_nvml = rows[0].quantity == "nvml"
+    choices = (WHOLE_GPU,) if is_nvml else COUNTERS[rows[0].framework, rows[0].mode]
     return next((counter for counter in choices if all(map(counter.is_in, done))), None)
 
 

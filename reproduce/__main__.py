@@ -1,7 +1,6 @@
 """The command line: ``python -m reproduce VERB``; a thin shell over the modules."""
 
 import sys
-from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -17,10 +16,21 @@ from reproduce import (
     evidence_commands,
     judge_commands,
     runner,
+    schedule,
 )
 from reproduce.beyond import parts
 from reproduce.bundle import BundleError
-from reproduce.plan import PLANS, Case, Normalisation, PlanError, Vector, accounted_cases, cases
+from reproduce.plan import (
+    NEEDING_A_GPU,
+    PLANS,
+    Case,
+    Normalisation,
+    PlanError,
+    Vector,
+    accounted_cases,
+    by_setting,
+    cases,
+)
 from reproduce.rows import Row, RowsError, results_folder, unusable
 from reproduce.target import load
 
@@ -55,6 +65,9 @@ GivenNormalisation = Annotated[
 Seed = Annotated[
     int, typer.Option(min=0, max=2**32 - 1, help="Seed of weights, inputs and vector.")
 ]
+Nvml = Annotated[
+    bool, typer.Option("--nvml", help="Count the used memory of the whole GPU, too, as NVML does.")
+]
 ResultsFolder = Annotated[
     Path, typer.Argument(parser=results_folder, help="The folder for rows.jsonl.")
 ]
@@ -65,7 +78,11 @@ def default_plan() -> None:
     """Print the plan that fits this machine; why goes to standard error."""
     found, sentence = environment.gpu()
     name = "article" if found else "cpu"
-    hint = "" if found or not environment.in_container() else f"; {HOW_TO_PASS_A_GPU}"
+    hint = ""
+    if found:
+        hint = "; 'make quick' draws the same figures in minutes"
+    elif environment.in_container():
+        hint = f"; {HOW_TO_PASS_A_GPU}"
     print(f"PLAN={name}, because there is {sentence}{hint}.", file=sys.stderr)
     print(name)
 
@@ -75,39 +92,40 @@ def plan(
     name: PlanName,
     more_model: MoreModels = None,
     every_case: Annotated[bool, typer.Option("--cases", help="List every case.")] = False,
+    nvml: Nvml = False,
 ) -> None:
     """Print what a plan measures and what it is expected to cost, before it runs."""
-    found = cases(name, more_models=tuple(more_model or ()))
+    found = cases(name, more_models=tuple(more_model or ()), nvml=nvml)
     conditions.check_models(found)
-    on_gpu = name == "article" or _takes_gpu(name)
-    at_once = runner.cases_at_once(found, on_gpu=on_gpu)
-    expected = partial(runner.expected_seconds, at_once=at_once)
-    steps = runner.from_nothing(found)
-    counted = "method" if every_case else "cases"
-    table = Table(
-        "quantity", "framework", "mode", "model", "batch sizes", counted, "time", "memory"
-    )
-    for group in _groups(steps, every_case):
-        first = group[0]
+    on_gpu = name in NEEDING_A_GPU or _takes_gpu(name)
+    settings = by_setting(found)
+    machine = schedule.planned(on_gpu)
+    at_once = schedule.at_once(settings, machine)
+    columns = ("quantity", "framework", "mode", "model", "batch sizes", "cases", "time", "memory")
+    table = Table(*columns)
+    for group in _groups(settings, every_case):
+        first = group[0][0]
         table.add_row(
             first.quantity,
             first.framework,
             first.mode,
             first.model,
-            ", ".join(map(str, sorted({case.batch_size for case in group}))),
-            first.method if every_case else str(len(group)),
-            cost.readable_seconds(sum(map(expected, group))),
+            ", ".join(map(str, sorted({setting[0].batch_size for setting in group}))),
+            ", ".join(case.computed for case in group[0])
+            if every_case
+            else str(sum(map(len, group))),
+            cost.readable_seconds(
+                sum(sum(cost.parts_seconds(setting, at_once)) for setting in group)
+            ),
             cost.readable_bytes(max(map(cost.memory_bytes, group))),
         )
     console = Console(width=None if sys.stdout.isatty() else 120)
     console.print(table)
-    total = cost.readable_seconds(sum(map(expected, steps)))
-    compilations = len(steps) - len(found)
-    before = f" and {compilations} compilations" if compilations else ""
+    total = cost.readable_seconds(schedule.expected_seconds(settings, machine))
     console.print(
-        f"{len(found)} cases{before}, about {total}; at most "
-        f"{cost.readable_bytes(max(map(cost.memory_bytes, found)))} of memory for a case, "
-        f"cases side by side, but for timings: {at_once}; "
+        f"{len(found)} cases in {len(settings)} settings, about {total}{_where(on_gpu)}; at most "
+        f"{cost.readable_bytes(max(map(cost.memory_bytes, settings)))} of memory for a setting, "
+        f"settings prepared side by side: {at_once}; "
         f"{cost.readable_bytes(conditions.NEEDED_DISK_BYTES)} of disk must be free."
     )
 
@@ -120,12 +138,14 @@ def measure(
     vector: GivenVector = None,
     normalisation: GivenNormalisation = "article",
     seed: Seed = 0,
+    nvml: Nvml = False,
     timeout_seconds: Annotated[float, typer.Option(help="Time limit of one case.")] = 600,
 ) -> None:
     """Measure the cases of a plan that a results folder does not hold yet.
 
     Raises:
         Exit: with code 1 if a case failed, 130 if interrupted.
+        PlanError: if the plan, or what was asked for, needs a GPU and there is none.
     """
     on_gpu = _takes_gpu(name)
     found = cases(
@@ -134,7 +154,12 @@ def measure(
         vector=vector,
         normalisation=normalisation,
         seed=seed,
+        nvml=nvml,
     )
+    if nvml and not on_gpu:
+        raise PlanError(
+            "--nvml was asked for, which needs a GPU, and this plan runs on the CPU; leave it out"
+        )
     try:
         rows = runner.measure(found, results, on_gpu, timeout_seconds)
     except KeyboardInterrupt:
@@ -182,16 +207,24 @@ def _report_failures(rows: list[Row]) -> None:
 
 def _takes_gpu(name: str) -> bool:
     found, sentence = environment.gpu()
-    if name == "article" and found is None:
-        raise PlanError(f"plan 'article' needs a GPU, and there is {sentence}; take PLAN=cpu")
+    if name in NEEDING_A_GPU and found is None:
+        raise PlanError(f"plan {name!r} needs a GPU, and there is {sentence}; take PLAN=cpu")
     return found is not None and name != "cpu"
 
 
-def _groups(found: list[Case], every_case: bool) -> list[list[Case]]:
-    groups: dict[tuple, list[Case]] = {}
-    for case in sorted(found, key=str):
+def _where(on_gpu: bool) -> str:
+    if not on_gpu or environment.gpu()[0] is not None:
+        return ""
+    return f" on an A100 with {schedule.MACHINE_WITH_A100.cores} cores beside it (counted, not run)"
+
+
+def _groups(settings: list[list[Case]], every_setting: bool) -> list[list[list[Case]]]:
+    """``settings`` by quantity, framework, mode and model, or each alone."""
+    groups: dict[tuple, list[list[Case]]] = {}
+    for setting in sorted(settings, key=lambda setting: str(setting[0])):
+        case = setting[0]
         key = (case.quantity, case.framework, case.mode, case.model)
-        groups.setdefault((*key, str(case)) if every_case else key, []).append(case)
+        groups.setdefault((*key, case.setting) if every_setting else key, []).append(setting)
     return list(groups.values())
 
 

@@ -30,7 +30,7 @@ def tables_of(rows: Iterable[Row]) -> dict[str, pd.DataFrame]:
     Of HVPs that agree with forward-over-reverse: for few of them, for many at new points,
     for many at one point, and for little memory.
     """
-    times = [row for row in _timed(rows) if not is_wrong(row)]
+    times = [row for row in _timed(rows) if not summary.is_wrong(row)]
     found = {name: _of_framework(name, times) for name in FRAMEWORKS}
     return {name: table for name, table in found.items() if len(table)}
 
@@ -40,7 +40,7 @@ def left_out(rows: Iterable[Row]) -> str:
     wrong = [
         f"{look.beyond_label(faster.method_of(row))} for "
         f"{style.model_label(row.model)} (by {100 * row.relative_difference:.1g} %)"
-        for row in sorted(filter(is_wrong, _timed(rows)), key=lambda row: str(row.case))
+        for row in sorted(filter(summary.is_wrong, _timed(rows)), key=lambda row: str(row.case))
     ]
     if not wrong:
         return ""
@@ -58,11 +58,6 @@ def machine(rows: Iterable[Row]) -> str:
 def _timed(rows: Iterable[Row]) -> list[Row]:
     times, _ = faster.select("beyond_ratios", summary.last_of_each_case(rows))
     return [row for row in times if row.status == "done" and row.method != "gradient"]
-
-
-def is_wrong(row: Row) -> bool:
-    """Whether the row's HVP differs from forward-over-reverse's by more than rounding."""
-    return row.relative_difference is not None and row.relative_difference > faster.LIMIT
 
 
 def _of_framework(framework: str, times: Sequence[Row]) -> pd.DataFrame:

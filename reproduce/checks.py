@@ -16,9 +16,9 @@ from pathlib import Path
 
 import msgspec
 
-from reproduce import conditions, cost, environment, runner
+from reproduce import conditions, cost, environment, schedule
 from reproduce.cost import readable_bytes
-from reproduce.plan import Case, Framework, PlanError
+from reproduce.plan import Case, Framework, PlanError, by_setting
 
 LOCK_IS_FOR_PYTHON = "3.11"
 ENVIRONMENT_BYTES = 9 * cost.GIB
@@ -64,9 +64,8 @@ def _get_a_gpu() -> str:
 
 
 def _time(look: Look) -> str:
-    at_once = runner.cases_at_once(look.cases, look.on_gpu)
-    steps = runner.from_nothing(look.cases)
-    seconds = sum(runner.expected_seconds(case, at_once) for case in steps)
+    machine = schedule.planned(look.on_gpu)
+    seconds = schedule.expected_seconds(by_setting(look.cases), machine)
     how = "a guess: no plan was run on a GPU yet" if look.on_gpu else "as on two cores"
     return f"{len(look.cases)} cases in about {cost.readable_seconds(seconds)} ({how})"
 
@@ -75,8 +74,9 @@ def _memory(look: Look) -> str:
     if not look.on_gpu:
         conditions.check_memory(look.cases, on_gpu=False)
     of_host = cost.host_bytes if look.on_gpu else cost.memory_bytes
-    needed, free = max(map(of_host, look.cases)), environment.free_bytes(on_gpu=False)
-    found = f"a case needs about {readable_bytes(needed)}, {readable_bytes(free)} are free"
+    settings = by_setting(look.cases)
+    needed, free = max(map(of_host, settings)), environment.free_bytes(on_gpu=False)
+    found = f"a setting needs about {readable_bytes(needed)}, {readable_bytes(free)} are free"
     if needed > free:
         raise Doubt(f"{found}; close other programs")
     return found

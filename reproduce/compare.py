@@ -72,7 +72,10 @@ def compare(
 
 def _pairs(first: Sequence[Row], second: Sequence[Row]) -> list[tuple[Row, Row]]:
     by_case = [
-        {tuple(getattr(row, key) for key in summary.CASE_KEY): row for row in rows}
+        {
+            tuple(getattr(row, key) for key in summary.CASE_KEY): row
+            for row in summary.measurements(rows)
+        }
         for rows in (first, second)
     ]
     pairs = [(row, by_case[1][key]) for key, row in by_case[0].items() if key in by_case[1]]

@@ -11,7 +11,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from reproduce import cost, environment
-from reproduce.plan import Case, PlanError
+from reproduce.plan import Case, PlanError, by_setting
 from reproduce.problems import PROBLEMS
 from reproduce.target import Target
 
@@ -142,5 +142,7 @@ def check_time_limit(timeout_seconds: float) -> None:
 
 
 def needed_bytes(cases: Iterable[Case], target: Target | None = None) -> int:
-    """The expected peak of the largest of ``cases``, in bytes."""
-    return max(map(cost.memory_bytes, cases)) if target is None else cost.ACCOUNTING_BYTES
+    """The expected peak of the largest setting of ``cases``, in bytes."""
+    if target is not None:
+        return cost.ACCOUNTING_BYTES
+    return max(map(cost.memory_bytes, by_setting(cases)))

@@ -1,32 +1,35 @@
-"""What a case is expected to cost before it runs: seconds and bytes, for planning only.
+"""What a setting is expected to cost before it runs: seconds and bytes, for planning only.
 
 Nothing measured uses these constants. Those of ``cpu``, ``smoke`` and ``beyond`` were fitted
-to runs on two cores; of those of ``article``, only the gradients of its three models are based on
-measurements, the article's own: the rest are guesses until a GPU has run it.
+to runs on two cores. Those of a GPU rest on the article's gradients and on single cases that an
+H200 ran: no plan has run whole on one.
 """
 
-from reproduce.plan import Case, Method
+from collections.abc import Sequence
+
+from reproduce.plan import AMORTISED, NEEDING_A_GPU, Case, Method
+from reproduce.target import Target
 
 GIB = 1 << 30
 
 # Seconds of one gradient, fixed and per sample of the batch.
-GRADIENT_SECONDS = {
-    ("article", "jax"): {
+GPU_GRADIENT_SECONDS = {
+    "jax": {
         "resnet34": (0.006, 0.00046),
         "resnet50": (0.01, 0.0009),
         "vit": (0.006, 0.0004),
         "bert": (0.006, 0.00028),
     },
-    ("article", "torch"): {
+    "torch": {
         "resnet34": (0.018, 0.00036),
         "resnet50": (0.025, 0.0008),
         "vit": (0.048, 0.0011),
         "bert": (0.05, 0.0009),
     },
-    ("cpu", "jax"): {"resnet34": (0.05, 0.15), "vit": (0.2, 0.08), "bert": (0.2, 0.06)},
-    ("cpu", "torch"): {"resnet34": (0.06, 0.13), "vit": (0.36, 0.1), "bert": (0.4, 0.1)},
-    ("beyond", "jax"): {"resnet34": (0.2, 0.16), "vit": (0.3, 0.12), "bert": (0.3, 0.1)},
-    ("beyond", "torch"): {"resnet34": (0.2, 0.16), "vit": (0.4, 0.12), "bert": (0.4, 0.1)},
+}
+CPU_GRADIENT_SECONDS = {
+    "jax": {"resnet34": (0.1, 0.16), "vit": (0.2, 0.1), "bert": (0.2, 0.08)},
+    "torch": {"resnet34": (0.1, 0.15), "vit": (0.4, 0.1), "bert": (0.4, 0.1)},
 }
 GRADIENT_SECONDS_OF_OTHERS = (0.005, 0.0)
 GRADIENTS_IN: dict[Method, float] = {
@@ -42,81 +45,122 @@ GRADIENTS_IN: dict[Method, float] = {
     "curvlinops": 3.7,
 }
 # Without jit, JAX compiles single operations and then spends its time between them.
-WITHOUT_JIT_GRADIENT_SECONDS = {"article": 0.8, "cpu": 1.4, "smoke": 0.25}
-# In JAX, compiling a program for the first time in a memory case, and taking an equal one from
-# the shared folder. Plan ``beyond`` has no such cases: its programs are compiled when timed.
-COMPILING_SECONDS = {"article": 20, "cpu": 12, "smoke": 2.5}
-SHARED_COMPILING_SECONDS = {"article": 4, "cpu": 2.2, "smoke": 0.3, "beyond": 2.5}
-STARTING_SECONDS = {"article": 1.5, "cpu": 0.6, "smoke": 0.2, "beyond": 1}
-# The same for torch.compile, whatever the plan; it compiles before anything is measured.
-TORCH_COMPILING_GRADIENT_SECONDS = 40
-TORCH_COMPILING_HVP_SECONDS = 110
-TORCH_SHARED_COMPILING_SECONDS = 0.5
+WITHOUT_JIT_GRADIENT_SECONDS = {"resnet34": 1.4, "vit": 2.5, "bert": 2.5}
+WITHOUT_JIT_GRADIENT_SECONDS_OF_OTHERS = 0.25
+WITHOUT_JIT_COMPILING_SECONDS = 12
+# Seconds to compile one program: with XLA on a GPU (where it tries algorithms out, and a setting
+# compiles two at a time) and on a core, and with torch.compile.
+GPU_COMPILING_SECONDS = {"resnet34": 12, "vit": 25, "bert": 25}
+CPU_COMPILING_SECONDS = {"resnet34": 6, "vit": 5, "bert": 5}
+COMPILING_SECONDS_OF_OTHERS = 2
+TORCH_COMPILING_SECONDS = 100
+# Importing and reaching a GPU, in each process; on a CPU it forks from one that has imported.
+GPU_STARTING_SECONDS, CPU_STARTING_SECONDS = 10, 1
 
 # Accounting for a case on one core: compiled for a GPU, run without arithmetic, counted.
 ACCOUNTING_SECONDS = {("jax", "jit"): 7, ("jax", "eager"): 4.5, ("torch", "eager"): 3.5}
 COUNTING_SECONDS = 2
 ACCOUNTING_BYTES = 3 * GIB
 
-# Bytes of the activations per sample of the batch, and of one copy of the weights.
+# Bytes of the activations per sample of the batch, in a program of XLA and otherwise, and of one
+# copy of the weights.
+PROGRAM_SAMPLE_BYTES = {
+    "resnet34": 0.06 * GIB,
+    "resnet50": 0.15 * GIB,
+    "vit": 0.065 * GIB,
+    "bert": 0.065 * GIB,
+}
 SAMPLE_BYTES = {"resnet34": 0.12 * GIB, "resnet50": 0.3 * GIB, "vit": 0.2 * GIB, "bert": 0.2 * GIB}
 WEIGHT_BYTES = {"resnet34": 0.1 * GIB, "resnet50": 0.1 * GIB, "vit": 0.35 * GIB, "bert": 0.45 * GIB}
 LOADED_FRAMEWORKS_BYTES = 1 * GIB
 
 
-def seconds(case: Case) -> float:
-    """The expected seconds of ``case`` as a whole, on the device that its plan is for."""
-    is_gradient = case.method == "gradient"
-    if case.quantity == "compilation":
-        return TORCH_COMPILING_GRADIENT_SECONDS if is_gradient else TORCH_COMPILING_HVP_SECONDS
-    is_time = case.quantity == "time"
-    gradient = _gradient_seconds(case)
-    hvp = GRADIENTS_IN[case.method] * gradient * case.vectors
-    calls = hvp * (case.warmup + case.repetitions if is_time else 2)
-    if is_time and not is_gradient and not case.in_turn:
-        # The gradient beside each call, and the HVP that the first is compared with.
-        calls += gradient * (case.warmup + case.repetitions + 2.7)
-    return STARTING_SECONDS[case.plan] + _compiling_seconds(case) + calls
+def parts_seconds(
+    setting: Sequence[Case], at_once: int, target: Target | None = None
+) -> tuple[float, float]:
+    """By how much ``setting`` prolongs a run by being prepared, and by being timed.
+
+    Settings are prepared ``at_once`` side by side. With a ``target``, it is accounted for.
+    """
+    if target is not None:
+        return accounting_seconds(setting) / at_once, 0.0
+    return preparing_seconds(setting) / at_once, timing_seconds(setting)
 
 
-def accounting_seconds(case: Case) -> float:
-    """The expected seconds of accounting for ``case`` at full size on one core."""
-    if case.quantity == "operations":
-        return COUNTING_SECONDS
-    return ACCOUNTING_SECONDS[case.framework, case.mode]
+def preparing_seconds(setting: Sequence[Case]) -> float:
+    """The expected seconds of all that a setting does before it is timed, on one core or a GPU."""
+    case = setting[0]
+    on_gpu = case.plan in NEEDING_A_GPU
+    starting = GPU_STARTING_SECONDS if on_gpu else CPU_STARTING_SECONDS
+    calls = _call_seconds(setting) * (2 if on_gpu else 3)  # a core is slower than two
+    if case.quantity == "memory" and on_gpu:
+        starting *= 1 + len(setting)  # each case has a process
+    return starting + _compiling_seconds(setting) + calls
+
+
+def timing_seconds(setting: Sequence[Case]) -> float:
+    """The expected seconds for which a setting has the machine for itself."""
+    case = setting[0]
+    if case.quantity != "time":
+        return 0.0
+    return _call_seconds(setting) * (case.repetitions + max(0, case.warmup - 2))
+
+
+def accounting_seconds(setting: Sequence[Case]) -> float:
+    """The expected seconds of accounting for ``setting`` at full size on one core."""
+    case = setting[0]
+    operations = case.quantity == "operations"
+    return len(setting) * (
+        COUNTING_SECONDS if operations else ACCOUNTING_SECONDS[case.framework, case.mode]
+    )
+
+
+def _call_seconds(setting: Sequence[Case]) -> float:
+    """The seconds of one call of the gradient and of each HVP."""
+    hvps = sum(GRADIENTS_IN[c.method] * c.vectors for c in setting if c.method != "gradient")
+    return _gradient_seconds(setting[0]) * (1 + hvps)
 
 
 def _gradient_seconds(case: Case) -> float:
     if case.framework == "jax" and case.mode == "eager":
-        return WITHOUT_JIT_GRADIENT_SECONDS[case.plan]
-    of_plan = GRADIENT_SECONDS.get((case.plan, case.framework), {})
-    fixed, per_sample = of_plan.get(case.model, GRADIENT_SECONDS_OF_OTHERS)
+        of_others = WITHOUT_JIT_GRADIENT_SECONDS_OF_OTHERS
+        return WITHOUT_JIT_GRADIENT_SECONDS.get(case.model, of_others)
+    of_device = GPU_GRADIENT_SECONDS if case.plan in NEEDING_A_GPU else CPU_GRADIENT_SECONDS
+    of_model = of_device[case.framework].get(case.model, GRADIENT_SECONDS_OF_OTHERS)
+    fixed, per_sample = of_model
     return fixed + per_sample * case.batch_size
 
 
-def _compiling_seconds(case: Case) -> float:
-    is_torch = case.framework == "torch"
-    if is_torch and case.mode == "eager":
-        return 0
-    if case.quantity == "memory" and not is_torch:
-        return COMPILING_SECONDS[case.plan]
-    programs = 1 if case.method == "gradient" or case.in_turn else 2.7
-    once = TORCH_SHARED_COMPILING_SECONDS if is_torch else SHARED_COMPILING_SECONDS[case.plan]
-    return once * programs
+def _compiling_seconds(setting: Sequence[Case]) -> float:
+    case = setting[0]
+    if case.mode == "eager":
+        return WITHOUT_JIT_COMPILING_SECONDS if case.framework == "jax" else 0
+    seconds = GPU_COMPILING_SECONDS if case.plan in NEEDING_A_GPU else CPU_COMPILING_SECONDS
+    of_one = seconds.get(case.model, COMPILING_SECONDS_OF_OTHERS)
+    if case.mode == "compile":
+        of_one = TORCH_COMPILING_SECONDS
+    has_gradient = any(case.method == "gradient" for case in setting)
+    return of_one * (len(setting) + (not has_gradient))
 
 
-def memory_bytes(case: Case) -> int:
-    """The expected peak of ``case`` in bytes, the loaded framework included."""
-    more = case.vectors - 1
-    activations = SAMPLE_BYTES.get(case.model, 0) * case.batch_size * (1 + 0.2 * more)
-    # Timed in turn, what each method holds is there at once.
-    copies = (6 + 2.5 * more + (3 + more) * case.in_turn) * WEIGHT_BYTES.get(case.model, 0)
-    return int(LOADED_FRAMEWORKS_BYTES + activations + copies)
+def memory_bytes(setting: Sequence[Case]) -> int:
+    """The expected peak of a setting's process in bytes, the loaded framework included.
+
+    On a GPU these are the GPU's, else the host's.
+    """
+    case = setting[0]
+    more = max(case.vectors for case in setting) - 1
+    samples = PROGRAM_SAMPLE_BYTES if case.mode == "jit" else SAMPLE_BYTES
+    activations = samples.get(case.model, 0) * case.batch_size * (1 + 0.2 * more)
+    # What each method holds is there at once.
+    copies = 6 + 2.5 * more + sum(case.method in AMORTISED for case in setting)
+    weights = copies * WEIGHT_BYTES.get(case.model, 0)
+    return int(LOADED_FRAMEWORKS_BYTES + activations + weights)
 
 
-def host_bytes(case: Case) -> int:
-    """The expected bytes of the host's memory while ``case`` runs on a GPU: a guess."""
-    return int(LOADED_FRAMEWORKS_BYTES + 2 * WEIGHT_BYTES.get(case.model, 0))
+def host_bytes(setting: Sequence[Case]) -> int:
+    """The expected bytes of the host's memory while ``setting`` runs on a GPU: a guess."""
+    return int(3 * GIB + 2 * WEIGHT_BYTES.get(setting[0].model, 0))
 
 
 def readable_seconds(seconds: float) -> str:

@@ -12,7 +12,7 @@ import typer
 
 from reproduce import environment
 from reproduce.checks import CHECKS, GPU_CHECKS, Doubt, Look
-from reproduce.plan import PLANS, PlanError, cases
+from reproduce.plan import NEEDING_A_GPU, PLANS, PlanError, cases
 
 
 class Finding(msgspec.Struct, frozen=True):
@@ -66,7 +66,7 @@ def diagnosis(plan: str, folder: Path) -> Diagnosis:
         PlanError: if there is no such plan.
     """
     has_gpu = environment.gpu()[0] is not None
-    on_gpu = plan == "article" or (has_gpu and plan != "cpu")
+    on_gpu = plan in NEEDING_A_GPU or (has_gpu and plan != "cpu")
     look = Look(plan, cases(plan), folder, on_gpu)
     checks = CHECKS | (GPU_CHECKS if on_gpu and has_gpu else {})
     findings = [_finding(name, check, look) for name, check in checks.items()]

@@ -1,9 +1,11 @@
 """One case, measured in the framework that is loaded, and what it found."""
 
+import random
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
-from functools import cache, partial
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
@@ -12,11 +14,9 @@ import msgspec
 import numpy as np
 
 from reproduce import cost, environment, measure, problems
-from reproduce.plan import Case, Method, Mode
+from reproduce.plan import REFERENCE, Case, Method, Mode
 from reproduce.rows import Status
 from reproduce.target import Target
-
-REFERENCE = "forward_over_reverse"
 
 
 class Finding(msgspec.Struct, kw_only=True):
@@ -64,15 +64,9 @@ class Setting:
     """
 
     def __init__(
-        self,
-        case: Case,
-        tools: Tools,
-        weights: dict[str, np.ndarray],
-        checks: bool,
-        shared_programs: Path | None,
+        self, case: Case, tools: Tools, weights: dict[str, np.ndarray], checks: bool
     ) -> None:
         self.case, self.tools, self.weights, self.checks = case, tools, weights, checks
-        self.shared_programs = shared_programs
         self.problem = problems.PROBLEMS[case.model]
         models = tools.models
         self.loss, self.params = models.build(self.problem, weights, case.normalisation)
@@ -89,8 +83,39 @@ class Setting:
             self.v = self.vector(weights) if case.mode == "compile" else self.params
         self.programs: dict[tuple, Compiled] = {}
         self.references: dict[tuple, list[np.ndarray]] = {}
-        self.gradient: Any = None
         tools.device.wait((self.params, self.v, self.batch))
+
+    def function(self, method: Method, vectors: int = 1) -> Callable[[Any, Any, Any], Any]:
+        """``method`` as a function of parameters, vector (or several) and batch."""
+        compute, loss = self.tools.methods[method], self.loss
+        if vectors > 1:
+            compute = self.tools.many_vectors.at_once(compute)
+
+        def function(params: Any, v: Any, batch: Any) -> Any:
+            return compute(lambda params: loss(params, batch), params, v)
+
+        return function
+
+    def program(self, method: Method, mode: Mode, v: Any, vectors: int = 1) -> Compiled:
+        """``method`` compiled for vectors like ``v``, once in a setting."""
+        key = method, mode, vectors
+        if key not in self.programs:
+            function, compile_ = self.function(method, vectors), self.tools.device.compile
+            self.programs[key] = Compiled(*compile_(function, mode, self.params, v, self.batch))
+        return self.programs[key]
+
+    def compile_side_by_side(self, methods: set[Method], threads: int) -> None:
+        """Compiles those of ``methods`` that are one program, with jit.
+
+        What fails fails again where its program is asked for.
+        """
+
+        def compile_(method: Method) -> None:
+            with suppress(Exception):
+                self.program(method, "jit", self.v)
+
+        with ThreadPoolExecutor(threads) as pool:
+            list(pool.map(compile_, methods & self.tools.methods.keys()))
 
     def vector(self, values: dict[str, np.ndarray]) -> Any:
         """``values`` as a tree like the parameters."""
@@ -107,34 +132,31 @@ class Experiment:
     def __init__(self, case: Case, finding: Finding, setting: Setting) -> None:
         self.case, self.finding, self.setting, self.v = case, finding, setting, setting.v
         self.loss, self.params, self.batch = setting.loss, setting.params, setting.batch
-        self.methods, self.many_vectors, _, self.device = setting.tools
+        self.many_vectors, self.device = setting.tools.many_vectors, setting.tools.device
         finding.digests |= setting.digests
 
     def prepare_timing(self) -> None:
-        """Makes ready what is timed, calls it for the first time, and compares its result.
+        """Compiles what is timed, calls it, compares its result and counts its memory.
 
-        That call's memory is counted, with what it computes at a point. On a GPU it can have
-        workspaces that libraries keep.
+        An allocator tells the memory of a second call: in the first, libraries ask for
+        workspaces on a GPU, which they keep.
         """
-        self.timed_call = self.gradient = self.prepare("gradient")
-        clock, at_point = time.perf_counter, None
-        if self.case.method != "gradient":
-            if self.case.vector == "gradient":
-                if self.setting.gradient is None:
-                    self.setting.gradient = self.gradient()
-                self.v = self.setting.gradient
-            at_point, self.timed_call = self.prepare_case()
-        with self.device.allocator_peak(self.finding.memory_bytes):
-            if at_point is not None:
-                self.timed_call = partial(self.timed_call, at_point())
-            first_seconds, first = measure.timed(self.timed_call, clock)
-        self.finding.warmup_seconds = [first_seconds]
-        if at_point is not None:
-            timed = measure.in_turn([at_point], self.case.repetitions, clock)
-            self.finding.point_seconds = timed[0]
+        self.at_point, call = self.prepare_case()
+        seconds, first = measure.timed(self.whole(call), time.perf_counter)
+        self.finding.warmup_seconds = [seconds]
+        if self.case.method == "gradient" and self.case.vector == "gradient":
+            self.setting.v = first
         self.finding.relative_difference = self.difference_from_reference(first)
         self.finding.warnings = measure.disagreement(self.finding.relative_difference)
         self.digest(first)
+        del first
+        self.device.count_call(self.whole(call), self.finding.memory_bytes)
+        self.timed_call = call if self.at_point is None else partial(call, self.at_point())
+
+    def whole(self, call: Callable[..., Any]) -> Callable[[], Any]:
+        """All that the method computes, at the point and after it."""
+        at_point = self.at_point
+        return call if at_point is None else lambda: call(at_point())
 
     def difference_from_reference(self, result: Any) -> float | None:
         """‖Hv − reference‖ / ‖reference‖, against forward-over-reverse; None for itself.
@@ -157,22 +179,30 @@ class Experiment:
         return measure.relative_difference(leaves, references[method, case.vectors])
 
     def measure_memory(self, gpu: str | None) -> None:
-        """Counts the memory of one call with every counter that the device has.
+        """Counts the memory of one call: the allocator's peak on a GPU, the resident set's else.
 
-        NVML's spans the compilation and the first call, as in the article, and the
-        allocator's the second, when all is loaded and compiled. On a CPU the allocator's spans
-        the first, and the resident set's the second, without the profiler's own notes.
+        XLA's peak is over the process's life and cannot be reset: on a GPU each case needs a
+        process of its own, and its programs must be kept from an earlier one, since compiling
+        asks for memory, too. The resident set is counted in the second call, when all is loaded.
         """
         counters = self.finding.memory_bytes
-        allocator = partial(self.device.allocator_peak, counters)
-        with _whole_gpu_counter(counters, gpu):
-            at_point, call = self.prepare_case()
-            whole = call if at_point is None else lambda: call(at_point())
-            with allocator() if gpu is None else nullcontext():
-                whole()
-        with measure.resident_peak(counters) if gpu is None else allocator():
+        self.at_point, call = self.prepare_case()
+        whole = self.whole(call)
+        if gpu is None:
+            whole()
+        peak = measure.resident_peak if gpu is None else self.device.allocator_peak
+        with peak(counters):
             result = whole()
         self.digest(result)
+
+    def measure_nvml(self, gpu: str) -> None:
+        """Polls the used memory of the whole GPU during compilation and first call.
+
+        That is the number of the article's memory figures.
+        """
+        with measure.nvml_peak(self.finding.memory_bytes, environment.used_bytes_of(gpu)):
+            self.at_point, call = self.prepare_case()
+            self.whole(call)()
 
     def digest(self, result: Any) -> None:
         """Keeps of ``result`` what tells whether another run gives the same, in check mode."""
@@ -183,7 +213,8 @@ class Experiment:
 
     def account(self, accounting: ModuleType, target: Target, programs: Path) -> None:
         """Counts the method's operations, or its memory on ``target`` and whether it fits."""
-        function, *arguments = self.call(self.case.method)
+        function = self.setting.function(self.case.method)
+        arguments = self.params, self.v, self.batch
         if self.case.quantity == "operations":
             self.finding.flops = accounting.flops(function, *arguments)
             return
@@ -213,39 +244,20 @@ class Experiment:
         """A call that computes what is computed once at a point, and one that takes it."""
         method, mode, start = self.case.method, self.case.mode, (self.params, self.batch)
         divide = self.many_vectors.METHODS[method]
-        parts = cache(partial(divide, self.loss, self.params, self.v, self.batch))
-        at_point = self.compiled(f"{method}-at_point", lambda: parts()[0], mode, *start)
-        first = self.noted("at_point", at_point)
+        parts = divide(self.loss, self.params, self.v, self.batch)
+        at_point = self.device.compile(parts[0], mode, *start)
+        first = self.noted("at_point", Compiled(*at_point))
         state = first(*start)
-        product = self.compiled(f"{method}-product", lambda: parts()[1], mode, state, self.v)
-        second = self.noted(method, product)
+        product = self.device.compile(parts[1], mode, state, self.v)
+        second = self.noted(method, Compiled(*product))
         return partial(first, *start), lambda state: second(state, self.v)
 
     def prepare(
         self, method: Method, mode: Mode | None = None, vectors: int = 1
     ) -> Callable[[], Any]:
-        """A call that computes ``method`` and returns its result once it is there.
-
-        It is compiled once in a setting.
-        """
-        mode = mode or self.case.mode
-        function, *arguments = self.call(method, vectors)
-        programs, key = self.setting.programs, (method, mode, vectors)
-        if key not in programs:
-            name = f"{method}-{vectors}"
-            programs[key] = self.compiled(name, lambda: function, mode, *arguments)
-        return partial(self.noted(method, programs[key]), *arguments)
-
-    def compiled(
-        self, name: str, make: Callable[[], Callable], mode: Mode, *arguments: Any
-    ) -> Compiled:
-        """The function that ``make`` makes, compiled for ``arguments`` and others like them.
-
-        Where another process has kept the program, ``make`` need not be called.
-        """
-        shared = self.setting.shared_programs
-        kept = shared and shared / f"{self.case.problem}-{name}"
-        return Compiled(*self.device.compile(make, mode, kept, *arguments))
+        """A call that computes ``method`` and returns its result once it is there."""
+        program = self.setting.program(method, mode or self.case.mode, self.v, vectors)
+        return partial(self.noted(method, program), self.params, self.v, self.batch)
 
     def noted(self, name: str, compiled: Compiled) -> Callable[..., Any]:
         """A call that waits for the program's result; what it took to compile is noted.
@@ -259,35 +271,25 @@ class Experiment:
                 self.finding.memory_bytes.setdefault(counter, count)
         return lambda *arguments: self.device.wait(compiled.program(*arguments))
 
-    def call(self, method: Method, vectors: int = 1) -> tuple[Any, ...]:
-        """The function that ``method`` is of parameters, vector and batch, and these three."""
-        compute, loss = self.methods[method], self.loss
-        if vectors > 1:
-            compute = self.many_vectors.at_once(compute)
-
-        def function(params: Any, v: Any, batch: Any) -> Any:
-            return compute(lambda params: loss(params, batch), params, v)
-
-        return function, self.params, self.v, self.batch
-
 
 def time_in_turn(experiments: list[Experiment]) -> None:
-    """Times each of ``experiments`` and then the gradient, in every round."""
-    hvps = [each for each in experiments if each.case.method != "gradient"]
-    calls = [*(each.timed_call for each in hvps), experiments[0].gradient]
+    """Times each of ``experiments``, the gradient among them, once in every round.
+
+    The order within a round is shuffled by a seed.
+    """
     case, clock = experiments[0].case, time.perf_counter
-    warmup = measure.in_turn(calls, case.warmup - 1, clock)
-    timed = measure.in_turn(calls, case.repetitions, clock)
     for each in experiments:
-        place = hvps.index(each) if each in hvps else -1
+        if each.at_point is not None:
+            timed = measure.in_turn([each.at_point], case.repetitions, clock)
+            each.finding.point_seconds = timed[0]
+    calls = [each.timed_call for each in experiments]
+    order = random.Random(case.seed)
+    warmup = measure.in_turn(calls, case.warmup - 1, clock, order)
+    timed = measure.in_turn(calls, case.repetitions, clock, order)
+    gradient = next(i for i, each in enumerate(experiments) if each.case.method == "gradient")
+    for place, each in enumerate(experiments):
         finding = each.finding
         finding.warmup_seconds = [*finding.warmup_seconds, *warmup[place]]
         finding.seconds = timed[place]
-        finding.gradient_seconds = timed[-1] if each in hvps else []
+        finding.gradient_seconds = [] if place == gradient else timed[gradient]
         finding.warnings = [*finding.warnings, *measure.suspicions(finding.seconds)]
-
-
-def _whole_gpu_counter(counters: dict[str, int], gpu: str | None) -> AbstractContextManager[None]:
-    if gpu is None:
-        return nullcontext()
-    return measure.nvml_peak(counters, environment.used_bytes_of(gpu))

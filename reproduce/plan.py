@@ -3,10 +3,11 @@
 A plan is a tuple of grids; a grid is one panel's worth of cases. All plans run
 through the same code, only the numbers here differ. The numbers of ``article``
 are those of the article's section "Benchmark with deep learning architectures".
+Cases that differ in method and number of vectors alone are a setting: one process
+prepares them side by side with other settings, and times them in turn.
 """
 
-import random
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Literal
 
 import msgspec
@@ -24,7 +25,7 @@ ArticleMethod = Literal[
 AmortisedMethod = Literal["linearized", "graph_kept"]
 Peer = Literal["autograd_grad", "autograd_hvp", "autograd_vhp", "curvlinops"]
 Method = Literal[ArticleMethod, AmortisedMethod, Peer]
-Quantity = Literal["time", "memory", "operations", "compilation"]
+Quantity = Literal["time", "memory", "nvml", "operations"]
 Vector = Literal["gradient", "params", "seeded"]
 Normalisation = Literal["article", "matched"]
 
@@ -32,20 +33,26 @@ METHODS = tuple(name for name in ArticleMethod.__args__ if name != "evaluation")
 AMORTISED = AmortisedMethod.__args__
 PEERS = Peer.__args__
 POWERS_OF_TWO = (1, 2, 4, 8, 16, 32, 64, 128)
-ORDER_SEED = 0
+# The batch sizes of the article's bars: in its images, and in its text.
+BARS = (64, 128)
+REFERENCE = "forward_over_reverse"
+NEEDING_A_GPU = ("article", "quick")
 BEYOND = "beyond"
 
 
 class Case(msgspec.Struct, frozen=True, kw_only=True):
     """One measurement: what is computed, how, and how often.
 
+    A ``quantity`` of ``time`` has seconds, and the memory that a program or an allocator
+    tells of the same call; ``memory`` is for what has to be counted by itself, ``nvml`` for the
+    used memory of the whole GPU, as the article's figures show it. ``warmup`` counts the calls
+    before the first of the ``repetitions``, but for one whose memory is counted.
     ``vector`` is what the Hessian is multiplied with: the gradient, as in the
     article's timings, the parameters, as in its memory runs (so that nothing is
     computed before the measured call), or a seeded normal vector. ``normalisation`` is how batch
     normalisation is treated: ``article`` (inference mode in JAX, the identity in
     PyTorch) or ``matched`` (inference mode in both). ``vectors`` is how many vectors
-    one call multiplies with. Cases that differ in method and vectors alone are timed
-    ``in_turn``, in one process, or each in a process of its own, as the article's were.
+    one call multiplies with.
     """
 
     plan: str
@@ -61,23 +68,27 @@ class Case(msgspec.Struct, frozen=True, kw_only=True):
     normalisation: Normalisation = "article"
     seed: int = 0
     vectors: int = 1
-    in_turn: bool = False
 
     @property
-    def problem(self) -> str:
-        """What a program is compiled for, but for the method: a part of a file's name."""
-        return f"{self.model}-{self.batch_size}-{self.normalisation}-{self.seed}"
+    def setting(self) -> str:
+        """The name of the setting that this case belongs to."""
+        return f"{self.quantity} {self.framework} {self.mode} {self.model} batch {self.batch_size}"
+
+    @property
+    def computed(self) -> str:
+        """What is computed in the setting: the method, and for how many vectors."""
+        at_once = f", {self.vectors} vectors at once" if self.vectors > 1 else ""
+        return f"{self.method}{at_once}"
 
     def __str__(self) -> str:
-        at_once = f", {self.vectors} vectors at once" if self.vectors > 1 else ""
-        return (
-            f"{self.quantity} {self.framework} {self.mode} {self.model} "
-            f"batch {self.batch_size} {self.method}{at_once}"
-        )
+        return f"{self.setting} {self.computed}"
 
 
 class Grid(msgspec.Struct, frozen=True):
-    """Methods of one framework and mode, for each model at its batch sizes."""
+    """Methods of one framework and mode, for each model at its batch sizes.
+
+    What the article has not (``in_article`` is False) is measured last.
+    """
 
     quantity: Quantity
     framework: Framework
@@ -87,72 +98,68 @@ class Grid(msgspec.Struct, frozen=True):
     warmup: int = 0
     methods: tuple[Method, ...] = METHODS
     vectors: tuple[int, ...] = (1,)
-    in_turn: bool = False
+    in_article: bool = True
 
 
 def _bars_and_curve(model: str, curve: tuple[int, ...], **bars: int) -> dict[str, tuple[int, ...]]:
     return {model: curve} | {name: (size,) for name, size in bars.items()}
 
 
-def _in_turn(
-    framework: Framework,
-    mode: Mode,
-    batch_sizes: dict[str, tuple[int, ...]],
-    methods: tuple[Method, ...],
-    vectors: tuple[int, ...] = (1,),
-) -> Grid:
-    return Grid("time", framework, mode, batch_sizes, 3, 1, methods, vectors, in_turn=True)
-
-
 ARTICLE_MODELS = ("resnet34", "vit", "bert")
+_ARTICLE = dict.fromkeys(ARTICLE_MODELS, POWERS_OF_TWO)
 _ARTICLE_MEMORY = _bars_and_curve("resnet34", POWERS_OF_TWO[2:], vit=64, bert=64)
-_CPU = _bars_and_curve("resnet34", (1, 2), vit=1, bert=1)
-_FOUR = dict.fromkeys(ARTICLE_MODELS, (4,))
+_QUICK = _bars_and_curve("resnet34", (4, 16, 64, 128), vit=64, bert=64)
+_CPU = _bars_and_curve("resnet34", (1, 2, 4), vit=1, bert=1)
 _SMOKE = _bars_and_curve("tiny_resnet", (1, 2), tiny_vit=2, tiny_bert=2)
+_FOUR = dict.fromkeys(ARTICLE_MODELS, (4,))
+_SIXTY_FOUR = dict.fromkeys(ARTICLE_MODELS, (64,))
+_ONE_RESNET = {"resnet34": (1,)}
 _TWO_HVPS = ("forward_over_reverse", "reverse_over_forward")
 _TWO_PEERS = ("autograd_grad", "curvlinops")
-_ONE_RESNET = {"resnet34": (1,)}
 _VECTORS = (1, 2, 4, 8)
 
 PLANS: dict[str, tuple[Grid, ...]] = {
     "article": (
-        Grid("time", "jax", "jit", dict.fromkeys(ARTICLE_MODELS, POWERS_OF_TWO), 90, 10),
-        Grid("time", "torch", "eager", dict.fromkeys(ARTICLE_MODELS, POWERS_OF_TWO), 90, 10),
-        Grid("time", "jax", "eager", dict.fromkeys(ARTICLE_MODELS, (64,)), 90, 10),
-        Grid("memory", "jax", "jit", _ARTICLE_MEMORY),
+        Grid("time", "jax", "jit", _ARTICLE, 90, 3),
+        Grid("time", "torch", "eager", _ARTICLE, 90, 3),
         Grid("memory", "jax", "eager", _ARTICLE_MEMORY),
-        Grid("memory", "torch", "eager", _ARTICLE_MEMORY),
+        # One call takes seconds, whatever the GPU.
+        Grid("time", "jax", "eager", _SIXTY_FOUR, 5, 1, in_article=False),
     ),
-    # Fits 10 minutes on two cores: without jit, one call of the transformers takes 3 to 8 s.
+    "quick": (
+        Grid("time", "jax", "jit", _QUICK, 20, 3),
+        Grid("time", "torch", "eager", _QUICK, 20, 3),
+        Grid("memory", "jax", "eager", _QUICK),
+    ),
     "cpu": (
-        Grid("time", "jax", "jit", _CPU, 2, 1),
-        Grid("time", "torch", "eager", _CPU, 2, 1),
-        Grid("time", "jax", "eager", {"resnet34": (1,)}, 2, 1),
-        Grid("memory", "jax", "jit", _CPU),
+        Grid("time", "jax", "jit", _CPU, 6, 2),
+        Grid("time", "torch", "eager", _CPU, 6, 2),
         Grid("memory", "jax", "eager", dict.fromkeys(_CPU, (1,))),
-        Grid("memory", "torch", "eager", _CPU),
+        Grid("time", "jax", "eager", _ONE_RESNET, 2, 1, in_article=False),
     ),
     "smoke": (
-        Grid("time", "jax", "jit", _SMOKE, 2, 1),
-        Grid("time", "torch", "eager", _SMOKE, 2, 1),
-        Grid("time", "jax", "eager", {"tiny_resnet": (2,)}, 2, 1),
-        Grid("memory", "jax", "jit", _SMOKE),
+        Grid("time", "jax", "jit", _SMOKE, 2, 2),
+        Grid("time", "torch", "eager", _SMOKE, 2, 2),
         Grid("memory", "jax", "eager", dict.fromkeys(_SMOKE, (2,))),
-        Grid("memory", "torch", "eager", _SMOKE),
+        Grid("time", "jax", "eager", {"tiny_resnet": (2,)}, 2, 1, in_article=False),
     ),
-    # What the article did not measure: compiled PyTorch, many vectors, other libraries. What is
-    # timed tells its memory, too. Sparse, since an HVP takes seconds: what costs the same by its
-    # operations stands for its kind.
+    # What the article did not measure: compiled PyTorch, many vectors, other libraries. Sparse,
+    # since an HVP takes seconds: what costs the same by its operations stands for its kind.
     BEYOND: (
-        _in_turn("jax", "jit", _FOUR, (*_TWO_HVPS, "linearized")),
-        _in_turn("jax", "jit", {"resnet34": (4,)}, ("reverse_over_reverse",)),
-        _in_turn("torch", "eager", _FOUR, (*_TWO_HVPS, "graph_kept", *_TWO_PEERS)),
-        _in_turn("torch", "eager", {"bert": (4,)}, ("autograd_hvp", "autograd_vhp")),
-        _in_turn("torch", "compile", _FOUR, (*METHODS, "linearized")),
-        _in_turn("jax", "jit", _ONE_RESNET, _TWO_HVPS[:1], _VECTORS),
-        _in_turn("torch", "eager", _ONE_RESNET, _TWO_HVPS[:1], _VECTORS),
+        Grid("time", "torch", "compile", _FOUR, 3, 2, (*METHODS, "linearized")),
+        Grid("time", "jax", "jit", _FOUR, 3, 2, (*_TWO_HVPS, "linearized")),
+        Grid("time", "jax", "jit", {"resnet34": (4,)}, 3, 2, ("reverse_over_reverse",)),
+        Grid("time", "torch", "eager", _FOUR, 3, 2, (*_TWO_HVPS, "graph_kept", *_TWO_PEERS)),
+        Grid("time", "torch", "eager", {"bert": (4,)}, 3, 2, ("autograd_hvp", "autograd_vhp")),
+        Grid("time", "jax", "jit", _ONE_RESNET, 3, 2, _TWO_HVPS[:1], _VECTORS),
+        Grid("time", "torch", "eager", _ONE_RESNET, 3, 2, _TWO_HVPS[:1], _VECTORS),
     ),
 }
+# The article's memory grid, by the counter that it used; added to a plan on demand.
+NVML = tuple(
+    Grid("nvml", framework, mode, _ARTICLE_MEMORY)
+    for framework, mode in (("jax", "jit"), ("jax", "eager"), ("torch", "eager"))
+)
 
 
 class PlanError(Exception):
@@ -166,55 +173,73 @@ def cases(
     vector: Vector | None = None,
     normalisation: Normalisation = "article",
     seed: int = 0,
+    nvml: bool = False,
 ) -> list[Case]:
-    """The cases of the plan ``name``, in an order shuffled by a fixed seed.
+    """The cases of the plan ``name``, so that a run that is cut short can still be drawn.
 
+    The bars of the figures come first, then the curve of the grid's first model.
     Memory cases multiply with the parameters and time cases with the gradient, unless
     ``vector`` is given. ``more_models`` are measured at the batch sizes of the grid's
-    first model.
+    first model. With ``nvml``, the memory of the whole GPU is measured, too, as the article's was.
 
     Raises:
         PlanError: if there is no plan ``name``.
     """
     if name not in PLANS:
         raise PlanError(f"plan {name!r} was asked for; there are {', '.join(PLANS)}")
-    vectors = {"time": "gradient", "memory": "params"}
     found = [
-        Case(
-            plan=name,
-            framework=grid.framework,
-            mode=grid.mode,
-            model=model,
-            batch_size=batch_size,
-            method=method,
-            quantity=grid.quantity,
-            warmup=grid.warmup,
-            repetitions=grid.repetitions,
-            vector=vector or vectors[grid.quantity],
-            normalisation=normalisation,
-            seed=seed,
-            vectors=at_once,
-            in_turn=grid.in_turn,
+        (
+            _rank(grid, model, batch_size),
+            Case(
+                plan=name,
+                framework=grid.framework,
+                mode=grid.mode,
+                model=model,
+                batch_size=batch_size,
+                method=method,
+                quantity=grid.quantity,
+                warmup=grid.warmup,
+                repetitions=grid.repetitions,
+                vector=vector or ("gradient" if grid.quantity == "time" else "params"),
+                normalisation=normalisation,
+                seed=seed,
+                vectors=at_once,
+            ),
         )
-        for grid in PLANS[name]
+        for grid in (*PLANS[name], *(NVML if nvml else ()))
         for model, batch_size in _sizes(grid, more_models)
         for method in grid.methods
         for at_once in grid.vectors
     ]
-    random.Random(ORDER_SEED).shuffle(found)
-    return found
+    return [case for _, case in sorted(found, key=lambda ranked: ranked[0])]
+
+
+def by_setting(cases: Iterable[Case]) -> list[list[Case]]:
+    """``cases`` by setting, in the order of their first; within it the reference comes first."""
+    found: dict[Case, list[Case]] = {}
+    for case in cases:
+        setting = msgspec.structs.replace(case, method=REFERENCE, vectors=1)
+        found.setdefault(setting, []).append(case)
+    first = {"gradient": 0, REFERENCE: 1}
+    return [sorted(each, key=lambda case: first.get(case.method, 2)) for each in found.values()]
 
 
 def accounted_cases(name: str) -> list[Case]:
     """The cases of the plan ``name`` that can be accounted for on a GPU that is not there.
 
-    These are its memory cases; and, for every model in both frameworks at the largest
-    batch that all models have, the operations of an evaluation and of each method.
+    These are the memory of JAX with and without jit and of PyTorch, at the sizes of the plan's
+    memory cases; and, for every model in both frameworks at the largest batch that all models
+    have, the operations of an evaluation and of each method.
 
     Raises:
         PlanError: if there is no plan ``name``.
     """
-    memory = [case for case in cases(name) if case.quantity == "memory"]
+    of_plan = [case for case in cases(name) if case.quantity == "memory"]
+    memory = [
+        msgspec.structs.replace(case, framework=framework, mode=mode)
+        for framework, mode in (("jax", "jit"), ("jax", "eager"), ("torch", "eager"))
+        for case in of_plan
+    ]
     sizes = [{case.batch_size for case in memory if case.model == m} for m in _models(memory)]
     operations = [
         Case(
@@ -238,6 +263,21 @@ def accounted_cases(name: str) -> list[Case]:
 
 def _models(cases: list[Case]) -> list[str]:
     return sorted({case.model for case in cases})
+
+
+def _rank(grid: Grid, model: str, batch_size: int) -> int:
+    """The place of a setting in the order of measuring, the lowest first."""
+    if not grid.in_article:
+        return len(BARS) + 2
+    sizes = list(grid.batch_sizes.values())
+    common = sorted(set.intersection(*map(set, sizes)), key=_bar_rank)
+    if batch_size in common[: len(BARS)]:
+        return common.index(batch_size)
+    return len(BARS) + (model != next(iter(grid.batch_sizes)))
+
+
+def _bar_rank(batch_size: int) -> int:
+    return BARS.index(batch_size) if batch_size in BARS else len(BARS)
 
 
 def _sizes(grid: Grid, more_models: tuple[str, ...]) -> Iterator[tuple[str, int]]:

@@ -1,45 +1,57 @@
 """What the user sees while a plan is measured."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 import rich.progress
 from rich.console import Console
 
 from reproduce import cost
 from reproduce.plan import Case
 from reproduce.rows import Row
+from reproduce.target import Target
 
 PEAKS = (
     ("jax_peak_bytes_in_use", "jax_bytes_in_use_before"),
     ("torch_peak_allocated_bytes", "torch_allocated_before_bytes"),
     ("resident_peak_bytes", "resident_before_bytes"),
+    ("nvml_used_peak_bytes", "nvml_used_before_bytes"),
 )
 
 
 class Progress:
-    """A line for each finished case, and on a terminal a bar with the time left."""
+    """A line for each finished setting, and on a terminal a bar with the time left."""
 
-    def __init__(self, done: int, missing: dict[Case, float], folder: Path) -> None:
-        """Says what is to be measured, and what is to be compiled before.
+    def __init__(
+        self,
+        done: int,
+        settings: list[list[Case]],
+        at_once: int,
+        folder: Path,
+        target: Target | None = None,
+    ) -> None:
+        """Says what is to be measured: ``settings``, prepared ``at_once`` side by side.
 
-        ``missing`` gives each case that is, with the seconds by which it is expected to
-        prolong the run; ``done`` cases are in ``folder`` already.
+        ``done`` cases are in ``folder`` already.
         """
         self.console = Console(highlight=False, soft_wrap=True)
-        self.total, self.finished, self.expected = len(missing), 0, missing
-        self.expected_left, self.expected_past = sum(missing.values()), 0.0
+        self.total, self.finished = len(settings), 0
+        self.rows: dict[str, list[Row]] = {}
+        self.sizes = {setting[0].setting: len(setting) for setting in settings}
+        self.left = {
+            setting[0].setting: cost.parts_seconds(setting, at_once, target) for setting in settings
+        }
+        self.expected = sum(map(sum, self.left.values()))
         self.start = time.monotonic()
-        if not missing:
+        if not settings:
             self.console.print(f"All {done} cases are in {folder} already: nothing to measure.")
         else:
-            compilations = sum(case.quantity == "compilation" for case in missing)
-            before = f", after {compilations} compilations" if compilations else ""
             kept = f", {done} are in {folder} already" if done else ""
             self.console.print(
-                f"{len(missing) - compilations} cases to measure{before}, "
+                f"{sum(map(len, settings))} cases to measure in {self.total} settings, "
                 f"about {self._left()}{kept}."
             )
         self.bar = rich.progress.Progress(
@@ -48,9 +60,9 @@ class Progress:
             rich.progress.MofNCompleteColumn(),
             console=self.console,
             transient=True,
-            disable=not self.console.is_terminal or not missing,
+            disable=not self.console.is_terminal or not settings,
         )
-        self.task = self.bar.add_task("", total=len(missing))
+        self.task = self.bar.add_task("", total=self.total)
 
     def __enter__(self) -> "Progress":
         self.bar.start()
@@ -72,43 +84,62 @@ class Progress:
         yield
         spent = time.perf_counter() - start
         self.start = time.monotonic()
+        self.bar.update(self.task, description="preparing")
         self.console.print(f"Loaded {' and '.join(frameworks)} once, in {spent:.1f} s.")
 
-    def begin(self, cases: list[Case]) -> None:
-        """Shows that ``cases`` are being measured, in turn if they are several."""
-        more = f" and {len(cases) - 1} more in turn" if len(cases) > 1 else ""
-        self.bar.update(self.task, description=f"{cases[0]}{more} · {self._left()} left")
+    def prepared(self, setting: Sequence[Case]) -> None:
+        """Shows that ``setting`` waits to be timed."""
+        self.left[setting[0].setting] = (0.0, self.left[setting[0].setting][1])
+        self._show(f"prepared {setting[0].setting}")
+
+    def timing(self, setting: Sequence[Case]) -> None:
+        """Shows that ``setting`` is being timed."""
+        self._show(f"timing {setting[0].setting}")
 
     def end(self, row: Row) -> None:
-        """Prints what ``row`` found."""
+        """Prints what a setting found, once ``row`` is its last."""
+        name = row.case.setting
+        self.rows.setdefault(name, []).append(row)
+        if len(self.rows[name]) < self.sizes[name]:
+            return
         self.finished += 1
-        expected = self.expected[row.case]
-        self.expected_left -= expected
-        self.expected_past += expected
+        self.left[name] = (0.0, 0.0)
+        seconds = cost.readable_seconds(sum(row.case_seconds for row in self.rows[name]))
         self.console.print(
-            f"{self.finished:4}/{self.total} {row.case}: {_found(row)} "
-            f"(case {row.case_seconds:.1f} s, {self._left()} left)",
+            f"{self.finished:3}/{self.total} {name}: {_found(self.rows[name])} "
+            f"({seconds}, {self._left()} left)",
             markup=False,
         )
         self.bar.advance(self.task)
 
+    def _show(self, what: str) -> None:
+        self.bar.update(self.task, description=f"{what} · {self._left()} left")
+
     def _left(self) -> str:
-        past = time.monotonic() - self.start
-        pace = past / self.expected_past if self.expected_past else 1.0
-        return cost.readable_seconds(max(0.0, self.expected_left) * pace)
+        left = sum(map(sum, self.left.values()))
+        expected_past = self.expected - left
+        pace = (time.monotonic() - self.start) / expected_past if expected_past > 0 else 1.0
+        return cost.readable_seconds(left * pace)
 
 
-def _found(row: Row) -> str:
+def _found(rows: Sequence[Row]) -> str:
+    """What the rows of a setting tell, in a line; of an HVP's time, how many gradients it is."""
+    warnings = dict.fromkeys(
+        f" [{row.case.computed}: {warning}]" for row in rows for warning in row.warnings
+    )
+    return ", ".join(f"{row.case.computed} {_number(row)}" for row in rows) + "".join(warnings)
+
+
+def _number(row: Row) -> str:
     if row.status != "done":
-        return f"{row.status}: {row.reason}"
+        return f"{row.status} ({row.reason})"
     if row.quantity == "operations":
         return f"{row.flops / 1e9:.1f} GFLOP"
-    if row.quantity == "compilation":
-        return cost.readable_seconds(sum(row.compile_seconds.values()))
-    if row.quantity == "memory":
+    if row.quantity != "time":
         return cost.readable_bytes(_rise_bytes(row.memory_bytes))
-    middle = sorted(row.seconds)[len(row.seconds) // 2]
-    return f"{middle:.4g} s" + "".join(f" [{warning}]" for warning in row.warnings)
+    if not row.gradient_seconds:
+        return f"{np.median(row.seconds):.4g} s"
+    return f"{np.median(np.divide(row.seconds, row.gradient_seconds)):.2f}"
 
 
 def _rise_bytes(counters: dict[str, int]) -> int:

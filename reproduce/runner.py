@@ -4,20 +4,18 @@ import getpass
 import os
 from collections.abc import Iterable
 from contextlib import AbstractContextManager, closing
-from itertools import filterfalse
 from pathlib import Path
 
-import msgspec
 from filelock import FileLock, Timeout
 
-from reproduce import conditions, cost, environment
-from reproduce.plan import Case, PlanError
+from reproduce import conditions, environment, schedule
+from reproduce.plan import Case, PlanError, by_setting
 from reproduce.processes import Processes
 from reproduce.progress import Progress
 from reproduce.rows import Row, RowsFile
 from reproduce.target import Target
 
-SETTLED = {"done", "out_of_memory", "unsupported"}
+SETTLED = {"done", "out_of_memory", "timeout", "unsupported"}
 
 
 def measure(
@@ -33,7 +31,7 @@ def measure(
     With a ``target``, the cases are accounted for on that GPU instead of measured here. In
     check mode (``checks``) they are measured deterministically, and their results digested.
     Only the missing cases are measured, and those whose code or environment changed or
-    that ended by a crash or the time limit. A failed case becomes a row, and the run
+    that ended by a crash. A failed case becomes a row, and the run
     goes on. An interrupt ends the workers and goes on to the caller.
 
     Raises:
@@ -43,23 +41,21 @@ def measure(
     conditions.check_time_limit(timeout_seconds)
     conditions.check(cases, folder, on_gpu, target)
     with _locked(folder), closing(RowsFile(folder / "rows.jsonl")) as rows:
-        at_once = cases_at_once(cases, on_gpu, target)
-        processes = Processes(folder, on_gpu, timeout_seconds, at_once, target, checks)
+        processes = Processes(folder, on_gpu, timeout_seconds, target, checks)
         missing = pending(cases, rows.rows, processes.identity, is_accounted=target is not None)
-        steps = [*filterfalse(processes.has_program, compilations(missing)), *missing]
-        expected = {case: expected_seconds(case, at_once, target) for case in steps}
-        with Progress(len(cases) - len(missing), expected, folder) as progress:
+        settings = by_setting(missing)
+        at_once = schedule.at_once(settings, schedule.here(on_gpu), target)
+        with Progress(len(cases) - len(missing), settings, at_once, folder, target) as progress:
             progress.report_aside(rows.set_aside)
             if missing:
-                processes.load(steps, progress)
+                processes.load(settings, progress)
             # Closed however the loop ends: that is what ends the workers.
-            with closing(processes.rows(steps, progress)) as found:
+            with closing(processes.rows(settings, progress)) as found:
                 for row in found:
-                    if row.quantity != "compilation":
-                        rows.append(row)
+                    rows.append(row)
                     progress.end(row)
-    wanted = set(cases)
-    return [row for case, row in newest(rows.rows).items() if case in wanted]
+    found = newest(rows.rows)
+    return [found[case] for case in cases if case in found]
 
 
 def pending(
@@ -78,44 +74,7 @@ def pending(
     return [case for case in cases if case not in settled]
 
 
-def compilations(cases: Iterable[Case]) -> list[Case]:
-    """What is compiled by ``torch.compile`` before ``cases``, on a CPU side by side.
-
-    The gradient, which is timed beside each, is among it. The longest come first, so that none
-    is left to end alone. No row comes of these.
-    """
-    only_compiled = {"quantity": "compilation", "warmup": 0, "repetitions": 1, "in_turn": False}
-    programs = (
-        msgspec.structs.replace(case, vector="params", **only_compiled, **changes)
-        for case in cases
-        for changes in ({}, {"method": "gradient", "vectors": 1})
-        if case.mode == "compile"
-    )
-    return sorted(dict.fromkeys(programs), key=cost.seconds, reverse=True)
-
-
-def from_nothing(cases: Iterable[Case]) -> list[Case]:
-    """All that a run of ``cases`` does where nothing is kept: what it compiles, then these."""
-    return [*compilations(cases), *cases]
-
-
-def expected_seconds(case: Case, at_once: int, target: Target | None = None) -> float:
-    """The seconds by which ``case`` is expected to prolong a run, with ``at_once`` side by side."""
-    if target is not None:
-        return cost.accounting_seconds(case) / at_once
-    return cost.seconds(case) / (1 if case.quantity == "time" else at_once)
-
-
-def cases_at_once(cases: Iterable[Case], on_gpu: bool, target: Target | None = None) -> int:
-    """How many cases that are not timed run side by side: as cores and memory allow; 1 on a GPU."""
-    if on_gpu:
-        return 1
-    side_by_side = [case for case in from_nothing(cases) if case.quantity != "time"] or cases
-    that_fit = environment.free_bytes(on_gpu) // conditions.needed_bytes(side_by_side, target)
-    return max(1, min(len(os.sched_getaffinity(0)), that_fit))
-
-
-def newest(rows: list[Row]) -> dict[Case, Row]:
+def newest(rows: Iterable[Row]) -> dict[Case, Row]:
     """The last row of each case."""
     return {row.case: row for row in rows}
 
@@ -125,9 +84,6 @@ def _set_worker_environment(on_gpu: bool) -> None:
     os.environ |= {
         "CUDA_DEVICE_ORDER": "PCI_BUS_ID",  # NVML's order
         "HF_HUB_OFFLINE": "1",
-        # torch.compile's modules look for a GPU when they are loaded; through CUDA, no process
-        # that is forked afterwards could use it.
-        "PYTORCH_NVML_BASED_CUDA_CHECK": "1",
         "TRANSFORMERS_VERBOSITY": "error",
     }
     try:

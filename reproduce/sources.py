@@ -84,7 +84,7 @@ def of_rows(name: str, rows: Iterable[Row], absent: str) -> Source:
     was timed beside it. Memory is exact but for the counters in ``UNCERTAINTY``.
     """
     rng = np.random.default_rng(SEED)
-    rows = sorted(summary.of_article(summary.last_of_each_case(rows)), key=_group)
+    rows = sorted(_measurements(rows), key=_group)
     records = [
         record
         for _, group in groupby(rows, _group)
@@ -93,12 +93,16 @@ def of_rows(name: str, rows: Iterable[Row], absent: str) -> Source:
     return _source(name, absent, records)
 
 
+def _measurements(rows: Iterable[Row]) -> list[Row]:
+    return summary.measurements(summary.of_article(summary.last_of_each_case(rows)))
+
+
 def _group(row: Row) -> tuple[str, str, str]:
     return row.quantity, row.framework, row.mode
 
 
 def _records_of_group(rows: Sequence[Row], left_out: str, rng: np.random.Generator) -> list[dict]:
-    counter = summary.shared_counter(rows) if rows[0].quantity == "memory" else None
+    counter = summary.shared_counter(rows) if rows[0].quantity in {"memory", "nvml"} else None
     origin = "; ".join(filter(None, (_origin(rows[0], counter), left_out)))
     return [
         _record(row, row.quantity, *_value_and_draws(row, counter, rng), len(row.seconds), origin)
@@ -187,7 +191,7 @@ def summary_table(rows: Iterable[Row]) -> pd.DataFrame:
     method (for a time: overhead and gradient) over the gradient of the same device,
     plan, model and batch size.
     """
-    rows = sorted(summary.of_article(summary.last_of_each_case(rows)), key=_settings)
+    rows = sorted(_measurements(rows), key=_settings)
     records = [
         record for _, group in groupby(rows, _settings) for record in _summary_records(list(group))
     ]
@@ -203,7 +207,7 @@ def _settings(row: Row) -> tuple:
 
 
 def _summary_records(rows: list[Row]) -> list[dict]:
-    counter = summary.shared_counter(rows) if rows[0].quantity == "memory" else None
+    counter = summary.shared_counter(rows) if rows[0].quantity in {"memory", "nvml"} else None
     found = [_summary_record(row, counter) for row in rows]
     gradients = {
         (each["model"], each["batch_size"]): each["whole"]
@@ -232,5 +236,5 @@ def _summary_record(row: Row, counter: summary.Counter | None) -> dict:
         "memory_gib": memory_bytes / 2**30,
         "memory_counter": counter.name if counter else "",
         "flops": flops,
-        "whole": {"time": seconds[1], "memory": memory_bytes, "operations": flops}[row.quantity],
+        "whole": {"time": seconds[1], "operations": flops}.get(row.quantity, memory_bytes),
     }

@@ -1,6 +1,6 @@
-"""The child: loads one framework, measures a case or several in turn, hands back what it found.
+"""The child: prepares the cases of one setting, times them when told to, hands back what it found.
 
-For a GPU that is not there it accounts for the case instead, with the same functions.
+For a GPU that is not there it accounts for them instead, with the same functions.
 """
 
 import gc
@@ -9,9 +9,8 @@ import signal
 import sys
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import partial
 from importlib import import_module
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -26,21 +25,23 @@ from reproduce.plan import Case, Framework
 from reproduce.rows import Status
 from reproduce.target import Target
 
-COMPILER_MODULE = "reproduce.in_torch.compiler"
+# As the article's runs of memory set it.
+NVML_SETTINGS = {"XLA_PYTHON_CLIENT_ALLOCATOR": "platform"}
 
 
 class Site(msgspec.Struct, frozen=True):
-    """Where a worker works: log, cores, GPU by its UUID, and folder of shared programs.
+    """Where a worker works: log, cores to prepare on, GPU by its UUID, folder of programs.
 
-    ``gpu`` is None on a CPU, ``shared_programs`` None where each process compiles anew.
-    With a ``target``, nothing is measured, and the case is accounted for on that GPU. In
+    ``gpu`` is None on a CPU. Of ``preparing_cores`` there are fewer than of all while others
+    prepare beside it; all cores time.
+    With a ``target``, nothing is measured, and the cases are accounted for on that GPU. In
     check mode (``checks``), what is measured is computed deterministically, and digested.
     """
 
     log: Path
-    cores: set[int]
+    preparing_cores: int
     gpu: str | None
-    shared_programs: Path | None
+    programs: Path
     target: Target | None = None
     checks: bool = False
 
@@ -59,65 +60,121 @@ def accounting_module(framework: Framework) -> str:
 def run(connection: Connection, cases: list[Case], site: Site) -> None:
     """Measures ``cases``, sends their Findings through ``connection`` and ends the process.
 
+    What is to be timed is prepared first: then None is sent, and timing begins with an answer.
     Whatever the frameworks print goes to the site's log. Interrupts are the parent's.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     with site.log.open("a") as log:
         os.dup2(log.fileno(), sys.stdout.fileno())
         os.dup2(log.fileno(), sys.stderr.fileno())
-    os.sched_setaffinity(0, site.cores)
     gc.freeze()  # what was loaded before the fork need not be searched for garbage
-    connection.send(find(cases, site))
+
+    def wait_for_turn() -> None:
+        connection.send(None)
+        connection.recv()
+
+    connection.send(find(cases, site, wait_for_turn))
     connection.close()
     sys.stderr.flush()
     os._exit(0)  # tearing the frameworks down takes longer than the whole start
 
 
-def find(cases: list[Case], site: Site) -> list[Finding]:
+def find(
+    cases: list[Case], site: Site, wait_for_turn: Callable[[], None] = lambda: None
+) -> list[Finding]:
     """What measuring ``cases`` in this process gives, each its own; a failure is one, too.
 
-    They differ in method and number of vectors alone. Several are timed in turn.
+    They differ in method and number of vectors alone. Before any is timed, ``wait_for_turn``
+    is called.
     """
     case = cases[0]
-    hvp, many_vectors, peers, models, device = map(import_module, modules(case.framework))
-    if site.checks:
-        device.use_deterministic_algorithms()
-    findings = [Finding(precision=device.precision()) for _ in cases]
+    if case.quantity == "nvml":
+        os.environ |= NVML_SETTINGS
+    findings = [Finding() for _ in cases]
+    device = import_module(f"reproduce.in_{case.framework}.device")
     with _failure_noted(findings, device):
         # First, since a thread stays with the memory that it began with: XLA's start soon.
         if site.gpu is None and case.quantity == "memory":
             measure.return_freed_memory_at_once()
         elif site.gpu is None and case.quantity == "time":
             measure.keep_freed_memory()
-        _check_platform(device, "cpu" if site.gpu is None else "gpu")
-        device.use_cores(len(site.cores))
-        if site.shared_programs is not None and site.target is None:
-            device.share_programs(site.shared_programs)
-        tools = Tools(hvp.METHODS | peers.METHODS, many_vectors, models, device)
-        weights = _weights(case, site.target)
-        setting = Setting(case, tools, weights, site.checks, site.shared_programs)
-        experiments = list(map(partial(Experiment, setting=setting), cases, findings))
+        setting = _setting(case, site)
+        for finding in findings:
+            finding.precision = _precision(case, site, device)
         start = time.perf_counter()
-        for experiment in experiments:
-            with _failure_noted([experiment.finding], device):
-                _prepare_or_measure(experiment, site)
-        ready = [each for each in experiments if each.finding.status == "done"]
-        if case.quantity == "time" and site.target is None and ready:
-            time_in_turn(ready)
+        if case.quantity == "time" and site.target is None:
+            _time(cases, findings, setting, site, wait_for_turn)
+        else:
+            for each, finding in zip(cases, findings, strict=True):
+                with _failure_noted([finding], device):
+                    _measure(Experiment(each, finding, setting), site)
         for finding in findings:
             finding.measuring_seconds = (time.perf_counter() - start) / len(cases)
     return findings
 
 
-def _prepare_or_measure(experiment: Experiment, site: Site) -> None:
-    """Prepare what is timed with others, compile, or measure."""
+def _setting(case: Case, site: Site) -> Setting:
+    hvp, many_vectors, peers, models, device = map(import_module, modules(case.framework))
+    if site.checks:
+        device.use_deterministic_algorithms()
+    # A framework that cannot load CUDA falls back to the CPU: never under a GPU's name.
+    wanted = "cpu" if site.gpu is None else "gpu"
+    if device.platform() != wanted:
+        raise RuntimeError(
+            f"a {wanted} was asked for, the framework uses the {device.platform()}; "
+            "see workers.log for why it could not load the other"
+        )
+    device.use_cores(site.preparing_cores)
+    if site.target is None and case.quantity != "nvml":  # the article's count has compilation
+        device.share_programs(site.programs)
+    tools = Tools(hvp.METHODS | peers.METHODS, many_vectors, models, device)
+    return Setting(case, tools, _weights(case, site.target), site.checks)
+
+
+def _precision(case: Case, site: Site, device: ModuleType) -> dict:
+    """The settings of precision, and what they come to, where that leaves no trace in memory."""
+    if case.quantity != "time" or site.target is not None:
+        return device.precision()
+    error = measure.product_error(device.product)
+    return device.precision() | {f"{case.framework}_product_error": error}
+
+
+def _time(
+    cases: list[Case],
+    findings: list[Finding],
+    setting: Setting,
+    site: Site,
+    wait_for_turn: Callable[[], None],
+) -> None:
+    """Prepare ``cases`` and the gradient, wait for the turn, and time them."""
+    device = setting.tools.device
+    experiments = []
+    if cases[0].mode == "jit" and site.preparing_cores > 1:
+        setting.compile_side_by_side({case.method for case in cases}, site.preparing_cores)
+    if cases[0].method != "gradient":
+        of_gradient = msgspec.structs.replace(cases[0], method="gradient", vectors=1)
+        experiments.append(Experiment(of_gradient, Finding(), setting))
+        experiments[0].prepare_timing()
+    for case, finding in zip(cases, findings, strict=True):
+        with _failure_noted([finding] if experiments else findings, device):
+            # Made here, since its vector may be what the gradient has just found.
+            experiment = Experiment(case, finding, setting)
+            experiment.prepare_timing()
+            experiments.append(experiment)
+        if not experiments:
+            return  # the gradient failed, which all rounds have
+    wait_for_turn()
+    device.use_cores(len(os.sched_getaffinity(0)))
+    time_in_turn(experiments)
+
+
+def _measure(experiment: Experiment, site: Site) -> None:
+    """Account for the case, or measure its memory."""
     if site.target is not None:
         accounting = import_module(accounting_module(experiment.case.framework))
-        experiment.account(accounting, site.target, site.shared_programs)
-    elif experiment.case.quantity == "time":
-        experiment.prepare_timing()
-    elif experiment.case.quantity == "compilation":
-        experiment.prepare_case()
+        experiment.account(accounting, site.target, site.programs)
+    elif experiment.case.quantity == "nvml":
+        experiment.measure_nvml(site.gpu)
     else:
         experiment.measure_memory(site.gpu)
 
@@ -143,15 +200,6 @@ def _weights(case: Case, target: Target | None) -> dict[str, np.ndarray]:
         return problems.weights(problem, case.seed)
     shapes = problems.weight_shapes(problem)
     return {name: np.zeros(shape, "float32") for name, shape in shapes.items()}
-
-
-def _check_platform(device: ModuleType, wanted: str) -> None:
-    # A framework that cannot load CUDA falls back to the CPU: never under a GPU's name.
-    if device.platform() != wanted:
-        raise RuntimeError(
-            f"a {wanted} was asked for, the framework uses the {device.platform()}; "
-            "see workers.log for why it could not load the other"
-        )
 
 
 def _status(error: Exception, device: ModuleType) -> Status:

@@ -13,14 +13,35 @@ DONE, CRASH, KILLED, HANG, OUT_OF_MEMORY, SEGFAULT, STOPPED, DEAF, HALF_SENT = r
 SHY = 10  # crashes in company, and is done alone
 
 
+TIMED_CRASH = 11  # is prepared, and crashes when it is timed
+
+
 def run(connection, cases, site):
-    """Ends as the batch size of each of ``cases`` says."""
-    connection.send([_finding(connection, case, site, len(cases) > 1) for case in cases])
+    """Ends as the batch size of each of ``cases`` says; what it does goes to the log."""
+    findings = [_finding(connection, case, site, len(cases) > 1) for case in cases]
+    wait_for_turn(connection, cases)
+    if cases[0].quantity == "time":
+        note(site, f"timing {cases[0].setting}")
+        if cases[0].batch_size == TIMED_CRASH:
+            os._exit(7)
+        time.sleep(0.02)
+        note(site, f"timed {cases[0].setting}")
+    connection.send(findings)
+
+
+def wait_for_turn(connection, cases):
+    if cases[0].quantity == "time":
+        connection.send(None)
+        connection.recv()
+
+
+def note(site, line):
+    with site.log.open("a") as log:
+        log.write(f"{line}\n")
 
 
 def _finding(connection, case, site, in_company):
-    with site.log.open("a") as log:
-        log.write(f"{case}\n")
+    note(site, case)
     ends = {
         CRASH: lambda: os._exit(7),
         KILLED: lambda: os.kill(os.getpid(), signal.SIGKILL),
@@ -43,7 +64,10 @@ def _finding(connection, case, site, in_company):
 
 def run_by_case(connection, cases, site):
     """Gives numbers that depend on nothing but ``cases``, after a moment each."""
-    connection.send(list(map(_by_case, cases)))
+    findings = list(map(_by_case, cases))
+    wait_for_turn(connection, cases)
+    time.sleep(float(os.environ.get("FAKE_SECONDS", "0.1")))
+    connection.send(findings)
 
 
 def _by_case(case):
@@ -51,12 +75,13 @@ def _by_case(case):
     time.sleep(0.1 * rng.random())
     gradient = rng.uniform(1, 2, case.repetitions)
     if case.quantity == "memory":
-        counters = {"resident_peak_bytes": 2, "xla_temp_bytes": 1, "xla_output_bytes": 1}
-        megabytes = {
-            name: int(most * 2**20 * (1 + rng.random())) for name, most in counters.items()
-        }
-        return Finding(memory_bytes=megabytes | {"resident_before_bytes": 2**20})
-    if case.method == "gradient":
-        return Finding(seconds=gradient.tolist())
-    hvp = gradient + rng.uniform(1, 2, case.repetitions)
-    return Finding(seconds=hvp.tolist(), gradient_seconds=gradient.tolist())
+        peak = int(2**21 * (1 + rng.random()))
+        return Finding(memory_bytes={"resident_peak_bytes": peak, "resident_before_bytes": 2**20})
+    counters = {"torch_peak_allocated_bytes": 2, "xla_temp_bytes": 1, "xla_output_bytes": 1}
+    megabytes = {name: int(most * 2**20 * (1 + rng.random())) for name, most in counters.items()}
+    found = Finding(memory_bytes=megabytes | {"torch_allocated_before_bytes": 2**20})
+    found.seconds = gradient.tolist()
+    if case.method != "gradient":
+        found.gradient_seconds = found.seconds
+        found.seconds = (gradient + rng.uniform(1, 2, case.repetitions)).tolist()
+    return found

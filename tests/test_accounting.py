@@ -38,7 +38,7 @@ def case(framework, mode, model="tiny_resnet", **changes):
 
 
 def account(wanted, folder, target=A100):
-    return worker.find([wanted], worker.Site(folder / "log", {0}, None, folder, target))[0]
+    return worker.find([wanted], worker.Site(folder / "log", 1, None, folder, target))[0]
 
 
 def jax_memory(function, mode, folder, *arguments):

@@ -67,8 +67,8 @@ BAD = {
     # names
     "measure": "Missing argument",
     "mesure smoke {nowhere}": "No such command 'mesure'",
-    "measure smok {nowhere}": "there are article, cpu, smoke",
-    "measure SMOKE {nowhere}": "there are article, cpu, smoke",
+    "measure smok {nowhere}": "there are article, quick, cpu, smoke",
+    "measure SMOKE {nowhere}": "there are article, quick, cpu, smoke",
     "measure '' {nowhere}": "plan '' was asked for",
     "measure smoke {nowhere} extra": "unexpected extra argument",
     "measure smoke": "Missing argument 'results'",
@@ -79,7 +79,7 @@ BAD = {
     "measure smoke {nowhere} --vector ones": "'gradient', 'params', 'seeded'",
     "measure smoke {nowhere} --normalisation none": "'article', 'matched'",
     "measure article {nowhere}": "plan 'article' needs a GPU",
-    "plan smok": "there are article, cpu, smoke",
+    "plan smok": "there are article, quick, cpu, smoke",
     "plan cpu --more-model lenet": "model 'lenet' was asked for",
     # numbers
     "measure smoke {nowhere} --seed -1": "should be greater than or equal to 0",
@@ -118,7 +118,7 @@ BAD = {
     "compare {good} {nowhere}": "there are none",
     "compare {nowhere} {good}": "there are none",
     # targets
-    "account smok {nowhere}": "there are article, cpu, smoke",
+    "account smok {nowhere}": "there are article, quick, cpu, smoke",
     "account beyond {nowhere}": "which has no memory cases; take article, cpu, smoke",
     "account smoke {nowhere} --target a1000": "take one of a100, h100",
     "account smoke {nowhere} --target ''": "target '' was asked for",

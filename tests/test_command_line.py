@@ -34,8 +34,8 @@ def make(*arguments):
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (("measure", "quick", "{folder}"), "there are article, cpu, smoke"),
-        (("plan", "quick"), "there are article, cpu, smoke"),
+        (("measure", "fast", "{folder}"), "there are article, quick, cpu, smoke"),
+        (("plan", "fast"), "there are article, quick, cpu, smoke"),
         (("measure", "cpu", "{folder}", "--more-model", "lenet"), "there are resnet34"),
         (("measure", "cpu", "{folder}", "--vector", "ones"), "'gradient', 'params', 'seeded'"),
         (("measure", "cpu", "{folder}", "--normalisation", "none"), "'article', 'matched'"),
@@ -97,7 +97,7 @@ def test_make_draws_one_figure(tmp_path):
 def test_make_refuses_an_unknown_plan_and_an_unknown_figure(tmp_path):
     plan = make("all", "PLAN=quick", f"RESULTS={tmp_path}")
     figure = make("figures/fig1", "PLAN=cpu", f"RESULTS={tmp_path}")
-    assert "there are article, cpu, smoke" in plan.stderr
+    assert "there are article, quick, cpu, smoke" in plan.stderr
     assert "choose from bench_hvp_time_jax" in figure.stderr
     assert plan.returncode != 0
     assert figure.returncode != 0

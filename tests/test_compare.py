@@ -17,8 +17,9 @@ def row(quantity="time", **changes):
     case = next(
         case
         for case in cases("cpu")
-        if case.quantity == quantity and (case.framework, case.mode) == ("jax", "jit")
+        if case.quantity == "time" and (case.framework, case.mode) == ("jax", "jit")
     )
+    case = msgspec.structs.replace(case, quantity=quantity)
     given = {
         "status": "done",
         "device": "a device",
@@ -81,6 +82,17 @@ def test_one_repetition_is_ambiguous():
 def test_memory_is_compared_to_the_byte(temp_bytes, verdict):
     found = compared(memory_row(90), memory_row(temp_bytes))
     assert (found.verdict, found.ratio) == (verdict, (temp_bytes + 10) / 100)
+
+
+def test_of_timed_rows_the_memory_that_they_counted_is_compared_as_well():
+    first, second = (
+        row(memory_bytes={"xla_temp_bytes": temp, "xla_output_bytes": 10}) for temp in (90, 91)
+    )
+    found = compare.compare([first], [second], tolerance=0.05)
+    assert {each.case.split()[0]: each.verdict for each in found} == {
+        "time": "same",
+        "memory": "more",
+    }
 
 
 def test_memory_by_unlike_counters_is_not_compared():

@@ -98,7 +98,7 @@ print(json.dumps(sorted({"jax", "torch", "jaxlib"} & sys.modules.keys())))
 
 
 def test_an_unknown_plan_is_refused(tmp_path):
-    with pytest.raises(PlanError, match="there are article, cpu, smoke"):
+    with pytest.raises(PlanError, match="there are article, quick, cpu, smoke"):
         diagnosis("quick", tmp_path)
 
 

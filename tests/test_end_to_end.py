@@ -11,7 +11,7 @@ import pytest
 from conftest import start_interruptible
 
 from paper_figures.figures import NAMES
-from reproduce.plan import cases
+from reproduce.plan import by_setting, cases
 from reproduce.rows import read_rows
 
 ROOT = Path(__file__).parent.parent
@@ -106,19 +106,28 @@ def test_every_hvp_has_the_gradient_beside_each_repetition(smoke):
         assert min(row.seconds) > 0
 
 
-def test_memory_rows_hold_every_counter_of_a_cpu_under_its_own_name(smoke):
+def test_rows_hold_the_counters_of_a_cpu_under_their_own_names(smoke):
     program = {"xla_argument_bytes", "xla_output_bytes", "xla_temp_bytes"}
     resident = {"resident_before_bytes", "resident_peak_bytes"}
     allocator = {"torch_allocated_before_bytes", "torch_peak_allocated_bytes"}
-    more = {("jax", "jit"): program, ("jax", "eager"): set(), ("torch", "eager"): allocator}
+    timed = {("jax", "jit"): program, ("jax", "eager"): set(), ("torch", "eager"): allocator}
     for row in smoke["rows"]:
-        if row.quantity == "memory":
-            assert row.memory_bytes.keys() == resident | more[row.framework, row.mode]
+        expected = resident if row.quantity == "memory" else timed[row.framework, row.mode]
+        assert row.memory_bytes.keys() == expected
 
 
-def test_the_precision_settings_are_recorded(smoke):
+def test_the_cases_of_a_setting_have_the_gradient_of_one_round_in_common(smoke):
+    for setting in by_setting(row.case for row in smoke["rows"] if row.quantity == "time"):
+        gradient, *hvps = ({row.case: row for row in smoke["rows"]}[case] for case in setting)
+        assert {hvp.gradient_seconds for hvp in hvps} == {gradient.seconds}
+
+
+def test_the_precision_is_recorded_as_set_and_for_what_is_timed_as_found(smoke):
     for row in smoke["rows"]:
-        assert any("matmul_precision" in name for name in row.environment["precision"])
+        precision = row.environment["precision"]
+        assert any("matmul_precision" in name for name in precision)
+        if row.quantity == "time":
+            assert 1e-8 < precision[f"{row.framework}_product_error"] < 1e-6
 
 
 def test_the_run_ends_with_a_report_and_proofs(smoke):

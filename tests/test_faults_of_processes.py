@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
 
@@ -63,7 +64,14 @@ def until(condition, seconds=30):
 
 
 def forkserver(parent):
-    return next(each for each in parent.children() if "forkserver" in " ".join(each.cmdline()))
+    """The process that workers of ``parent`` fork from, once there is one."""
+    until(lambda: forkservers(parent))
+    return forkservers(parent)[0]
+
+
+def forkservers(parent):
+    alive = filter(is_alive, parent.children())
+    return [each for each in alive if "forkserver" in " ".join(each.cmdline())]
 
 
 def kill(process):
@@ -92,29 +100,53 @@ def drawn(folder):
     return {path.name: path.read_bytes() for path in files}
 
 
+def until_grown_or_ended(folder, process):
+    before = count(folder)
+    until(lambda: count(folder) > before or process.poll() is not None)
+
+
+def disturb(folder, moments):
+    """Kills a run into ``folder`` again and again, first a worker of it and then the whole.
+
+    Returns how often, until four runs were killed or all rows are there.
+    """
+    kills = 0
+    for _ in range(4):
+        before = finished(folder)
+        process = start("fake_run.py", folder)
+        until(process.children)
+        time.sleep(moments.uniform(0.5, 1.0))
+        with suppress(psutil.NoSuchProcess):  # it has ended meanwhile
+            for victim in [each for server in forkservers(process) for each in server.children()]:
+                victim.kill()
+                kills += 1
+                break
+        until_grown_or_ended(folder, process)
+        time.sleep(moments.uniform(0, 0.05))
+        kills += process.poll() is None
+        kill(process)
+        assert finished(folder).startswith(before)
+        if count(folder) == len(cases("smoke")):
+            break
+    return kills
+
+
 def test_a_run_killed_at_20_moments_gives_the_bytes_of_an_undisturbed_one(tmp_path):
-    disturbed, undisturbed = tmp_path / "disturbed", tmp_path / "undisturbed"
-    moments = random.Random(0)
-    for _ in range(KILLS // 2):
-        process = start("fake_run.py", disturbed)
-        for victim in ("worker", "parent"):
-            wanted = count(disturbed) + moments.randrange(1, 3)
-            until(lambda wanted=wanted: count(disturbed) >= wanted)
-            time.sleep(moments.uniform(0, 0.05))
-            before = finished(disturbed)
-            if victim == "parent":
-                kill(process)
-            elif workers := forkserver(process).children():
-                workers[0].kill()
-        assert finished(disturbed).startswith(before)
-    kept = finished(disturbed)
-    code, errors = finish("fake_run.py", disturbed)
-    assert code == 0, errors
-    assert finished(disturbed).startswith(kept)
+    undisturbed = tmp_path / "undisturbed"
     assert finish("fake_run.py", undisturbed)[0] == 0
-    done = [row.case for row in read_rows(disturbed / "rows.jsonl") if row.status == "done"]
-    assert len(done) == len(set(done)) == len(cases("smoke"))
-    assert drawn(disturbed) == drawn(undisturbed)
+    expected, moments, kills, runs = drawn(undisturbed), random.Random(0), 0, 0
+    while kills < KILLS:
+        folder = tmp_path / str(runs)
+        kills += disturb(folder, moments)
+        runs += 1
+        assert runs < KILLS  # a run of which nothing can be killed tests nothing
+        kept = finished(folder)
+        code, errors = finish("fake_run.py", folder)
+        assert code == 0, errors
+        assert finished(folder).startswith(kept)
+        done = [row.case for row in read_rows(folder / "rows.jsonl") if row.status == "done"]
+        assert len(done) == len(set(done)) == len(cases("smoke"))
+        assert drawn(folder) == expected
 
 
 def test_a_run_with_real_workers_goes_on_after_kills_and_half_written_programs(tmp_path):
@@ -142,9 +174,9 @@ def test_no_worker_outlives_its_parent_not_even_one_that_cannot_be_told(tmp_path
 import sys; sys.path[:0] = [{str(TESTS)!r}]
 from pathlib import Path
 import fake_worker, test_runner
-from reproduce import runner, worker
+from reproduce import schedule, worker
 worker.run, worker.modules = fake_worker.run, lambda framework: []
-runner.cases_at_once = lambda *_: 3
+schedule.here = lambda _: schedule.Machine(3, 1 << 40)
 wanted = [test_runner.case(size, quantity="memory") for size in {(STOPPED, DEAF, fake_worker.HANG)}]
 test_runner.measure(Path({str(tmp_path)!r}), *wanted)
 """
@@ -157,7 +189,7 @@ test_runner.measure(Path({str(tmp_path)!r}), *wanted)
 def test_a_run_goes_on_when_the_process_that_workers_fork_from_is_killed(tmp_path):
     process = start("fake_run.py", tmp_path)
     for wanted in (3, 10, 30):
-        until(lambda wanted=wanted: count(tmp_path) >= wanted)
+        until(lambda wanted=wanted: count(tmp_path) >= wanted and forkservers(process))
         forkserver(process).kill()
     process.communicate(timeout=60)
     assert process.returncode in {0, 1}
@@ -168,19 +200,22 @@ def test_a_run_goes_on_when_the_process_that_workers_fork_from_is_killed(tmp_pat
 
 @pytest.mark.usefixtures("fake_workers")
 def test_a_worker_that_cannot_be_started_is_an_error_and_the_next_one_starts(tmp_path):
-    here, cores = Processes(tmp_path, False, 20, 1), os.sched_getaffinity(0)
-    assert here._findings([case()], cores)[0].status == "done"
+    here, wanted = Processes(tmp_path, False, 20), [case(quantity="memory")]
+    assert here._started(wanted, 1).findings[0].status == "done"
     server = forkserver(psutil.Process())
     server.suspend()  # takes the request, and dies with it
     threading.Timer(0.3, server.kill).start()
-    (found,) = here._findings([case()], cores)
+    (found,) = here._started(wanted, 1).findings
     assert found.status == "error"
     assert found.reason.startswith("no worker could be started")
     until(lambda: server.status() == psutil.STATUS_ZOMBIE)  # its sockets close a moment before
-    assert here._findings([case()], cores)[0].status == "done"
+    assert here._started(wanted, 1).findings[0].status == "done"
 
 
-def test_a_second_run_into_the_same_folder_is_refused_and_the_first_not_disturbed(tmp_path):
+def test_a_second_run_into_the_same_folder_is_refused_and_the_first_not_disturbed(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setenv("FAKE_SECONDS", "1")
     first = start("fake_run.py", tmp_path)
     until(lambda: count(tmp_path) >= 3)
     code, errors = finish("altered.py", "fake_worker", "measure", "smoke", tmp_path)
@@ -207,7 +242,7 @@ def test_a_worker_killed_by_somebody_is_measured_again(tmp_path):
     for runs in (1, 2):
         (row,) = measure(tmp_path, case(KILLED))
         assert (row.status, "SIGKILL" in row.reason) == ("error", True)
-        assert len(log(tmp_path)) == runs
+        assert log(tmp_path).count(str(case(KILLED))) == runs
 
 
 @pytest.fixture

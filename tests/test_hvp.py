@@ -21,7 +21,7 @@ def computed(framework, mode, method, loss, params, v):
     def function(params, v):
         return hvp.METHODS[method](loss, params, v)
 
-    program, *_ = device.compile(lambda: function, mode, None, params, v)
+    program, *_ = device.compile(function, mode, params, v)
     return flat(program(params, v))
 
 
@@ -139,7 +139,7 @@ def test_a_jitted_function_is_traced_once_and_its_calls_compile_nothing(method):
         traces.append(method)
         return hvp.METHODS[method](loss, params, v)
 
-    program, *_ = device.compile(lambda: function, "jit", None, params, params)
+    program, *_ = device.compile(function, "jit", params, params)
     listen = lambda event, _, **__: compilations.append(event)  # noqa: E731
     jax.monitoring.register_event_duration_secs_listener(listen)
     try:

@@ -2,6 +2,7 @@
 
 import gc
 import mmap
+import random
 import subprocess
 import sys
 import time
@@ -43,6 +44,31 @@ def test_each_round_times_all_calls_one_after_the_other():
     times = measure.in_turn([noted("hvp", call), noted("gradient", gradient)], 2, clock)
     assert times == [[3, 5], [1, 2]]
     assert order == ["hvp", "gradient", "hvp", "gradient"]
+
+
+def test_the_order_within_a_round_can_be_shuffled_by_a_seed():
+    def orders(seed):
+        order = []
+        calls = [lambda name=name: order.append(name) for name in "abcd"]
+        measure.in_turn(calls, 20, Clock(), random.Random(seed))
+        return order
+
+    order = orders(0)
+    rounds = ["".join(order[start : start + 4]) for start in range(0, 80, 4)]
+    assert {"".join(sorted(each)) for each in rounds} == {"abcd"}
+    assert len(set(rounds)) > 4
+    assert orders(0) == order != orders(1)
+
+
+@pytest.mark.parametrize(("digits", "error"), [(23, 1e-7), (10, 3e-4)])
+def test_the_error_of_a_product_tells_the_precision_of_its_factors(digits, error):
+    def product(a, b):
+        # As a TF32 unit does it: the factors have fewer digits, the sum has all.
+        unit = 2.0 ** (np.frexp(np.stack([a, b]))[1] - digits - 1)
+        a, b = np.round(np.stack([a, b]).astype(np.float64) / unit) * unit
+        return (a @ b).astype(np.float32)
+
+    assert error / 5 < measure.product_error(product) < 5 * error
 
 
 def test_a_result_is_freed_after_the_clock_stopped():

@@ -10,11 +10,12 @@ import fake_worker
 import msgspec
 import pytest
 from conftest import start_interruptible
-from fake_worker import CRASH, DONE, HANG, KILLED, OUT_OF_MEMORY, SHY
+from fake_worker import CRASH, DONE, HANG, KILLED, OUT_OF_MEMORY, SHY, TIMED_CRASH
 
-from reproduce import conditions, environment, runner, worker
-from reproduce.plan import METHODS, Case, PlanError, cases
+from reproduce import conditions, cost, environment, runner, schedule, worker
+from reproduce.plan import METHODS, Case, PlanError, by_setting, cases
 from reproduce.processes import Processes
+from reproduce.progress import Progress
 from reproduce.rows import read_rows
 
 TESTS = Path(__file__).parent
@@ -49,98 +50,100 @@ def log(folder):
     return (folder / "workers.log").read_text().splitlines()
 
 
-def test_time_cases_run_in_the_plans_order_after_the_memory_cases(tmp_path):
-    wanted = [case(method=m, quantity=q) for m in METHODS for q in ("time", "memory")]
-    measure(tmp_path, *wanted)
-    ran = log(tmp_path)
-    assert all(line.startswith("memory") for line in ran[:4])
-    assert ran[4:] == [str(each) for each in wanted if each.quantity == "time"]
+def process_of(row):
+    return row.memory_bytes["resident_peak_bytes"]
 
 
-def test_each_case_has_a_process_of_its_own(tmp_path):
-    rows = measure(tmp_path, *(case(method=method) for method in METHODS))
-    assert len({row.memory_bytes["resident_peak_bytes"] for row in rows}) == len(METHODS)
+def machine(monkeypatch, cores=2, host_bytes=1 << 40, gpu_bytes=None):
+    """As if this machine had these."""
+    monkeypatch.setattr(schedule, "here", lambda _: schedule.Machine(cores, host_bytes, gpu_bytes))
 
 
-def in_turn(batch_size=DONE):
-    return [case(batch_size, method=method, in_turn=True) for method in METHODS]
-
-
-def test_cases_that_are_timed_in_turn_share_a_process_and_the_reference_comes_first(tmp_path):
-    rows = measure(tmp_path, case(), *in_turn())
-    processes = [row.memory_bytes["resident_peak_bytes"] for row in rows]
-    assert len(set(processes)) == 2
-    assert len(set(processes[1:])) == 1
-    assert log(tmp_path)[1] == str(case(method="forward_over_reverse"))
-
-
-def test_programs_that_are_found_by_name_are_of_one_code(tmp_path, monkeypatch):
-    measure(tmp_path, case())
-    folders = set((tmp_path / "programs").iterdir())
-    measure(tmp_path, case(), case(SHY))
-    assert set((tmp_path / "programs").iterdir()) == folders
-    monkeypatch.setattr(environment, "code_hash", lambda *_: "of other code")
-    measure(tmp_path, case())
-    assert len(set((tmp_path / "programs").iterdir()) - folders) == len(folders) == 1
-
-
-def test_what_no_earlier_run_has_compiled_is_compiled_before_all_and_is_no_row(
-    tmp_path, monkeypatch, capsys
+def test_the_cases_of_a_setting_share_a_process_and_the_reference_comes_after_the_gradient(
+    tmp_path,
 ):
-    monkeypatch.setattr(worker, "COMPILER_MODULE", "json")
-    wanted = [
-        case(mode="compile", method=method, in_turn=True, quantity=quantity)
-        for method in ("gradient", "linearized", "forward_over_reverse")
-        for quantity in ("time", "memory")
-    ]
-    programs = Processes(tmp_path, False, 60, 1)._programs_of("torch")
-    programs.mkdir(parents=True)
-    for name in ("gradient-1", "linearized-at_point", "forward_over_reverse-1.seconds"):
-        (programs / f"{wanted[0].problem}-{name}").touch()
-    rows = measure(tmp_path, *wanted)
-    assert {row.case for row in read_rows(tmp_path / "rows.jsonl")} == {*wanted}
-    assert len(rows) == len(wanted)
-    before, timed = log(tmp_path)[:5], log(tmp_path)[5:]
-    compiled = {line.split()[-1] for line in before if line.startswith("compilation")}
-    assert compiled == {"linearized", "forward_over_reverse"}
-    assert {line.split()[0] for line in timed} == {"time"}
-    assert "6 cases to measure, after 2 compilations, about" in capsys.readouterr().out
+    wanted = [case(method=method) for method in reversed(METHODS)]
+    rows = measure(tmp_path, *wanted, case(batch_size=20))
+    assert len(set(map(process_of, rows))) == 2
+    assert len({process_of(row) for row in rows if row.batch_size == DONE}) == 1
+    of_setting = [line for line in log(tmp_path) if f"batch {DONE} " in line]
+    assert [line.split()[-1] for line in of_setting[:2]] == ["gradient", "forward_over_reverse"]
 
 
-def test_what_cannot_be_compiled_is_found_again_when_it_is_timed(tmp_path, monkeypatch):
-    monkeypatch.setattr(worker, "COMPILER_MODULE", "json")
-    (row,) = measure(tmp_path, case(CRASH, mode="compile"))
-    assert (row.quantity, row.status) == ("time", "error")
-    assert [line.split()[0] for line in log(tmp_path)] == ["compilation", "time"]
+def test_settings_are_prepared_together_and_timed_one_after_the_other_in_the_plans_order(
+    tmp_path, monkeypatch
+):
+    machine(monkeypatch, cores=2)
+    wanted = [case(batch_size=size) for size in (30, 20, 40, 25)]
+    measure(tmp_path, *wanted)
+    prepared, timed = log(tmp_path)[:4], log(tmp_path)[4:]
+    assert {str(each) for each in wanted} == set(prepared)
+    expected = [f"{done} {each.setting}" for each in wanted for done in ("timing", "timed")]
+    assert timed == expected
 
 
-def test_the_gradient_is_compiled_beside_each_hvp_and_last():
-    hvps = [case(mode="compile", method=method) for method in METHODS if method != "gradient"]
-    compilations = runner.compilations([case(), *hvps, *hvps])
-    assert [each.method for each in compilations] == [*METHODS[1:], "gradient"]
+def test_a_wave_is_as_large_as_cores_and_memory_allow():
+    settings = by_setting([case(batch_size=size) for size in range(1, 10)])
+    needed = cost.memory_bytes(settings[0])
+    for host_bytes, expected in ((1 << 40, [4, 4, 1]), (int(2.3 * needed), [2, 2, 2, 2, 1])):
+        found = schedule.waves(settings, schedule.Machine(2, host_bytes))
+        assert [len(wave) for wave in found] == expected
+    assert schedule.at_once(settings, schedule.Machine(2, needed // 2)) == 1
 
 
-def test_as_many_compile_side_by_side_as_fit(monkeypatch):
-    timed = case(mode="compile", model="bert", in_turn=True, method="forward_over_reverse")
-    needed = max(map(runner.cost.memory_bytes, runner.compilations([timed])))
-    assert needed < runner.cost.memory_bytes(timed)
-    monkeypatch.setattr(environment, "free_bytes", lambda on_gpu: 2 * needed)
-    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: range(8))
-    assert runner.cases_at_once([timed], on_gpu=False) == 2
+def test_on_a_gpu_its_memory_limits_a_wave_and_nvml_has_it_for_itself():
+    settings = by_setting(cases("article", nvml=True))
+    a100 = schedule.MACHINE_WITH_A100
+    waves = list(schedule.waves(settings, a100))
+    assert [each for wave in waves for each in wave] == settings
+    assert max(map(len, waves)) > 1
+    for wave in waves:
+        assert len(wave) == 1 or sum(map(cost.memory_bytes, wave)) <= a100.gpu_bytes
+        assert len(wave) == 1 or wave[0][0].quantity != "nvml"
 
 
-def test_what_fails_in_company_is_measured_alone(tmp_path):
-    rows = measure(tmp_path, *in_turn(SHY))
+class StandInForGpu:
+    """What a worker is told of a GPU."""
+
+    uuid = "GPU-0"
+
+
+def test_on_a_gpu_each_memory_case_has_a_process_after_one_that_compiled_for_all(
+    tmp_path, monkeypatch
+):
+    machine(monkeypatch, gpu_bytes=1 << 40)
+    for name, value in (
+        ("gpu", (StandInForGpu(), "")),
+        ("identity", {"device": "a GPU"}),
+        ("state", {}),
+    ):
+        monkeypatch.setattr(environment, name, lambda *_, value=value: value)
+    wanted = by_setting([case(quantity="memory", method=method) for method in METHODS])
+    processes = Processes(tmp_path, on_gpu=True, timeout_seconds=60)
+    with Progress(0, wanted, 1, tmp_path) as progress:
+        processes.load(wanted, progress)
+        rows = list(processes.rows(wanted, progress))
+    assert len(set(map(process_of, rows))) == len(METHODS)
+    assert log(tmp_path)[: len(METHODS)] == log(tmp_path)[len(METHODS) :]
+
+
+def test_what_fails_in_company_is_tried_once_alone(tmp_path):
+    rows = measure(tmp_path, *(case(SHY, method=method) for method in METHODS))
     assert [row.status for row in rows] == ["done"] * len(METHODS)
-    assert len({row.memory_bytes["resident_peak_bytes"] for row in rows}) == len(METHODS)
-    assert len(log(tmp_path)) == 1 + len(METHODS)
+    assert len(set(map(process_of, rows))) == len(METHODS)
+
+
+def test_a_setting_that_dies_while_it_is_timed_is_tried_once_more_and_is_a_row(tmp_path):
+    rows = measure(tmp_path, *map(case, (DONE, TIMED_CRASH)))
+    assert [row.status for row in rows] == ["done", "error"]
+    assert sum(line.startswith("timing") for line in log(tmp_path)) == 3
 
 
 def test_a_finished_case_is_not_measured_again(tmp_path):
     measure(tmp_path, case())
     rows = measure(tmp_path, case(), case(method="reverse_over_forward"))
     assert [row.method for row in rows] == ["gradient", "reverse_over_forward"]
-    assert len(log(tmp_path)) == 2
+    assert log(tmp_path).count(str(case())) == 1
 
 
 @pytest.mark.parametrize(
@@ -161,7 +164,7 @@ def test_a_change_of_settings_is_another_case(tmp_path):
     measure(tmp_path, case())
     (row,) = measure(tmp_path, case(seed=1))
     assert row.seed == 1
-    assert len(log(tmp_path)) == 2
+    assert sum(line.startswith("timed") for line in log(tmp_path)) == 2
 
 
 def test_every_failure_becomes_a_row_with_a_reason_and_the_run_goes_on(tmp_path):
@@ -180,23 +183,24 @@ def test_every_failure_becomes_a_row_with_a_reason_and_the_run_goes_on(tmp_path)
     assert "2 s" in rows[2].reason
 
 
-def test_crashes_and_time_limits_are_tried_again_and_out_of_memory_is_not(tmp_path):
+def test_crashes_are_tried_again_and_time_limits_and_out_of_memory_are_not(tmp_path):
     wanted = [case(size) for size in (CRASH, HANG, OUT_OF_MEMORY)]
     measure(tmp_path, *wanted, timeout_seconds=1)
+    first = log(tmp_path)
     measure(tmp_path, *wanted, timeout_seconds=1)
-    assert log(tmp_path).count(str(wanted[0])) == 2
-    assert log(tmp_path).count(str(wanted[1])) == 2
-    assert log(tmp_path).count(str(wanted[2])) == 1
+    assert set(log(tmp_path)[len(first) :]) == {str(wanted[0])}
+    assert [first.count(str(each)) for each in wanted] == [2, 2, 2]  # in company and alone
 
 
-def test_a_row_is_on_disk_before_the_next_case_starts(tmp_path):
-    # The second case hangs: what the file holds meanwhile is what the first one left.
+def test_a_row_is_on_disk_before_the_next_wave_starts(tmp_path):
+    # Its case hangs: what the file holds meanwhile is what the first one left.
     program = f"""
 import sys; sys.path[:0] = [{str(TESTS)!r}]
 from pathlib import Path
 import fake_worker, test_runner
-from reproduce import runner, worker
+from reproduce import runner, schedule, worker
 worker.run, worker.modules = fake_worker.run, lambda framework: []
+schedule.WAITING_PER_CORE, schedule.here = 1, lambda _: schedule.Machine(1, 1 << 40)
 try:
     test_runner.measure(Path({str(tmp_path)!r}), test_runner.case(), test_runner.case({HANG}))
 except KeyboardInterrupt:
@@ -244,7 +248,7 @@ def test_too_little_memory_or_disk_is_refused_before_anything_is_measured(tmp_pa
 
 
 def test_an_unknown_plan_is_refused_with_the_known_ones():
-    with pytest.raises(PlanError, match="plan 'all' was asked for; there are article, cpu, smoke"):
+    with pytest.raises(PlanError, match="plan 'all' was asked for; there are article, quick, cpu"):
         cases("all")
 
 
@@ -257,12 +261,3 @@ def test_a_row_says_what_it_was_measured_on(tmp_path):
     assert {"lock", "settings", "python", "cores"} <= identity.keys()
     assert {"load", "revision"} <= row.environment["state"].keys()
     assert row.case_seconds > 0
-
-
-def test_memory_cases_run_side_by_side_only_as_far_as_memory_goes(monkeypatch):
-    cores = len(os.sched_getaffinity(0))
-    needed = runner.cost.memory_bytes(case())
-    for free, expected in ((needed, 1), (needed // 2, 1), (1000 * needed, cores)):
-        monkeypatch.setattr(environment, "free_bytes", lambda on_gpu, free=free: free)
-        assert runner.cases_at_once([case()], on_gpu=False) == expected
-        assert runner.cases_at_once([case()], on_gpu=True) == 1

@@ -199,3 +199,51 @@ def test_published_memory_is_in_bytes_and_of_one_framework_and_mode():
     for line in of_run.itertuples():
         cell = line.model, line.batch_size, line.method
         assert found[cell] == 2**30 * line.memory_gib
+
+
+@pytest.mark.parametrize(
+    ("difference", "product_error", "is_wrong"),
+    [
+        (None, 2e-7, False),
+        (2e-5, 2e-7, False),
+        (6e-4, 2e-7, True),
+        (6e-4, 3e-4, False),  # in TF32
+        (6e-3, 3e-4, True),
+        (6e-4, None, True),  # a row from before the error was noted
+    ],
+)
+def test_how_far_right_hvps_differ_depends_on_the_precision_in_force(
+    hvp_row, difference, product_error, is_wrong
+):
+    precision = {} if product_error is None else {"jax_product_error": product_error}
+    row = changed(hvp_row, relative_difference=difference, environment={"precision": precision})
+    assert summary.is_wrong(row) == is_wrong
+
+
+XLA_BYTES = {"xla_temp_bytes": 3 << 30, "xla_output_bytes": 1 << 30}
+
+
+def test_a_timed_row_that_counted_memory_is_a_memory_row_as_well(hvp_row):
+    timed = changed(hvp_row, memory_bytes=XLA_BYTES)
+    kind = ("memory", timed.framework, timed.mode)
+    (memory,) = summary.of_kind([timed], kind)
+    assert summary.shared_counter([memory]).bytes_of(memory) == 4 << 30
+    assert summary.of_kind([timed], ("time", *kind[1:])) == [timed]
+    failed = changed(timed, status="out_of_memory", reason="too large", memory_bytes={})
+    found = summary.of_kind([timed, failed], kind)
+    assert [row.status for row in found] == ["done", "out_of_memory"]
+    assert summary.of_kind([failed], kind) == []
+
+
+def test_memory_that_has_rows_of_its_own_is_not_taken_from_timed_ones(hvp_row):
+    timed = changed(hvp_row, memory_bytes=XLA_BYTES)
+    own = changed(timed, quantity="memory", vector="params", method="gradient")
+    kind = ("memory", timed.framework, timed.mode)
+    assert summary.of_kind([timed, own], kind) == [own]
+    elsewhere = changed(own, device="device B")
+    assert len(summary.of_kind([timed, elsewhere], kind)) == 2
+
+
+def test_without_jit_a_timed_row_tells_no_memory(hvp_row):
+    timed = changed(hvp_row, mode="eager")
+    assert summary.of_kind([timed], ("memory", timed.framework, timed.mode)) == []

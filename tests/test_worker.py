@@ -32,8 +32,8 @@ def without_forward_mode(loss, params, v):
 
 
 def site(folder, gpu=None):
-    cores = os.sched_getaffinity(0)
-    return worker.Site(folder / "log", cores=cores, gpu=gpu, shared_programs=None)
+    cores = len(os.sched_getaffinity(0))
+    return worker.Site(folder / "log", preparing_cores=cores, gpu=gpu, programs=folder)
 
 
 @pytest.fixture
@@ -61,20 +61,38 @@ def test_an_hvp_is_timed_with_the_gradient_beside_it(find):
     assert finding.relative_difference < 1e-5
 
 
-def test_several_cases_are_timed_in_turn_with_one_gradient_for_a_round(find_all, monkeypatch):
+def test_a_setting_is_timed_in_turn_with_one_gradient_for_a_round(find_all, monkeypatch):
     methods = module("torch", "hvp").METHODS
     monkeypatch.setitem(methods, "reverse_over_forward", without_forward_mode)
-    first, failed, *others = find_all(
-        "forward_over_reverse", "reverse_over_forward", "reverse_over_reverse", "gradient"
+    gradient, first, failed, hvp = find_all(
+        "gradient", "forward_over_reverse", "reverse_over_forward", "reverse_over_reverse"
     )
     assert failed.status == "unsupported"
     assert failed.seconds == []
-    assert [each.status for each in (first, *others)] == ["done"] * 3
-    hvp, gradient = others
+    assert [each.status for each in (gradient, first, hvp)] == ["done"] * 3
     assert hvp.gradient_seconds == first.gradient_seconds == gradient.seconds
     assert gradient.gradient_seconds == []
     assert (first.relative_difference, gradient.relative_difference) == (None, None)
     assert hvp.relative_difference < 1e-5
+
+
+def test_all_of_a_setting_is_prepared_before_its_turn_and_timed_after_it(tmp_path, monkeypatch):
+    calls = []
+    timed = worker.measure.timed
+    monkeypatch.setattr(worker.measure, "timed", lambda *a: (calls.append("call"), timed(*a))[1])
+    cases = [msgspec.structs.replace(CASE, method=m) for m in ("gradient", CASE.method)]
+    worker.find(cases, site(tmp_path), lambda: calls.append("turn"))
+    first_calls, rounds = 2, CASE.warmup - 1 + CASE.repetitions
+    assert calls == ["call"] * first_calls + ["turn"] + ["call"] * 2 * rounds
+
+
+def test_a_gradient_that_fails_fails_all_of_its_setting(find_all, monkeypatch):
+    def without_memory(loss, params, v):
+        raise MemoryError
+
+    monkeypatch.setitem(module("torch", "hvp").METHODS, "gradient", without_memory)
+    for wanted in (("gradient", "forward_over_reverse"), ("forward_over_reverse",)):
+        assert {found.status for found in find_all(*wanted)} == {"out_of_memory"}
 
 
 def test_forward_over_reverse_is_the_reference_and_is_not_compared(find):

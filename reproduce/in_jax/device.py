@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from reproduce.in_jax.hvp import Tree
@@ -16,20 +17,19 @@ DETERMINISTIC = "--xla_gpu_deterministic_ops --xla_gpu_exclude_nondeterministic_
 
 
 def compile(
-    make: Callable[[], Callable[..., Tree]], mode: Mode, kept: Path | None, *arguments: Tree
+    function: Callable[..., Tree], mode: Mode, *arguments: Tree
 ) -> tuple[Callable[..., Tree], dict[str, int], float]:
-    """What ``make`` makes, ready to be called; its program's bytes; the seconds that it took.
+    """``function``, ready to be called; its program's bytes; the seconds that compiling took.
 
     It is to be called on ``arguments`` and others like them. In mode ``jit`` it is compiled
     ahead of time; the bytes are those of XLA's buffer assignment: ``xla_argument_bytes``,
     ``xla_output_bytes``, ``xla_temp_bytes``. In mode ``eager`` it runs operation by operation
-    under ``jax.disable_jit`` and has no program. ``kept`` is not used: JAX finds the programs
-    that it keeps by their contents.
+    under ``jax.disable_jit`` and has no program.
     """
     if mode == "eager":
-        return _without_jit(make()), {}, 0.0
+        return _without_jit(function), {}, 0.0
     start = time.perf_counter()
-    compiled = jax.jit(make()).lower(*arguments).compile()
+    compiled = jax.jit(function).lower(*arguments).compile()
     analysis = compiled.memory_analysis()
     program_bytes = {
         "xla_argument_bytes": analysis.argument_size_in_bytes,
@@ -75,6 +75,10 @@ def share_programs(folder: Path) -> None:
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 
 
+def count_call(call: Callable[[], Tree], counters: dict[str, int]) -> None:
+    """Do nothing: XLA's peak cannot be reset, and its programs tell their bytes themselves."""
+
+
 @contextmanager
 def allocator_peak(counters: dict[str, int]) -> Iterator[None]:
     """Adds what XLA's allocator holds before the block, and its peaks before and after, in bytes.
@@ -88,6 +92,11 @@ def allocator_peak(counters: dict[str, int]) -> Iterator[None]:
         counters["jax_bytes_in_use_before"] = before["bytes_in_use"]
         counters["jax_peak_bytes_before"] = before["peak_bytes_in_use"]
         counters["jax_peak_bytes_in_use"] = device.memory_stats()["peak_bytes_in_use"]
+
+
+def product(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """The matrix product of ``a`` and ``b``, as this device computes it."""
+    return np.asarray(jnp.matmul(a, b))
 
 
 def precision() -> dict[str, str | bool | None]:

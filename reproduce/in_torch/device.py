@@ -3,7 +3,6 @@
 import gc
 import os
 import time
-import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -12,7 +11,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch._guards import TracingContext, tracing
 
 from reproduce.in_torch.hvp import Tree
 from reproduce.plan import Mode
@@ -28,71 +26,31 @@ def default_device() -> torch.device:
 
 
 def compile(
-    make: Callable[[], Callable[..., Tree]], mode: Mode, kept: Path | None, *arguments: Tree
+    function: Callable[..., Tree], mode: Mode, *arguments: Tree
 ) -> tuple[Callable[..., Tree], dict[str, int], float]:
-    """What ``make`` makes, ready to be called; no bytes; the seconds that compiling took.
+    """``function``, ready to be called; no bytes; the seconds that compiling took.
 
     It is to be called on ``arguments`` and others like them. In mode ``eager`` it is that
-    function as it is, in mode ``compile`` one program of ``torch.compile``, made ahead of time.
-    With a path ``kept``, the program is saved there, with the seconds; or it and they are taken
-    from there, without calling ``make``. All that a saved function refers to must be what
-    pickle can save.
+    function as it is, in mode ``compile`` one program of ``torch.compile``, which is made by a
+    first call.
 
     Raises:
         NotImplementedError: if ``mode`` is another.
     """
     if mode == "eager":
-        return make(), {}, 0.0
+        return function, {}, 0.0
     if mode != "compile":
         msg = (
             f"PyTorch was asked for mode {mode!r}; "
             "this package measures it in modes 'eager' and 'compile' only"
         )
         raise NotImplementedError(msg)
-    program, seconds = (kept and _taken(kept)) or _compiled(make, arguments, kept)
-    program.disable_guard_check()  # all calls are alike, and what it would check is not kept
-    return program, {}, seconds
-
-
-def _compiled(
-    make: Callable[[], Callable[..., Tree]], arguments: tuple[Tree, ...], kept: Path | None
-) -> tuple[Callable[..., Tree], float]:
     start = time.perf_counter()
-    options = {
-        # For the cores of the parent, which may be more than this worker's, and to run on as
-        # many threads as there are then: what one core compiles, all of them call.
-        "cpp.threads": len(os.sched_getaffinity(os.getppid())),
-        "cpp.dynamic_threads": True,
-        "guard_filter_fn": torch.compiler.skip_all_guards_unsafe,
-    }
-    with torch._dynamo.config.patch(enable_aot_compile=True):
-        wrapped = torch.compile(make(), fullgraph=True, dynamic=False, options=options)
-        program = wrapped.aot_compile((arguments, {}))
-    seconds = time.perf_counter() - start
-    if kept is not None:
-        unfinished = kept.with_suffix(f".{os.getpid()}")
-        program.save_compiled_function(unfinished)
-        _seconds_of(kept).write_text(str(seconds))
-        unfinished.replace(kept)
-    return program, seconds
-
-
-def _taken(kept: Path) -> tuple[Callable[..., Tree], float] | None:
-    """The program of ``kept`` and its seconds, if there is one, and it is whole."""
-    if not kept.exists():
-        return None
-    try:
-        # Some of the guards that are saved can be read inside a trace only.
-        with kept.open("rb") as file, tracing(TracingContext(None)):
-            program = torch.compiler.load_compiled_function(file)
-        return program, float(_seconds_of(kept).read_text())
-    except Exception:  # reading a damaged file can raise anything
-        traceback.print_exc()
-        return None
-
-
-def _seconds_of(kept: Path) -> Path:
-    return kept.with_suffix(".seconds")
+    # For all cores, though fewer compile it while others compile beside it.
+    options = {"cpp.threads": len(os.sched_getaffinity(0)), "cpp.dynamic_threads": True}
+    program = torch.compile(function, fullgraph=True, dynamic=False, options=options)
+    wait(program(*arguments))
+    return program, {}, time.perf_counter() - start
 
 
 def wait(tree: Tree) -> Tree:
@@ -128,7 +86,18 @@ def use_deterministic_algorithms() -> None:
 
 
 def share_programs(folder: Path) -> None:
-    """Do nothing: ``compile`` is told of each program where it is kept."""
+    """Do nothing: what ``torch.compile`` keeps is in a folder that the environment names."""
+
+
+def count_call(call: Callable[[], Tree], counters: dict[str, int]) -> None:
+    """Adds to ``counters`` the allocator's bytes before and during one more ``call``.
+
+    A GPU's memory that is cached after it is given back, as others prepare beside this process.
+    """
+    with allocator_peak(counters):
+        call()
+    if default_device().type == "cuda":
+        torch.cuda.empty_cache()
 
 
 @contextmanager
@@ -154,6 +123,12 @@ def allocator_peak(counters: dict[str, int]) -> Iterator[None]:
     changes = [event.nbytes() for event in sorted(events, key=lambda event: event.start_ns())]
     counters["torch_allocated_before_bytes"] = 0
     counters["torch_peak_allocated_bytes"] = max(accumulate(changes, initial=0))
+
+
+def product(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """The matrix product of ``a`` and ``b``, as this device computes it."""
+    a, b = (torch.from_numpy(x).to(default_device()) for x in (a, b))
+    return (a @ b).cpu().numpy()
 
 
 def precision() -> dict[str, str | bool]:

@@ -1,0 +1,91 @@
+"""Which settings are prepared side by side, and what a run is expected to take by that."""
+
+import os
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
+
+from reproduce import cost, environment
+from reproduce.plan import Case
+from reproduce.target import Target
+
+Setting = list[Case]
+
+# A run that is killed loses what waits to be timed.
+WAITING_PER_CORE = 2
+# Of free memory: what is expected of a setting is a guess.
+USABLE_MEMORY = 0.9
+
+
+class Machine(NamedTuple):
+    """What settings share: cores, and free bytes of the host and of the GPU (None without)."""
+
+    cores: int
+    host_bytes: int
+    gpu_bytes: int | None = None
+
+
+MACHINE_WITH_A100 = Machine(16, 128 * cost.GIB, 39 * cost.GIB)
+
+
+def here(on_gpu: bool) -> Machine:
+    """This machine, as it is now."""
+    gpu_bytes = environment.free_bytes(on_gpu=True) if on_gpu else None
+    return Machine(len(os.sched_getaffinity(0)), environment.free_bytes(on_gpu=False), gpu_bytes)
+
+
+def planned(on_gpu: bool) -> Machine:
+    """The machine that a plan is looked at for: this one, or one with an A100 in place of a GPU."""
+    return MACHINE_WITH_A100 if on_gpu and environment.gpu()[0] is None else here(on_gpu)
+
+
+def waves(
+    settings: Iterable[Setting], machine: Machine, target: Target | None = None
+) -> Iterator[list[Setting]]:
+    """``settings``, divided into those that are in memory at a time.
+
+    Yields:
+        The next of them, as many as the cores and the memory of ``machine`` allow, at least one.
+    """
+    left = list(settings)
+    while left:
+        wave = [left.pop(0)]
+        while (
+            left
+            and len(wave) < WAITING_PER_CORE * machine.cores
+            and not _needs_the_whole_gpu(wave[0], left[0])
+            and _fit([*wave, left[0]], machine, target)
+        ):
+            wave.append(left.pop(0))
+        yield wave
+
+
+def at_once(settings: Iterable[Setting], machine: Machine, target: Target | None = None) -> int:
+    """How many of ``settings`` are prepared side by side, at least 1."""
+    return min(machine.cores, len(next(waves(settings, machine, target), [None])))
+
+
+def expected_seconds(settings: Iterable[Setting], machine: Machine) -> float:
+    """The seconds that ``settings`` are expected to take from nothing."""
+    found = 0.0
+    for wave in waves(settings, machine):
+        preparing = list(map(cost.preparing_seconds, wave))
+        side_by_side = min(machine.cores, len(wave))
+        found += max(*preparing, sum(preparing) / side_by_side)
+        found += sum(map(cost.timing_seconds, wave))
+    return found
+
+
+def _fit(wave: list[Setting], machine: Machine, target: Target | None) -> bool:
+    """Whether all of ``wave`` fits into the memory that is free, of the host and of the GPU."""
+    host, gpu = USABLE_MEMORY * machine.host_bytes, machine.gpu_bytes
+    if target is not None:
+        return cost.ACCOUNTING_BYTES * len(wave) <= host
+    needed = sum(map(cost.memory_bytes, wave))
+    if gpu is None:
+        return needed <= host
+    return needed <= USABLE_MEMORY * gpu and sum(map(cost.host_bytes, wave)) <= host
+
+
+def _needs_the_whole_gpu(*settings: Setting) -> bool:
+    """Whether one of ``settings`` counts what all processes use of the GPU."""
+    return any(setting[0].quantity == "nvml" for setting in settings)
