@@ -19,6 +19,17 @@ SPREAD_LIMIT = 0.1
 FIRST_VALUE_LIMIT = 0.5
 DIFFERENCE_LIMIT = 1e-2
 NVML_POLL_SECONDS = 0.001
+# How the frameworks, CUDA and its libraries say that memory did not suffice, in lower case: of a
+# CPU, a GPU, cuBLAS by its code and in words, and cuDNN before and since its version 9.
+OUT_OF_MEMORY = (
+    "out of memory",
+    "out_of_memory",
+    "allocate memory",
+    "failed to allocate",
+    "alloc_failed",
+    "resource allocation failed",
+    "allocation_failed",
+)
 # Parameters of mallopt(3) by their number: M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD,
 # M_MMAP_MAX and M_ARENA_MAX.
 RETURN_AT_ONCE = {-1: 1 << 16, -2: 0, -3: 1 << 16, -4: 1 << 16}
@@ -74,6 +85,11 @@ def disagreement(difference: float | None) -> list[str]:
         "one of the two is wrong; do not use this row, and look for an operation without "
         "a second derivative"
     ]
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether the text of ``error`` says that memory did not suffice."""
+    return any(text in str(error).lower() for text in OUT_OF_MEMORY)
 
 
 def relative_difference(a: list[np.ndarray], b: list[np.ndarray]) -> float:
