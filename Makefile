@@ -36,7 +36,7 @@ CHOOSE = plan='$(PLAN)'; results='$(RESULTS)'; \
 	docker-all setup lock sbom audit clean
 
 help: ## Print the targets.
-	@echo "hvp-repro; variables: PLAN=article|quick|cpu|smoke|beyond  RESULTS=<folder>  VENV=<folder>  TARGET=a100|h100|<file>"
+	@echo "hvp-repro; variables: PLAN=article|quick|cpu|smoke|beyond  RESULTS=<folder>  VENV=<folder>  TARGET=a100|h100|<file>  GPU=<index or UUID>"
 	@sed -n 's/^\([a-z0-9/<>]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 18
 
 all: setup ## Set up if needed, measure what is missing, draw what has changed.

@@ -114,6 +114,8 @@ NORMALISATIONS = {"article": "as in the article", "matched": "inference mode in 
 # Those of its own runs first. Memory does not depend on which vector it is.
 ARTICLE_VECTORS = {"time": ("gradient",), "memory": ("params", "gradient")}
 ARTICLE_DEVICE = "NVIDIA A100-SXM4-40GB"
+# Any A100 with 40 GB, in whichever form it is built in.
+ARTICLE_DEVICES = {ARTICLE_DEVICE, "NVIDIA A100-PCIE-40GB"}
 ARTICLE_PLAN = "article"
 ARTICLE_MACHINE_IN_SHORT = "A100"
 NOT_RUN = re.compile(r"(?P<name>.+) \((?P<how>\w+), not run\)")
@@ -327,7 +329,12 @@ def not_run(device: str) -> str:
 def is_articles(device: str) -> bool:
     """Return whether ``device`` is the article's, run or not."""
     found = NOT_RUN.fullmatch(device)
-    return (device if found is None else found["name"]) == ARTICLE_DEVICE
+    return (device if found is None else found["name"]) in ARTICLE_DEVICES
+
+
+def ran_as_in_the_article(device: str, plan: str) -> bool:
+    """Return whether rows were measured on the article's device with its plan."""
+    return device in ARTICLE_DEVICES and plan == ARTICLE_PLAN
 
 
 def time_note(counts: list[int], has_curve: bool) -> str:

@@ -34,8 +34,6 @@ from reproduce.plan import (
 from reproduce.rows import Row, RowsError, results_folder, unusable
 from reproduce.target import load
 
-HOW_TO_PASS_A_GPU = "'docker run --gpus all' passes one into the container"
-
 app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
@@ -78,11 +76,7 @@ def default_plan() -> None:
     """Print the plan that fits this machine; why goes to standard error."""
     found, sentence = environment.gpu()
     name = "article" if found else "cpu"
-    hint = ""
-    if found:
-        hint = "; 'make quick' draws the same figures in minutes"
-    elif environment.in_container():
-        hint = f"; {HOW_TO_PASS_A_GPU}"
+    hint = "; 'make quick' draws the same figures in minutes" if found else ""
     print(f"PLAN={name}, because there is {sentence}{hint}.", file=sys.stderr)
     print(name)
 
@@ -208,7 +202,7 @@ def _report_failures(rows: list[Row]) -> None:
 def _takes_gpu(name: str) -> bool:
     found, sentence = environment.gpu()
     if name in NEEDING_A_GPU and found is None:
-        raise PlanError(f"plan {name!r} needs a GPU, and there is {sentence}; take PLAN=cpu")
+        raise PlanError(f"plan {name!r} needs a GPU, and there is {sentence}; or take PLAN=cpu")
     return found is not None and name != "cpu"
 
 

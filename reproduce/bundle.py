@@ -117,13 +117,16 @@ def folders(results: Path) -> dict[str, Path]:
 
 
 def environments(rows: Iterable[Row]) -> list[dict[str, Any]]:
-    """Each environment that ``rows`` were measured in, once, with what changed within it."""
+    """Each environment that ``rows`` were measured in, once, with the machines that were in it."""
     found: dict[bytes, dict[str, Any]] = {}
     for row in rows:
         identity = row.environment.get("identity", {})
-        first = {"identity": identity, "precision": {}, "revisions": [], "rows": 0}
+        first = {"identity": identity, "precision": {}, "machines": [], "revisions": [], "rows": 0}
         of_identity = found.setdefault(msgspec.json.encode(identity, order="sorted"), first)
         of_identity["precision"] |= row.environment.get("precision", {})
+        machine = row.environment.get("state", {}).get("machine")
+        if machine and machine not in of_identity["machines"]:
+            of_identity["machines"].append(machine)
         of_identity["revisions"] = sorted({*of_identity["revisions"], _revision(row)})
         of_identity["rows"] += 1
     return list(found.values())

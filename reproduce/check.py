@@ -141,7 +141,7 @@ def _of_plan(covered: Coverage) -> Iterator[Objection]:
 
 
 def _of_lock(rows: Iterable[Row], manifest: Manifest | None) -> Iterator[Objection]:
-    locks = {row.environment.get("identity", {}).get("lock") for row in rows} - {None}
+    locks = {row.facts.get("lock") for row in rows} - {None}
     bundled = manifest and manifest.files.get(bundle.LOCK)
     if bundled and locks - {bundled.sha256}:
         yield Objection(

@@ -7,7 +7,6 @@ it can, but not well. Either sentence ends with the remedy, after its last semic
 import os
 import re
 import shutil
-import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
@@ -23,12 +22,6 @@ from reproduce.plan import Case, Framework, PlanError, by_setting
 LOCK_IS_FOR_PYTHON = "3.11"
 ENVIRONMENT_BYTES = 9 * cost.GIB
 WITHOUT_GPU = "PLAN=cpu and 'make a100' need none"
-# Each computes something: a framework may list a GPU that it has no code for.
-COMPUTING_ON_GPU: dict[Framework, str] = {
-    "jax": "import jax; print((jax.numpy.ones(8) + 1).device)",
-    "torch": "import torch; print((torch.ones(8, device='cuda') + 1).device)",
-}
-COMPUTING_SECONDS = 120
 
 
 class Doubt(Exception):
@@ -47,20 +40,8 @@ class Look(msgspec.Struct, frozen=True):
 def _device(look: Look) -> str:
     found, sentence = environment.gpu()
     if look.on_gpu and found is None:
-        raise PlanError(f"plan {look.plan!r} needs a GPU, and there is {sentence}; {_get_a_gpu()}")
+        raise PlanError(f"plan {look.plan!r} needs a GPU, and there is {sentence} ({WITHOUT_GPU})")
     return environment.device(look.on_gpu)
-
-
-def _get_a_gpu() -> str:
-    driver = f"NVIDIA's driver {environment.OLDEST_DRIVER} or newer"
-    if os.environ.get("CUDA_VISIBLE_DEVICES") in {"", "-1"}:
-        return f"unset CUDA_VISIBLE_DEVICES ({WITHOUT_GPU})"
-    if environment.in_container():
-        return (
-            "start this container with 'docker run --gpus all' on a host that has "
-            f"{driver} and the NVIDIA container toolkit ({WITHOUT_GPU})"
-        )
-    return f"install {driver} ({WITHOUT_GPU})"
 
 
 def _time(look: Look) -> str:
@@ -177,7 +158,7 @@ def _compiler(look: Look) -> str:
 
 
 def _gpu_memory(look: Look) -> str:
-    needed, (free, _) = conditions.needed_bytes(look.cases), environment.gpu()[0].memory_bytes()
+    needed, free = conditions.needed_bytes(look.cases), environment.free_bytes(on_gpu=True)
     found = f"a guess of {readable_bytes(needed)} is needed, {readable_bytes(free)} are free"
     if needed > free:
         raise Doubt(
@@ -188,9 +169,9 @@ def _gpu_memory(look: Look) -> str:
 
 
 def _gpu_processes(look: Look) -> str:
-    if count := environment.gpu()[0].state()["gpu_processes"]:
+    if count := environment.gpu()[0].processes():
         raise Doubt(f"{count} compute on it and would be in the timings; end them")
-    return "none"
+    return "this GPU does not tell" if count is None else "none"
 
 
 def _gpu_clocks(look: Look) -> str:
@@ -208,24 +189,7 @@ def _gpu_clocks(look: Look) -> str:
 
 
 def _computing_on_gpu(look: Look, framework: Framework) -> str:
-    settings = {"JAX_PLATFORMS": "cuda", "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
-    command = [sys.executable, "-c", COMPUTING_ON_GPU[framework]]
-    try:
-        done = subprocess.run(
-            command,
-            env=os.environ | settings,
-            capture_output=True,
-            text=True,
-            timeout=COMPUTING_SECONDS,
-            check=False,
-        )
-    except subprocess.TimeoutExpired:
-        reason = f"no result within {COMPUTING_SECONDS} s"
-    else:
-        if done.returncode == 0:
-            return done.stdout.strip()
-        reason = (done.stderr.splitlines() or [f"exit code {done.returncode}"])[-1]
-    raise PlanError(f"NVML finds a GPU and {framework} cannot use it ({reason}); {_get_a_gpu()}")
+    return conditions.check_gpu_computes([framework])[framework]
 
 
 CHECKS: dict[str, Callable[[Look], str]] = {

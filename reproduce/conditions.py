@@ -3,20 +3,31 @@
 Each raises PlanError, with the remedy, where its condition does not hold.
 """
 
+import os
+import re
 import shutil
 import socket
+import subprocess
+import sys
 import tempfile
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
 from pathlib import Path
 
 from reproduce import cost, environment
-from reproduce.plan import Case, PlanError, by_setting
+from reproduce.plan import Case, Framework, PlanError, by_setting
 from reproduce.problems import PROBLEMS
 from reproduce.target import Target
 
 NEEDED_DISK_BYTES = 1 << 30
 LONGEST_SECONDS = 7 * 24 * 3600
+# A framework may list a GPU that it has no code or no library for: each multiplies matrices.
+COMPUTING_ON_GPU: dict[Framework, str] = {
+    "jax": "import jax; x = jax.numpy.ones((8, 8)); print((x @ x).block_until_ready().device)",
+    "torch": "import torch; x = torch.ones(8, 8, device='cuda'); (x @ x).cpu(); print(x.device)",
+}
+COMPUTING_SECONDS = 120
 
 
 def check(cases: Iterable[Case], folder: Path, on_gpu: bool, target: Target | None = None) -> None:
@@ -31,6 +42,8 @@ def check(cases: Iterable[Case], folder: Path, on_gpu: bool, target: Target | No
     check_writable(folder)
     check_disk(folder)
     check_memory(cases, on_gpu, target)
+    if on_gpu and target is None:
+        check_gpu_computes({case.framework for case in cases})
 
 
 def check_models(cases: Iterable[Case]) -> None:
@@ -120,12 +133,55 @@ def check_memory(cases: Iterable[Case], on_gpu: bool, target: Target | None = No
     Raises:
         PlanError: if it does not fit.
     """
+    if on_gpu:
+        return
     needed, free = needed_bytes(cases, target), environment.free_bytes(on_gpu)
-    if needed > free and not on_gpu:
+    if needed > free:
         raise PlanError(
             f"the plan needs about {cost.readable_bytes(needed)} of memory, "
             f"{cost.readable_bytes(free)} are free; close other programs or take a smaller plan"
         )
+
+
+def check_gpu_computes(frameworks: Iterable[Framework]) -> dict[Framework, str]:
+    """On what each of ``frameworks`` has just computed: the chosen GPU, under the framework's name.
+
+    Raises:
+        PlanError: if one of them cannot compute on it.
+    """
+    names = sorted(frameworks)
+    with ThreadPoolExecutor(len(names)) as side_by_side:
+        return dict(zip(names, side_by_side.map(_computing_on_gpu, names), strict=True))
+
+
+def _computing_on_gpu(framework: Framework) -> str:
+    settings = {
+        "CUDA_VISIBLE_DEVICES": environment.gpu()[0].uuid,
+        "JAX_PLATFORMS": "cuda",
+        "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
+    }
+    command = [sys.executable, "-c", COMPUTING_ON_GPU[framework]]
+    try:
+        done = subprocess.run(
+            command,
+            env=os.environ | settings,
+            capture_output=True,
+            text=True,
+            timeout=COMPUTING_SECONDS,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        reason = f"no result within {COMPUTING_SECONDS} s"
+    else:
+        if done.returncode == 0:
+            return done.stdout.strip()
+        # The first error is the cause: JAX logs it, and ends with one that says nothing.
+        errors = re.findall(r"^[\w.]*Error: .+", done.stderr, re.MULTILINE)
+        reason = errors[0] if errors else f"exit code {done.returncode}"
+    raise PlanError(
+        f"NVML finds a GPU and {framework} cannot use it ({reason}); run 'make setup' for packages "
+        "as they are pinned, update NVIDIA's driver, or take PLAN=cpu"
+    )
 
 
 def check_time_limit(timeout_seconds: float) -> None:

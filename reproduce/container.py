@@ -14,7 +14,7 @@ import typer
 from docker.errors import APIError, DockerException, ImageNotFound
 from docker.types import DeviceRequest
 
-from reproduce import environment
+from reproduce import environment, gpu
 
 IMAGE = "hvp-repro"
 REVISION_LABEL = "org.opencontainers.image.revision"
@@ -28,7 +28,7 @@ MEANINGS = {
         "and restart the engine"
     ),
     "unsatisfied condition": (
-        f"the GPU's driver is older than {environment.OLDEST_DRIVER}, which CUDA 12 needs; "
+        f"the GPU's driver is older than {gpu.OLDEST_DRIVER}, which CUDA 12 needs; "
         "install a newer one"
     ),
     "permission denied": (
@@ -132,6 +132,7 @@ def run(
         user=user,
         volumes={str(results.resolve()): {"bind": RESULTS_INSIDE, "mode": "rw"}},
         device_requests=gpus,
+        environment={"GPU": os.environ.get("GPU", "")},
         **LOCKED_DOWN,
     )
     try:

@@ -1,13 +1,13 @@
 """What was measured on: hardware, driver, versions, settings, revision.
 
-The identity is what a measurement depends on; the state changes while it runs.
+The identity is what must match for a row to be reused; the state is recorded and not matched,
+so that a row stands for another machine of the same kind.
 """
 
 import hashlib
 import os
 import platform
 import subprocess
-from collections.abc import Callable
 from contextlib import suppress
 from functools import cache
 from importlib import metadata
@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-import pynvml
 
+from reproduce.gpu import Gpu
 from reproduce.plan import Case
 from reproduce.target import Target
 
@@ -24,19 +24,22 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = (
     "jax",
     "jaxlib",
-    "jax-cuda12-pjrt",
     "flax",
     "transformers",
     "torch",
     "numpy",
     "triton",
 )
+# CUDA's libraries, and JAX's plugins for CUDA 12 and 13.
+PACKAGES_OF_CUDA = ("nvidia-", "jax-cuda12-", "jax-cuda13-")
 PEERS = ("curvlinops-for-pytorch",)
 SOURCES = ("problems", "measure", "experiment", "worker")
 ACCOUNTING = ("accounting.py", "caching_allocator.py")
 SETTINGS = (
-    "CUDA_VISIBLE_DEVICES",
+    "CUDA_LAUNCH_BLOCKING",
+    "CUDA_MODULE_LOADING",
     "GLIBC_TUNABLES",
+    "JAX_COMPILATION_CACHE_DIR",
     "JAX_DEFAULT_MATMUL_PRECISION",
     "JAX_PLATFORMS",
     "MALLOC_MMAP_THRESHOLD_",
@@ -45,79 +48,12 @@ SETTINGS = (
     "PYTORCH_ALLOC_CONF",
     "PYTORCH_CUDA_ALLOC_CONF",
     "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE",
+    "XLA_CLIENT_MEM_FRACTION",
     "XLA_FLAGS",
     "XLA_PYTHON_CLIENT_ALLOCATOR",
     "XLA_PYTHON_CLIENT_MEM_FRACTION",
     "XLA_PYTHON_CLIENT_PREALLOCATE",
 )
-OLDEST_DRIVER = 525
-
-
-class Gpu:
-    """The first NVIDIA GPU that this process may use, through NVML."""
-
-    def __init__(self) -> None:
-        """Opens NVML.
-
-        Raises:
-            LookupError: if there is no usable GPU; the message says why.
-        """
-        visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-        if visible in {"", "-1"}:
-            raise LookupError("CUDA_VISIBLE_DEVICES hides every GPU")
-        try:
-            pynvml.nvmlInit()
-            self.handle = _handle((visible or "0").split(",")[0])
-        except pynvml.NVMLError as error:
-            raise LookupError(f"NVML found no GPU ({error})") from None
-        driver = pynvml.nvmlSystemGetDriverVersion()
-        if int(driver.split(".")[0]) < OLDEST_DRIVER:
-            raise LookupError(f"driver {driver} is older than {OLDEST_DRIVER}, which CUDA 12 needs")
-
-    @property
-    def name(self) -> str:
-        """The GPU's name, for example ``NVIDIA A100-SXM4-40GB``."""
-        return pynvml.nvmlDeviceGetName(self.handle)
-
-    @property
-    def uuid(self) -> str:
-        """The GPU's own identifier."""
-        return pynvml.nvmlDeviceGetUUID(self.handle)
-
-    def memory_bytes(self) -> tuple[int, int]:
-        """Free and used memory of the whole GPU, in bytes."""
-        memory = pynvml.nvmlDeviceGetMemoryInfo(self.handle)
-        return memory.free, memory.used
-
-    def sm_clocks_mhz(self) -> tuple[int | None, int | None]:
-        """The clock of the multiprocessors, now and at most, in MHz."""
-        sm = pynvml.NVML_CLOCK_SM
-        return self._ask("ClockInfo", sm), self._ask("MaxClockInfo", sm)
-
-    def identity(self) -> dict[str, Any]:
-        """What does not change: driver, CUDA version, memory, limits."""
-        return {
-            "driver": pynvml.nvmlSystemGetDriverVersion(),
-            "driver_cuda": pynvml.nvmlSystemGetCudaDriverVersion(),
-            "gpu_memory_bytes": pynvml.nvmlDeviceGetMemoryInfo(self.handle).total,
-            "gpu_power_limit_watts": self._ask("PowerManagementLimit", scale=1e-3),
-            "gpu_ecc": self._ask("EccMode"),
-        }
-
-    def state(self) -> dict[str, Any]:
-        """What changes: clocks in MHz, temperature, and the processes on the GPU."""
-        return {
-            "gpu_sm_clock_mhz": self._ask("ClockInfo", pynvml.NVML_CLOCK_SM),
-            "gpu_memory_clock_mhz": self._ask("ClockInfo", pynvml.NVML_CLOCK_MEM),
-            "gpu_temperature_celsius": self._ask("Temperature", pynvml.NVML_TEMPERATURE_GPU),
-            "gpu_processes": len(self._ask("ComputeRunningProcesses") or ()),
-        }
-
-    def _ask(self, what: str, *arguments: int, scale: float = 1) -> Any:
-        with suppress(pynvml.NVMLError):  # a GPU need not support every question
-            answer = getattr(pynvml, f"nvmlDeviceGet{what}")(self.handle, *arguments)
-            return answer * scale if scale != 1 else answer
-        return None
 
 
 @cache
@@ -130,18 +66,6 @@ def gpu() -> tuple[Gpu | None, str]:
     return found, f"a usable NVIDIA GPU: {found.name}"
 
 
-def in_container() -> bool:
-    """Whether this process runs in a container of docker or podman."""
-    return any(Path(mark).exists() for mark in ("/.dockerenv", "/run/.containerenv"))
-
-
-def used_bytes_of(uuid: str) -> Callable[[], int]:
-    """A function that gives the used memory of the GPU ``uuid``, in bytes."""
-    pynvml.nvmlInit()
-    handle = pynvml.nvmlDeviceGetHandleByUUID(uuid)
-    return lambda: pynvml.nvmlDeviceGetMemoryInfo(handle).used
-
-
 def device_of_accounting(target: Target, case: Case) -> str:
     """The name of the device that ``case`` is accounted for on, which says that it did not run."""
     if case.quantity == "operations":
@@ -151,9 +75,8 @@ def device_of_accounting(target: Target, case: Case) -> str:
 
 
 def identity_of_accounting(target: Target) -> dict[str, Any]:
-    """What an accounting depends on beside the code and the case: not on this machine."""
-    of_machine = ("cpu", "cores", "device")
-    found = {name: value for name, value in identity(False).items() if name not in of_machine}
+    """What must match for an accounting to be reused, which no device of this machine does."""
+    found = {name: value for name, value in identity(False).items() if name != "device"}
     target_hash = hashlib.sha256(target.description.encode()).hexdigest()
     return found | {"target": target.name, "target_description": target_hash}
 
@@ -164,15 +87,11 @@ def device(on_gpu: bool) -> str:
 
 
 def identity(on_gpu: bool) -> dict[str, Any]:
-    """What a measurement depends on beside the code and the case; the same run after run."""
-    of_gpu = gpu()[0].identity() if on_gpu else {}
-    return of_gpu | {
+    """What must match for a row to be reused, beside the code and the case."""
+    return {
         "device": device(on_gpu),
-        "cpu": _cpu_name(),
-        "cores": _usable_cores(),
-        "python": platform.python_version(),
+        "python": ".".join(platform.python_version_tuple()[:2]),
         "packages": _versions(),
-        "lock": _sha256(ROOT / "requirements.lock"),
         "settings": {name: os.environ[name] for name in SETTINGS if name in os.environ},
     }
 
@@ -183,17 +102,28 @@ def identity_of_checking(on_gpu: bool) -> dict[str, Any]:
 
 
 def state_of_accounting() -> dict[str, Any]:
-    """What changes between accountings: the revision of the source."""
-    return {"revision": revision()}
+    """What is recorded with an accounting and not matched."""
+    return {"revision": revision(), "machine": _interpreter()}
 
 
 def state(on_gpu: bool) -> dict[str, Any]:
-    """What changes between measurements: load, clocks, revision of the source, other libraries.
+    """What is recorded with a measurement and not matched: load, revision, this very machine.
 
-    The libraries are those that are timed beside ours, and that ours does not depend on.
+    And the libraries that are timed beside ours, which ours does not depend on.
     """
-    of_gpu = gpu()[0].state() if on_gpu else {}
-    return of_gpu | {"load": os.getloadavg()[0], "revision": revision(), "peers": _peers()}
+    return {
+        **({"gpu_processes": gpu()[0].processes()} if on_gpu else {}),
+        "load": os.getloadavg()[0],
+        "revision": revision(),
+        "peers": _peers(),
+        "machine": machine(on_gpu),
+    }
+
+
+def machine(on_gpu: bool) -> dict[str, Any]:
+    """What tells this machine from others of its kind: driver, limits, CPU, exact versions."""
+    of_gpu = gpu()[0].facts() if on_gpu else {}
+    return of_gpu | {"cpu": _cpu_name(), "cores": _usable_cores()} | _interpreter()
 
 
 def code_hash(framework: str, is_accounted: bool = False) -> str:
@@ -206,14 +136,9 @@ def code_hash(framework: str, is_accounted: bool = False) -> str:
 
 
 def free_bytes(on_gpu: bool) -> int:
-    """Free memory of the device, in bytes."""
-    return gpu()[0].memory_bytes()[0] if on_gpu else psutil.virtual_memory().available
-
-
-def _handle(visible: str) -> Any:
-    if visible.isdigit():
-        return pynvml.nvmlDeviceGetHandleByIndex(int(visible))
-    return pynvml.nvmlDeviceGetHandleByUUID(visible)
+    """Free memory of the device, in bytes; a GPU that has none of its own uses the CPU's."""
+    of_gpu = gpu()[0].free_bytes() if on_gpu else None
+    return psutil.virtual_memory().available if of_gpu is None else of_gpu
 
 
 @cache
@@ -236,7 +161,7 @@ def installed() -> dict[str, str]:
 def _versions() -> dict[str, str]:
     """The versions of the frameworks and of the CUDA libraries that came with them."""
     found = installed()
-    wanted = [name for name in found if name in PACKAGES or name.startswith("nvidia-")]
+    wanted = [name for name in found if name in PACKAGES or name.startswith(PACKAGES_OF_CUDA)]
     return {name: found[name] for name in sorted(wanted)}
 
 
@@ -268,5 +193,6 @@ def revision() -> str:
     return commit + ("+changes" if changed else "")
 
 
-def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+def _interpreter() -> dict[str, str]:
+    lock = (ROOT / "requirements.lock").read_bytes()
+    return {"python": platform.python_version(), "lock": hashlib.sha256(lock).hexdigest()}

@@ -13,7 +13,8 @@ from typing import Any, NamedTuple
 import msgspec
 import numpy as np
 
-from reproduce import cost, environment, measure, problems
+from reproduce import cost, measure, problems
+from reproduce.gpu import used_bytes_of
 from reproduce.plan import REFERENCE, Case, Method, Mode
 from reproduce.rows import Status
 from reproduce.target import Target
@@ -200,7 +201,7 @@ class Experiment:
 
         That is the number of the article's memory figures.
         """
-        with measure.nvml_peak(self.finding.memory_bytes, environment.used_bytes_of(gpu)):
+        with measure.nvml_peak(self.finding.memory_bytes, used_bytes_of(gpu)):
             self.at_point, call = self.prepare_case()
             self.whole(call)()
 

@@ -20,6 +20,17 @@ SPREAD_LIMIT = 0.1
 FIRST_VALUE_LIMIT = 0.5
 DIFFERENCE_LIMIT = 1e-2
 NVML_POLL_SECONDS = 0.001
+# How the frameworks, CUDA and its libraries say that memory did not suffice, in lower case: of a
+# CPU, a GPU, cuBLAS by its code and in words, and cuDNN before and since its version 9.
+OUT_OF_MEMORY = (
+    "out of memory",
+    "out_of_memory",
+    "allocate memory",
+    "failed to allocate",
+    "alloc_failed",
+    "resource allocation failed",
+    "allocation_failed",
+)
 # Parameters of mallopt(3) by their number: M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD,
 # M_MMAP_MAX and M_ARENA_MAX.
 RETURN_AT_ONCE = {-1: 1 << 16, -2: 0, -3: 1 << 16, -4: 1 << 16}
@@ -92,6 +103,11 @@ def product_error(product: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> fl
     a, b = rng.standard_normal((2, 1024, 1024), dtype=np.float32)
     exact = a.astype(np.float64) @ b.astype(np.float64)
     return relative_difference([product(a, b)], [exact])
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether the text of ``error`` says that memory did not suffice."""
+    return any(text in str(error).lower() for text in OUT_OF_MEMORY)
 
 
 def relative_difference(a: list[np.ndarray], b: list[np.ndarray]) -> float:

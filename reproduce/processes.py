@@ -5,16 +5,18 @@ import os
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from datetime import UTC, datetime
 from importlib import import_module
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
 from reproduce import cost, endings, environment, schedule, worker
+from reproduce.gpu import throttling
 from reproduce.plan import Case, PlanError
 from reproduce.progress import Progress
 from reproduce.rows import Row
@@ -23,7 +25,10 @@ from reproduce.target import Target
 
 
 class Worker:
-    """A process of a setting; its findings are None as long as they are not there."""
+    """A process of a setting; its findings are None as long as they are not there.
+
+    What was ``seen`` of the GPU while it timed is empty on a CPU.
+    """
 
     def __init__(self, setting: Setting, process: BaseProcess, connection: Connection) -> None:
         self.setting, self.process, self.connection = setting, process, connection
@@ -31,6 +36,7 @@ class Worker:
         self.started = datetime.now(UTC).isoformat(timespec="seconds")
         self.start = time.perf_counter()
         self.seconds = 0.0
+        self.seen: dict[str, Any] = {}
 
 
 class Processes:
@@ -132,14 +138,18 @@ class Processes:
                 except BaseException:
                     self.stopped = True
                     pool.shutdown(wait=False, cancel_futures=True)
-                    self._kill_all()
+                    for process in list(self.running):
+                        process.kill()  # its thread sees to the rest
                     raise
             for each in sorted(prepared, key=lambda each: wave.index(each.setting)):
                 progress.timing(each.setting)
                 self._time(each)
                 yield from self._rows(each)
         finally:
-            self._kill_all()
+            for process in list(self.running):
+                process.kill()
+                process.join()
+                self.running.discard(process)
 
     def _prepare(self, setting: Setting, cores: int) -> Worker:
         """A worker that has prepared ``setting``, or has all findings of it."""
@@ -179,10 +189,14 @@ class Processes:
         return found
 
     def _time(self, found: Worker) -> None:
-        """Lets a worker that is prepared time its setting."""
-        with suppress(OSError):  # it has ended meanwhile, which receiving tells
-            found.connection.send(None)
-        self._receive(found)
+        """Lets a worker that is prepared time its setting, and watches the GPU meanwhile."""
+        with environment.gpu()[0].watched() if self.on_gpu else nullcontext({}) as seen:
+            with suppress(OSError):  # it has ended meanwhile, which receiving tells
+                found.connection.send(None)
+            self._receive(found)
+        found.seen = seen
+        for finding in found.findings:
+            finding.warnings = [*finding.warnings, *throttling(seen.get("gpu_throttle_reasons"))]
 
     def _receive(self, found: Worker) -> None:
         """Waits for the worker's next word: that it is prepared (None), or its findings."""
@@ -211,12 +225,6 @@ class Processes:
         self.running.discard(found.process)
         found.connection.close()
 
-    def _kill_all(self) -> None:
-        for process in list(self.running):
-            process.kill()
-            process.join()
-            self.running.discard(process)
-
     @property
     def _log(self) -> Path:
         return self.folder / "workers.log"
@@ -235,7 +243,7 @@ class Processes:
         is_accounted = self.target is not None
         state = (
             environment.state_of_accounting() if is_accounted else environment.state(self.on_gpu)
-        )
+        ) | found.seen
         for case, finding in zip(found.setting, found.findings, strict=True):
             fields = msgspec.structs.asdict(finding)
             precision = fields.pop("precision")

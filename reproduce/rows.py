@@ -61,6 +61,15 @@ class Row(Case, frozen=True, kw_only=True):
         """The case that this row answers."""
         return Case(**{name: getattr(self, name) for name in Case.__struct_fields__})
 
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What it says of where it was measured: what must match for it to be reused, and the rest.
+
+        Older rows have all of it in their identity.
+        """
+        identity, state = (self.environment.get(part, {}) for part in ("identity", "state"))
+        return identity | state.get("machine", {})
+
 
 class RowsError(Exception):
     """Results that cannot be read; the message is one sentence for the user."""

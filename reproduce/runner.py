@@ -90,7 +90,12 @@ def _set_worker_environment(on_gpu: bool) -> None:
         getpass.getuser()
     except KeyError:  # torch asks for it to name a folder
         os.environ["USER"] = f"user-{os.getuid()}"
-    if not on_gpu:
+    if on_gpu:
+        os.environ["CUDA_VISIBLE_DEVICES"] = environment.gpu()[0].uuid
+        if "XLA_PYTHON_CLIENT_MEM_FRACTION" not in os.environ:  # its old name; JAX refuses both
+            # XLA's own limit is 75 % of the GPU's memory, whether it is allocated ahead or not.
+            os.environ.setdefault("XLA_CLIENT_MEM_FRACTION", "0.95")
+    else:
         os.environ |= {
             "JAX_PLATFORMS": "cpu",
             "CUDA_VISIBLE_DEVICES": "",

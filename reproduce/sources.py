@@ -113,10 +113,7 @@ def _records_of_group(rows: Sequence[Row], left_out: str, rng: np.random.Generat
 
 def _origin(row: Row, counter: summary.Counter | None) -> str:
     text = f"{' '.join(_group(row))}: {row.device}, plan {row.plan!r}"
-    if row.quantity != "operations" and (row.device, row.plan) != (
-        style.ARTICLE_DEVICE,
-        style.ARTICLE_PLAN,
-    ):
+    if row.quantity != "operations" and not style.ran_as_in_the_article(row.device, row.plan):
         text += f" (the article: {style.ARTICLE_DEVICE}, plan {style.ARTICLE_PLAN!r})"
     if counter:
         text += f"; memory is {counter.name} (the article: the rise of all used memory, NVML)"

@@ -14,6 +14,7 @@ READS_THIS = [sys.executable, "-c", f"open({__file__!r})"]
 
 os.environ |= {
     "CUDA_VISIBLE_DEVICES": "",
+    "GPU": "",
     "HF_HUB_OFFLINE": "1",
     "JAX_PLATFORMS": "cpu",
     "TRANSFORMERS_VERBOSITY": "error",

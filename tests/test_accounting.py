@@ -1,5 +1,6 @@
 """Bytes and operations on a GPU that is not there: against hand counts and against real runs."""
 
+from importlib import metadata
 from pathlib import Path
 
 import jax
@@ -245,6 +246,21 @@ def test_an_accounting_does_not_depend_on_the_machine_that_it_runs_on():
     identity = environment.identity_of_accounting(A100)
     assert not {"cpu", "cores", "device"} & identity.keys()
     assert identity["packages"]["jax"]
+
+
+@pytest.mark.parametrize("plugin", ["jax-cuda12-pjrt", "jax-cuda13-pjrt"])
+def test_the_compiler_is_the_plugin_for_the_cuda_that_is_installed(plugin, monkeypatch):
+    def version(name):
+        if name != plugin:
+            raise metadata.PackageNotFoundError(name)
+        return "0.99"
+
+    accounting = module("jax", "accounting")
+    monkeypatch.setattr(accounting.metadata, "version", version)
+    assert accounting.compiler().startswith(f"{plugin} 0.99 ")
+    monkeypatch.setattr(accounting, "PLUGINS", ("none",))
+    with pytest.raises(ModuleNotFoundError, match="neither is installed"):
+        accounting.compiler()
 
 
 def test_what_is_accounted_for_is_the_memory_of_the_article_at_full_size():

@@ -97,19 +97,40 @@ def test_the_same_files_give_the_same_bytes_at_another_time_place_and_umask(resu
     assert first == second
 
 
-def test_each_environment_is_told_once_with_its_revisions():
+def test_each_environment_is_told_once_with_its_machines_and_revisions():
     row = read_rows(SAMPLE)[0]
 
-    def measured_on(cores, revision):
-        identity, state = {"cores": cores}, {"revision": revision, "load": revision}
-        environment = {"identity": identity, "state": state, "precision": {"x64": False}}
+    def measured_on(cores, revision, driver):
+        state = {"revision": revision, "load": revision, "machine": {"driver": driver}}
+        environment = {
+            "identity": {"cores": cores},
+            "state": state if driver else {"revision": revision},
+            "precision": {"x64": False},
+        }
         return msgspec.structs.replace(row, environment=environment)
 
-    rows = [measured_on(2, "b"), measured_on(4, "a"), measured_on(2, "a")]
+    rows = [
+        measured_on(2, "b", driver=570),
+        measured_on(4, "a", driver=None),  # as rows were that had all of it in their identity
+        measured_on(2, "a", driver=580),
+        measured_on(2, "a", driver=570),
+    ]
     precision = {"x64": False}
     assert bundle.environments(rows) == [
-        {"identity": {"cores": 2}, "precision": precision, "revisions": ["a", "b"], "rows": 2},
-        {"identity": {"cores": 4}, "precision": precision, "revisions": ["a"], "rows": 1},
+        {
+            "identity": {"cores": 2},
+            "precision": precision,
+            "machines": [{"driver": 570}, {"driver": 580}],
+            "revisions": ["a", "b"],
+            "rows": 3,
+        },
+        {
+            "identity": {"cores": 4},
+            "precision": precision,
+            "machines": [],
+            "revisions": ["a"],
+            "rows": 1,
+        },
     ]
 
 

@@ -248,9 +248,17 @@ def test_figures_of_another_matplotlib_are_said_to_be_so_and_not_called_wrong(pa
     assert "1 of them differ" in note
 
 
-def test_rows_of_other_versions_than_the_bundled_lock_are_a_strict_objection(results, tmp_path):
+@pytest.mark.parametrize(
+    "environment",
+    [
+        {"state": {"machine": {"lock": "that of another lock"}}},
+        {"identity": {"lock": "that of another lock"}},  # where older rows have it
+    ],
+)
+def test_rows_of_other_versions_than_the_bundled_lock_are_a_strict_objection(
+    environment, results, tmp_path
+):
     rows = rows_of_plan_cpu()
-    environment = {"identity": {"lock": "that of another lock"}}
     write_rows(results, [msgspec.structs.replace(rows[0], environment=environment), *rows])
     bundle.write(results, tmp_path / "bundle.zip")
     assert objections(tmp_path / "bundle.zip") == []

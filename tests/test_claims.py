@@ -352,8 +352,10 @@ def test_a_verdict_from_another_device_and_plan_says_so():
 
 
 def test_on_the_articles_own_machine_and_plan_nothing_has_to_be_said():
-    (origin,) = judged("jax_hvp_costs_two_to_three_gradients", times(2.5)).origin
-    assert origin == f"time jax jit: {A100}, plan 'article'"
+    for device in (A100, "NVIDIA A100-PCIE-40GB"):
+        rows = times(2.5, device=device)
+        (origin,) = judged("jax_hvp_costs_two_to_three_gradients", rows).origin
+        assert origin == f"time jax jit: {device}, plan 'article'"
 
 
 def test_the_memory_counter_is_named_next_to_the_articles():

@@ -63,7 +63,7 @@ def test_the_plan_is_printed_with_its_cost_before_anything_runs():
     assert result.returncode == 0
     assert "resnet34" in result.stdout
     assert "1, 2, 4, 8, 16, 32, 64, 128" in " ".join(result.stdout.split())
-    assert "of memory for a case" in " ".join(result.stdout.split())
+    assert "of memory for a setting" in " ".join(result.stdout.split())
 
 
 def test_every_case_of_a_plan_can_be_listed():
@@ -95,7 +95,7 @@ def test_make_draws_one_figure(tmp_path):
 
 
 def test_make_refuses_an_unknown_plan_and_an_unknown_figure(tmp_path):
-    plan = make("all", "PLAN=quick", f"RESULTS={tmp_path}")
+    plan = make("all", "PLAN=fast", f"RESULTS={tmp_path}")
     figure = make("figures/fig1", "PLAN=cpu", f"RESULTS={tmp_path}")
     assert "there are article, quick, cpu, smoke" in plan.stderr
     assert "choose from bench_hvp_time_jax" in figure.stderr

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from reproduce import checks, environment
+from reproduce import checks, conditions, environment, gpu
 from reproduce.doctor import diagnosis
 from reproduce.plan import PlanError
 
@@ -78,7 +78,7 @@ def test_it_says_how_to_get_a_gpu_into_a_container_and_on_a_machine(tmp_path, mo
     can_run, found = look("article", tmp_path)
     environment.gpu.cache_clear()
     assert not can_run
-    in_container = environment.in_container()
+    in_container = gpu.in_container()
     begins = "start this container with 'docker run --gpus all'" if in_container else "install NVID"
     assert found["device"].remedy.startswith(begins)
     assert "driver 525 or newer" in found["device"].remedy
@@ -99,7 +99,7 @@ print(json.dumps(sorted({"jax", "torch", "jaxlib"} & sys.modules.keys())))
 
 def test_an_unknown_plan_is_refused(tmp_path):
     with pytest.raises(PlanError, match="there are article, quick, cpu, smoke"):
-        diagnosis("quick", tmp_path)
+        diagnosis("fast", tmp_path)
 
 
 def test_a_full_disk_stops_the_plan(tmp_path):
@@ -239,3 +239,44 @@ def test_a_gpu_in_use_is_warned_about_and_one_that_no_framework_can_use_stops_it
     assert "at 210 of 1410 MHz" in found["clocks of the GPU"]["found"]
     assert "--lock-gpu-clocks" in found["clocks of the GPU"]["remedy"]
     assert "NVML finds a GPU and torch cannot use it" in found["PyTorch on the GPU"]["found"]
+
+
+@pytest.mark.skipif(HAS_GPU, reason="there is a GPU that the frameworks can use here")
+def test_a_gpu_that_a_framework_cannot_use_stops_the_measuring_before_its_first_case(
+    driver, tmp_path
+):
+    result = subprocess.run(
+        [sys.executable, "-m", "reproduce", "measure", "article", str(tmp_path / "results")],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        env=os.environ | driver | {"DRIVER": "570.86.15"},
+        timeout=120,
+        check=False,
+    )
+    assert result.returncode == 2
+    (sentence,) = result.stderr.splitlines()
+    assert sentence.startswith("error: NVML finds a GPU and jax cannot use it (RuntimeError: ")
+    assert "; run 'make setup'" in sentence
+    assert not (tmp_path / "results" / "rows.jsonl").exists()
+
+
+def test_what_does_not_answer_in_time_cannot_be_used(monkeypatch):
+    class Chosen:
+        uuid = "GPU-0"
+
+    monkeypatch.setattr(environment, "gpu", lambda: (Chosen, ""))
+    monkeypatch.setattr(conditions, "COMPUTING_SECONDS", 0.1)
+    with pytest.raises(PlanError, match=r"torch cannot use it \(no result within 0.1 s\)"):
+        conditions.check_gpu_computes(["torch"])
+
+
+def test_each_framework_computes_on_the_chosen_gpu_in_a_process_of_its_own(monkeypatch):
+    class Chosen:
+        uuid = "GPU-0"
+
+    says = "import os; print(os.environ['CUDA_VISIBLE_DEVICES'], os.environ['JAX_PLATFORMS'])"
+    monkeypatch.setattr(environment, "gpu", lambda: (Chosen, ""))
+    monkeypatch.setattr(conditions, "COMPUTING_ON_GPU", {"jax": says, "torch": "print('cuda:0')"})
+    found = conditions.check_gpu_computes({"torch", "jax"})
+    assert found == {"jax": "GPU-0 cuda", "torch": "cuda:0"}

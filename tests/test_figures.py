@@ -291,6 +291,9 @@ def test_a_figure_of_failures_only_is_drawn_as_gaps():
         ("CPU of a kind", "article", "not the article's A100"),
         ("NVIDIA A100-SXM4-40GB", "cpu", "not the article's plan"),
         ("NVIDIA A100-SXM4-40GB", "article", None),
+        ("NVIDIA A100-PCIE-40GB", "article", None),
+        ("NVIDIA A100-SXM4-80GB", "article", "not the article's A100"),
+        ("NVIDIA A100-SXM4-40GB MIG 1g.5gb", "article", "not the article's A100"),
     ],
 )
 def test_the_figure_names_device_and_plan_unless_both_are_the_articles(device, plan, note):

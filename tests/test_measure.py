@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from cases import module
 
 from reproduce import measure
 
@@ -187,3 +188,23 @@ def test_the_gpu_peak_is_the_most_that_polling_saw():
         while len(polled) < 4:
             time.sleep(0.001)
     assert counters == {"nvml_used_before_bytes": 100, "nvml_used_peak_bytes": 700}
+
+
+@pytest.mark.parametrize("text", [
+    "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`",
+    "cuDNN error: CUDNN_STATUS_ALLOC_FAILED",
+    "cuDNN error: CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED",
+    "CUDA error: out of memory\nCUDA kernel errors might be asynchronously reported",
+    "CUDA out of memory. Tried to allocate 2.00 GiB.",
+    "INTERNAL: failed to create cublas handle: the resource allocation failed",
+    "INTERNAL: Failed to allocate 1024 bytes for new constant",
+    "INTERNAL: CUDA_ERROR_OUT_OF_MEMORY: out of memory",
+])  # fmt: skip
+def test_libraries_that_cannot_allocate_are_out_of_memory(text):
+    torch, jax = module("torch", "device"), module("jax", "device")
+    assert torch.is_out_of_memory(torch.torch.AcceleratorError(text))
+    assert torch.is_out_of_memory(RuntimeError(text))
+    assert jax.is_out_of_memory(jax.jax.errors.JaxRuntimeError(text))
+    assert not torch.is_out_of_memory(RuntimeError("cuDNN error: CUDNN_STATUS_NOT_SUPPORTED"))
+    assert not jax.is_out_of_memory(jax.jax.errors.JaxRuntimeError("INTERNAL: no kernel"))
+    assert not jax.is_out_of_memory(ValueError(text))

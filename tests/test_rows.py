@@ -46,6 +46,16 @@ def test_a_row_names_its_case():
     assert type(row().case) is Case
 
 
+def test_a_row_knows_its_machine_also_where_all_of_it_stood_in_the_identity():
+    older = {"identity": {"device": "a GPU", "python": "3.11.7", "driver": "570"}}
+    newer = {
+        "identity": {"device": "a GPU", "python": "3.11"},
+        "state": {"load": 0.5, "machine": {"python": "3.11.7", "driver": "570"}},
+    }
+    assert row(environment=older).facts == row(environment=newer).facts == older["identity"]
+    assert row(environment={}).facts == {}
+
+
 def test_no_file_is_no_rows(path):
     assert read_rows(path) == []
 

@@ -4,6 +4,7 @@ import os
 import signal
 import sys
 import time
+from contextlib import contextmanager
 from pathlib import Path
 
 import fake_worker
@@ -103,14 +104,25 @@ def test_on_a_gpu_its_memory_limits_a_wave_and_nvml_has_it_for_itself():
 
 
 class StandInForGpu:
-    """What a worker is told of a GPU."""
+    """What a run asks a GPU for."""
 
     uuid = "GPU-0"
 
+    @contextmanager
+    def watched(self):
+        """Held back by heat, once.
 
-def test_on_a_gpu_each_memory_case_has_a_process_after_one_that_compiled_for_all(
-    tmp_path, monkeypatch
-):
+        Yields:
+            What it is filled with.
+        """
+        seen = {}
+        yield seen
+        seen |= {"gpu_throttle_reasons": ["thermal slowdown by the hardware"]}
+
+
+@pytest.fixture
+def gpu(monkeypatch):
+    """As if there were a GPU; workers are new processes then."""
     machine(monkeypatch, gpu_bytes=1 << 40)
     for name, value in (
         ("gpu", (StandInForGpu(), "")),
@@ -118,11 +130,25 @@ def test_on_a_gpu_each_memory_case_has_a_process_after_one_that_compiled_for_all
         ("state", {}),
     ):
         monkeypatch.setattr(environment, name, lambda *_, value=value: value)
-    wanted = by_setting([case(quantity="memory", method=method) for method in METHODS])
-    processes = Processes(tmp_path, on_gpu=True, timeout_seconds=60)
-    with Progress(0, wanted, 1, tmp_path) as progress:
-        processes.load(wanted, progress)
-        rows = list(processes.rows(wanted, progress))
+
+
+def rows_on_gpu(folder, *wanted):
+    settings, processes = by_setting(wanted), Processes(folder, on_gpu=True, timeout_seconds=60)
+    with Progress(0, settings, 1, folder) as progress:
+        processes.load(settings, progress)
+        return list(processes.rows(settings, progress))
+
+
+@pytest.mark.usefixtures("gpu")
+def test_what_a_gpu_does_while_it_is_timed_is_in_its_rows_and_throttling_is_a_warning(tmp_path):
+    (row,) = rows_on_gpu(tmp_path, case())
+    assert row.environment["state"]["gpu_throttle_reasons"]
+    assert "held its clocks back" in row.warnings[0]
+
+
+@pytest.mark.usefixtures("gpu")
+def test_on_a_gpu_each_memory_case_has_a_process_after_one_that_compiled_for_all(tmp_path):
+    rows = rows_on_gpu(tmp_path, *(case(quantity="memory", method=method) for method in METHODS))
     assert len(set(map(process_of, rows))) == len(METHODS)
     assert log(tmp_path)[: len(METHODS)] == log(tmp_path)[len(METHODS) :]
 
@@ -258,6 +284,8 @@ def test_a_row_says_what_it_was_measured_on(tmp_path):
     assert row.device == identity["device"]
     assert row.device.startswith("CPU: ")
     assert identity["packages"]["torch"].startswith("2.")
-    assert {"lock", "settings", "python", "cores"} <= identity.keys()
-    assert {"load", "revision"} <= row.environment["state"].keys()
+    assert {"device", "packages", "settings", "python"} <= identity.keys()
+    state = row.environment["state"]
+    assert {"load", "revision", "machine"} <= state.keys()
+    assert {"lock", "cores", "python"} <= state["machine"].keys()
     assert row.case_seconds > 0

@@ -58,7 +58,9 @@ def beyond(
     _check_memory(missing, on_gpu)
     expected = cost.readable_seconds(sum(PARTS[name].seconds for name in missing))
     print(f"{len(missing)} of {len(wanted)} parts to measure, about {expected}.")
-    if not on_gpu:
+    if on_gpu:
+        os.environ["CUDA_VISIBLE_DEVICES"] = environment.gpu()[0].uuid
+    else:
         os.environ["JAX_PLATFORMS"] = "cpu"
     for name in missing:
         _measure(name, results / f"{name}.csv", environment.device(on_gpu))

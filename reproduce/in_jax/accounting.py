@@ -11,6 +11,7 @@ import os
 import time
 import weakref
 from collections.abc import Callable
+from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -32,9 +33,24 @@ from reproduce.target import Target
 # Autotuning runs the program, and without it XLA's Triton products fail to compile.
 WITHOUT_GPU = {"xla_gpu_autotune_level": 0, "xla_gpu_enable_triton_gemm": False}
 
+# JAX calls the plugins of both versions of CUDA "cuda", and takes the one that is installed.
+PLUGINS = ("jax-cuda12-pjrt", "jax-cuda13-pjrt")
 PROMISED = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
-# What else decides on the program: the compiler itself, and its flags.
-COMPILER = f"{metadata.version('jax-cuda12-pjrt')} {os.environ.get('XLA_FLAGS')} {WITHOUT_GPU}"
+
+
+def compiler() -> str:
+    """What decides on a program beside its text and the target: the compiler, and its flags.
+
+    Raises:
+        ModuleNotFoundError: if no plugin of JAX that compiles for a GPU is installed.
+    """
+    for name in PLUGINS:
+        with suppress(metadata.PackageNotFoundError):
+            return f"{name} {metadata.version(name)} {os.environ.get('XLA_FLAGS')} {WITHOUT_GPU}"
+    raise ModuleNotFoundError(f"one of {' and '.join(PLUGINS)} compiles, and neither is installed")
+
+
+COMPILER = compiler()
 
 
 def memory(

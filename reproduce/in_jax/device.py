@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from reproduce import measure
 from reproduce.in_jax.hvp import Tree
 from reproduce.plan import Mode
 
@@ -109,7 +110,8 @@ def precision() -> dict[str, str | bool | None]:
 
 def is_out_of_memory(error: Exception) -> bool:
     """Whether ``error`` says that the device's memory did not suffice."""
-    return isinstance(error, jax.errors.JaxRuntimeError) and "RESOURCE_EXHAUSTED" in str(error)
+    is_exhausted = "RESOURCE_EXHAUSTED" in str(error) or measure.is_out_of_memory(error)
+    return isinstance(error, jax.errors.JaxRuntimeError) and is_exhausted
 
 
 def is_unsupported(error: Exception) -> bool:

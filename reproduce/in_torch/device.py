@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from reproduce import measure
 from reproduce.in_torch.hvp import Tree
 from reproduce.plan import Mode
 
@@ -144,8 +145,7 @@ def precision() -> dict[str, str | bool]:
 
 def is_out_of_memory(error: Exception) -> bool:
     """Whether ``error`` says that the device's memory did not suffice."""
-    is_cpu_allocation = isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
-    return isinstance(error, torch.OutOfMemoryError) or is_cpu_allocation
+    return isinstance(error, RuntimeError) and measure.is_out_of_memory(error)
 
 
 def is_unsupported(error: Exception) -> bool:

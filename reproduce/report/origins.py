@@ -59,7 +59,7 @@ def _other_line(rows: Sequence[Row]) -> str:
 def caveat(evidence: Evidence) -> str:
     """What this run's verdicts hold for; empty on the article's device with its plan."""
     newest = evidence.measured.rows[-1]
-    if (newest.device, newest.plan) == (style.ARTICLE_DEVICE, style.ARTICLE_PLAN):
+    if style.ran_as_in_the_article(newest.device, newest.plan):
         return ""
     return (
         f"This run is not the article's: its numbers, and verdicts on them, hold for "
@@ -107,7 +107,7 @@ def _facts_of(row: Row) -> Iterator[tuple[str, str]]:
         "seed": row.seed,
         "source revision": row.environment.get("state", {}).get("revision"),
         "hash of the measuring code": f"{row.framework}: {row.code_hash}",
-        **{name: value for name, value in identity.items() if not isinstance(value, dict)},
+        **{name: value for name, value in row.facts.items() if not isinstance(value, dict)},
         **{name: packages[name] for name in packages if not name.startswith("nvidia-")},
         CUDA_PACKAGES: ", ".join(cuda),
         **identity.get("settings", {}),

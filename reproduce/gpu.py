@@ -1,0 +1,296 @@
+"""The one NVIDIA GPU that is measured on, through NVML: which it is, and what it tells."""
+
+import os
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pynvml
+
+OLDEST_DRIVER = 525
+SAMPLING_SECONDS = 0.2
+IDLE = pynvml.nvmlClocksThrottleReasonGpuIdle
+REASONS = {
+    pynvml.nvmlClocksThrottleReasonApplicationsClocksSetting: "application clocks",
+    pynvml.nvmlClocksThrottleReasonSwPowerCap: "power cap",
+    pynvml.nvmlClocksThrottleReasonHwSlowdown: "hardware slowdown",
+    pynvml.nvmlClocksThrottleReasonSyncBoost: "sync boost",
+    pynvml.nvmlClocksThrottleReasonSwThermalSlowdown: "thermal slowdown by the driver",
+    pynvml.nvmlClocksThrottleReasonHwThermalSlowdown: "thermal slowdown by the hardware",
+    pynvml.nvmlClocksThrottleReasonHwPowerBrakeSlowdown: "power brake",
+    pynvml.nvmlClocksThrottleReasonDisplayClockSetting: "display clocks",
+}
+# Of these, what makes timings depend on heat and load, and what to do about it.
+REMEDIES = {
+    "power cap": "lock a lower clock with 'nvidia-smi --lock-gpu-clocks'",
+    "hardware slowdown": "look after its cooling and power supply",
+    "thermal slowdown by the driver": "cool it",
+    "thermal slowdown by the hardware": "cool it",
+    "power brake": "look after its power supply",
+}
+
+
+class Device(NamedTuple):
+    """A GPU, or a MIG instance: one of the parts that NVIDIA's Multi-Instance GPU divides it into.
+
+    ``index`` is that of the GPU in NVML's order, by PCI bus, and empty for an instance;
+    ``handle`` is what CUDA would compute on, None for a GPU that is divided into no instance,
+    and ``whole`` the GPU itself.
+    """
+
+    index: str
+    uuid: str
+    name: str
+    handle: Any
+    whole: Any
+
+    def __str__(self) -> str:
+        return f"{self.index or 'in it'}: {self.name} {self.uuid}"
+
+
+class Sample(NamedTuple):
+    """What a GPU does at a moment; None for what it does not tell."""
+
+    sm_clock_mhz: int | None
+    memory_clock_mhz: int | None
+    power_watts: float | None
+    temperature_celsius: int | None
+    reasons: int | None
+
+
+class Gpu:
+    """The GPU that GPU or CUDA_VISIBLE_DEVICES chooses, else the first; or a MIG instance of it.
+
+    Either names it by its index or by the beginning of its UUID. Of a GPU that is divided,
+    CUDA computes on the first instance, unless another is named.
+    """
+
+    def __init__(self) -> None:
+        """Opens NVML.
+
+        Raises:
+            LookupError: if there is no usable GPU; the message says why, and what to do.
+        """
+        variable, asked = _asked()
+        if asked in {"", "-1"}:
+            raise LookupError(f"{variable} hides every GPU; unset {variable}")
+        try:
+            pynvml.nvmlInit()
+            self.driver = pynvml.nvmlSystemGetDriverVersion()
+            if int(self.driver.split(".")[0]) < OLDEST_DRIVER:
+                raise LookupError(
+                    f"driver {self.driver} is older than {OLDEST_DRIVER}, which CUDA 12 needs; "
+                    f"{how_to_get_one()}"
+                )
+            self.handle, self.whole = _chosen(variable, asked)
+            self.name = pynvml.nvmlDeviceGetName(self.handle)
+            self.uuid = pynvml.nvmlDeviceGetUUID(self.handle)
+        except pynvml.NVMLError as error:
+            raise LookupError(f"NVML found no GPU ({error}); {how_to_get_one()}") from None
+
+    def free_bytes(self) -> int | None:
+        """Its free memory, in bytes; None if it has none of its own."""
+        memory = self._ask("MemoryInfo", of=self.handle)
+        return memory and memory.free
+
+    def sm_clocks_mhz(self) -> tuple[int | None, int | None]:
+        """The clock of the multiprocessors, now and at most, in MHz."""
+        sm = pynvml.NVML_CLOCK_SM
+        return self._ask("ClockInfo", sm), self._ask("MaxClockInfo", sm)
+
+    def processes(self) -> int | None:
+        """How many processes compute on it."""
+        found = self._ask("ComputeRunningProcesses", of=self.handle)
+        return None if found is None else len(found)
+
+    def facts(self) -> dict[str, Any]:
+        """What is recorded of it beside its name: which it is, driver, memory and limits."""
+        memory = self._ask("MemoryInfo", of=self.handle)
+        return {
+            "gpu_uuid": self.uuid,
+            "driver": self.driver,
+            "driver_cuda": _answer(pynvml.nvmlSystemGetCudaDriverVersion),
+            "gpu_memory_bytes": memory and memory.total,
+            "gpu_power_limit_watts": self._ask("PowerManagementLimit", scale=1e-3),
+            "gpu_ecc": self._ask("EccMode"),
+        }
+
+    @contextmanager
+    def watched(self, seconds: float = SAMPLING_SECONDS) -> Iterator[dict[str, Any]]:
+        """What it does while the block runs, sampled every ``seconds`` and known once that ends.
+
+        Yields:
+            Lowest and highest clocks in MHz and power in watts, the highest temperature, and
+            the names of all reasons for which the clocks were held back. It is empty in the block.
+        """
+        found, samples, ended = {}, [], threading.Event()
+
+        def sample() -> None:
+            samples.append(self._sample())
+            while not ended.wait(seconds):
+                samples.append(self._sample())
+
+        thread = threading.Thread(target=sample)
+        thread.start()
+        try:
+            yield found
+        finally:
+            ended.set()
+            thread.join()
+            found |= _in_short(samples)
+
+    def _sample(self) -> Sample:
+        return Sample(
+            self._ask("ClockInfo", pynvml.NVML_CLOCK_SM),
+            self._ask("ClockInfo", pynvml.NVML_CLOCK_MEM),
+            self._ask("PowerUsage", scale=1e-3),
+            self._ask("Temperature", pynvml.NVML_TEMPERATURE_GPU),
+            self._ask("CurrentClocksThrottleReasons"),
+        )
+
+    def _ask(self, what: str, *arguments: int, scale: float = 1, of: Any = None) -> Any:
+        question = getattr(pynvml, f"nvmlDeviceGet{what}")
+        answer = _answer(question, of or self.whole, *arguments)
+        return answer if answer is None or scale == 1 else answer * scale
+
+
+def used_bytes_of(uuid: str) -> Callable[[], int]:
+    """A function that gives the used memory of the GPU or MIG instance ``uuid``, in bytes.
+
+    Raises:
+        RuntimeError: if NVML does not tell it.
+    """
+    try:
+        pynvml.nvmlInit()
+        handle = pynvml.nvmlDeviceGetHandleByUUID(uuid)
+        pynvml.nvmlDeviceGetMemoryInfo(handle)
+    except pynvml.NVMLError as error:
+        raise RuntimeError(
+            f"NVML was asked for the used memory of {uuid} and does not tell it ({error}); "
+            "measure memory on another GPU"
+        ) from None
+    return lambda: pynvml.nvmlDeviceGetMemoryInfo(handle).used
+
+
+def throttling(reasons: list[str] | None) -> list[str]:
+    """A sentence with a remedy if the clocks were held back for ``reasons`` that spoil timings."""
+    harmful = [reason for reason in reasons or () if reason in REMEDIES]
+    if not harmful:
+        return []
+    remedies = dict.fromkeys(REMEDIES[reason] for reason in harmful)
+    return [
+        f"the GPU held its clocks back while it was timed ({', '.join(harmful)}): "
+        f"{' and '.join(remedies)}, then measure again"
+    ]
+
+
+def how_to_get_one() -> str:
+    """What to do where there is no usable GPU."""
+    driver = f"NVIDIA's driver {OLDEST_DRIVER} or newer"
+    if in_container():
+        return (
+            "start this container with 'docker run --gpus all' on a host that has "
+            f"{driver} and the NVIDIA container toolkit"
+        )
+    return f"install {driver}"
+
+
+def in_container() -> bool:
+    """Whether this process runs in a container of docker or podman."""
+    return any(Path(mark).exists() for mark in ("/.dockerenv", "/run/.containerenv"))
+
+
+def _asked() -> tuple[str, str]:
+    """The variable that chooses the GPU, and how it names it."""
+    if asked := os.environ.get("GPU"):
+        return "GPU", asked
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    return ("GPU", "0") if visible is None else ("CUDA_VISIBLE_DEVICES", visible.split(",")[0])
+
+
+def _chosen(variable: str, asked: str) -> tuple[Any, Any]:
+    """Handles of what ``asked`` names and of the whole GPU.
+
+    Raises:
+        LookupError: if it names none, or several, or a GPU that is divided into no instance.
+    """
+    known = _devices()
+    if not known:
+        raise LookupError(f"NVML knows none; {how_to_get_one()}")
+    named = [each for each in known if each.index == asked or each.uuid.startswith(asked)]
+    if len(named) != 1:
+        raise LookupError(
+            f"{variable}={asked} names {len(named) or 'none'} of {', '.join(map(str, known))}; "
+            f"set {variable} to the index or the UUID of one"
+        )
+    (device,) = named
+    if device.handle is None:
+        raise LookupError(
+            f"{device.name} is in MIG mode and has no instance; make one with 'nvidia-smi mig "
+            "--create-gpu-instance', or leave that mode with 'nvidia-smi --multi-instance-gpu 0'"
+        )
+    return device.handle, device.whole
+
+
+def _devices() -> list[Device]:
+    """All GPUs, each followed by its MIG instances; without those that fail beside others.
+
+    Raises:
+        NVMLError: if the only one fails.
+    """
+    count, found = pynvml.nvmlDeviceGetCount(), []
+    for index in range(count):
+        try:
+            found += _divided(index)
+        except pynvml.NVMLError:
+            if count == 1:
+                raise
+    return found
+
+
+def _divided(index: int) -> list[Device]:
+    whole = pynvml.nvmlDeviceGetHandleByIndex(index)
+    if (_answer(pynvml.nvmlDeviceGetMigMode, whole) or [0])[0] != pynvml.NVML_DEVICE_MIG_ENABLE:
+        return [_device(str(index), whole, whole, whole)]
+    places = range(pynvml.nvmlDeviceGetMaxMigDeviceCount(whole))
+    handles = [
+        _answer(pynvml.nvmlDeviceGetMigDeviceHandleByIndex, whole, place) for place in places
+    ]
+    instances = [_device("", handle, handle, whole) for handle in handles if handle]
+    first = instances[0].handle if instances else None
+    return [_device(str(index), whole, first, whole), *instances]
+
+
+def _device(index: str, named: Any, handle: Any, whole: Any) -> Device:
+    uuid, name = pynvml.nvmlDeviceGetUUID(named), pynvml.nvmlDeviceGetName(named)
+    return Device(index, uuid, name, handle, whole)
+
+
+def _answer(question: Callable[..., Any], *arguments: Any) -> Any:
+    """What NVML answers; None where this GPU does not support the question, or forbids it."""
+    with suppress(pynvml.NVMLError):
+        return question(*arguments)
+    return None
+
+
+def _in_short(samples: list[Sample]) -> dict[str, Any]:
+    """Of ``samples``, without those of an idle GPU, if there are others."""
+    busy = [each for each in samples if not (each.reasons or 0) & IDLE] or samples
+    temperatures = _range([each.temperature_celsius for each in busy])
+    reasons = [each.reasons for each in busy if each.reasons is not None]
+    names = [name for bit, name in REASONS.items() if any(each & bit for each in reasons)]
+    return {
+        "gpu_sm_clock_mhz": _range([each.sm_clock_mhz for each in busy]),
+        "gpu_memory_clock_mhz": _range([each.memory_clock_mhz for each in busy]),
+        "gpu_power_watts": _range([each.power_watts for each in busy]),
+        "gpu_temperature_celsius": temperatures and temperatures[1],
+        "gpu_throttle_reasons": names if reasons else None,
+    }
+
+
+def _range(values: list[Any]) -> list[Any] | None:
+    """Lowest and highest of ``values``; None if none is told."""
+    told = [value for value in values if value is not None]
+    return [min(told), max(told)] if told else None
