@@ -23,6 +23,9 @@ from reproduce.rows import Row
 from reproduce.schedule import Setting
 from reproduce.target import Target
 
+# How a case ended that is not tried again, though others were at work beside it.
+FINAL = {"done", "unsupported"}
+
 
 class Worker:
     """A process of a setting; its findings are None as long as they are not there.
@@ -95,28 +98,30 @@ class Processes:
                 "reason above; run 'make setup', or give another environment as VENV"
             )
 
-    def rows(self, settings: list[Setting], progress: Progress) -> Iterator[Row]:
+    def rows(self, settings: list[Setting], progress: Progress) -> Iterator[list[Row]]:
         """The rows of ``settings``; what failed beside others is tried once more, alone.
 
         Yields:
-            The rows of a setting, as soon as all of it is found.
+            All rows of a setting at once, as soon as it is done.
         """
         failed: list[Case] = []
         for wave in schedule.waves(settings, schedule.here(self.on_gpu), self.target):
             in_company = sum(map(len, wave)) > 1
-            for row in self._rows_of_wave(wave, progress):
-                if in_company and row.status not in {"done", "unsupported"}:
-                    failed.append(row.case)
-                else:
-                    yield row
+            for found in self._found_in_wave(wave, progress):
+                rows = self._rows(found)
+                if in_company:
+                    failed += [row.case for row in rows if row.status not in FINAL]
+                    rows = [row for row in rows if row.status in FINAL]
+                yield rows
         for case in failed:
-            yield from self._rows_of_wave([[case]], progress)
+            for found in self._found_in_wave([[case]], progress):
+                yield self._rows(found)
 
-    def _rows_of_wave(self, wave: list[Setting], progress: Progress) -> Iterator[Row]:
-        """The rows of ``wave``, whose settings are prepared side by side and timed in turn.
+    def _found_in_wave(self, wave: list[Setting], progress: Progress) -> Iterator[Worker]:
+        """What is found of ``wave``, whose settings are prepared side by side and timed in turn.
 
         Yields:
-            As `rows`.
+            A worker with all its findings.
         """
         at_once = min(self.cores, len(wave))
         # In check mode, what is computed must not depend on how many are at work.
@@ -134,17 +139,17 @@ class Processes:
                             prepared.append(found)
                             progress.prepared(found.setting)
                         else:
-                            yield from self._rows(found)
+                            yield found
                 except BaseException:
                     self.stopped = True
                     pool.shutdown(wait=False, cancel_futures=True)
                     for process in list(self.running):
                         process.kill()  # its thread sees to the rest
                     raise
-            for each in sorted(prepared, key=lambda each: wave.index(each.setting)):
-                progress.timing(each.setting)
-                self._time(each)
-                yield from self._rows(each)
+            for found in sorted(prepared, key=lambda found: wave.index(found.setting)):
+                progress.timing(found.setting)
+                self._time(found)
+                yield found
         finally:
             for process in list(self.running):
                 process.kill()
@@ -239,11 +244,12 @@ class Processes:
             checks=self.checks,
         )
 
-    def _rows(self, found: Worker) -> Iterator[Row]:
+    def _rows(self, found: Worker) -> list[Row]:
         is_accounted = self.target is not None
         state = (
             environment.state_of_accounting() if is_accounted else environment.state(self.on_gpu)
         ) | found.seen
+        rows = []
         for case, finding in zip(found.setting, found.findings, strict=True):
             fields = msgspec.structs.asdict(finding)
             precision = fields.pop("precision")
@@ -254,7 +260,8 @@ class Processes:
                 "code_hash": environment.code_hash(case.framework, is_accounted),
                 "started": found.started,
             }
-            yield msgspec.convert(msgspec.structs.asdict(case) | fields | of_run, Row)
+            rows.append(msgspec.convert(msgspec.structs.asdict(case) | fields | of_run, Row))
+        return rows
 
     def _device(self, case: Case) -> str:
         if self.target is not None:

@@ -96,10 +96,12 @@ class Progress:
         """Shows that ``setting`` is being timed."""
         self._show(f"timing {setting[0].setting}")
 
-    def end(self, row: Row) -> None:
-        """Prints what a setting found, once ``row`` is its last."""
-        name = row.case.setting
-        self.rows.setdefault(name, []).append(row)
+    def end(self, rows: Sequence[Row]) -> None:
+        """Prints what a setting found, once ``rows`` are its last."""
+        if not rows:
+            return
+        name = rows[0].case.setting
+        self.rows[name] = [*self.rows.get(name, []), *rows]
         if len(self.rows[name]) < self.sizes[name]:
             return
         self.finished += 1

@@ -5,6 +5,7 @@ A row holds what was measured and nothing derived from it: raw seconds, raw byte
 
 import errno
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -123,17 +124,17 @@ class RowsFile:
         self.set_aside = _set_half_line_aside(path)
         self._file = path.open("ab", buffering=0)
 
-    def append(self, row: Row) -> None:
-        """Writes ``row`` at the end of the file, through to the disk.
+    def append(self, rows: Sequence[Row]) -> None:
+        """Writes ``rows`` at the end of the file at once, through to the disk.
 
         Raises:
-            OSError: if the disk has no room for all of it.
+            OSError: if the disk has no room for all of them.
         """
-        line = msgspec.json.encode(row) + b"\n"
-        if self._file.write(line) < len(line):
+        lines = b"".join(msgspec.json.encode(row) + b"\n" for row in rows)
+        if self._file.write(lines) < len(lines):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), self._file.name)
         os.fsync(self._file.fileno())
-        self.rows.append(row)
+        self.rows += rows
 
     def close(self) -> None:
         """Closes the file."""

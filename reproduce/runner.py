@@ -51,9 +51,9 @@ def measure(
                 processes.load(settings, progress)
             # Closed however the loop ends: that is what ends the workers.
             with closing(processes.rows(settings, progress)) as found:
-                for row in found:
-                    rows.append(row)
-                    progress.end(row)
+                for of_setting in found:
+                    rows.append(of_setting)
+                    progress.end(of_setting)
     found = newest(rows.rows)
     return [found[case] for case in cases if case in found]
 

@@ -28,7 +28,7 @@ def path(tmp_path):
 def append(path, *rows):
     file = RowsFile(path)
     for each in rows:
-        file.append(each)
+        file.append([each])
     file.close()
     return file
 

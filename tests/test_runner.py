@@ -136,7 +136,7 @@ def rows_on_gpu(folder, *wanted):
     settings, processes = by_setting(wanted), Processes(folder, on_gpu=True, timeout_seconds=60)
     with Progress(0, settings, 1, folder) as progress:
         processes.load(settings, progress)
-        return list(processes.rows(settings, progress))
+        return [row for rows in processes.rows(settings, progress) for row in rows]
 
 
 @pytest.mark.usefixtures("gpu")
