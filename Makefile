@@ -5,6 +5,7 @@ PLAN ?=
 RESULTS ?=
 TARGET ?= a100
 BASE ?=
+TESTS ?=
 
 PYTHON := $(VENV)/bin/python
 # A copy of the locks that the environment was made from. Where it is missing, the
@@ -103,8 +104,8 @@ beyond: setup ## Beyond the article: HVPs at work, and HVPs that are faster than
 verify: setup ## Measure plan smoke twice and compare what must be the same.
 	@$(PYTHON) -m reproduce verify $(if $(RESULTS),'$(RESULTS)')
 
-test: setup ## Run the tests, but those of the image.
-	@$(PYTHON) -m pytest --numprocesses auto -m 'not engine'
+test: setup ## Run the tests, but those of the image; TESTS=<files> for some.
+	@$(PYTHON) -m pytest --numprocesses auto --dist loadgroup -m 'not engine' $(TESTS)
 
 lint: setup ## Check format, style and docstrings.
 	@$(PYTHON) -m ruff check . && $(PYTHON) -m ruff format --check .

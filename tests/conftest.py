@@ -1,5 +1,6 @@
 """Settings that hold for every test, made before any framework is imported."""
 
+import itertools
 import os
 import shutil
 import subprocess
@@ -21,6 +22,21 @@ os.environ |= {
     # Compiling takes most of the time here, and running hardly any.
     "XLA_FLAGS": "--xla_backend_optimization_level=0",
 }
+
+
+def pytest_collection_modifyitems(items):
+    """Tests that share what their file makes once go to one process, or each would make it.
+
+    This is for pytest-xdist's ``--dist loadgroup``; a file may name a group of its own.
+    """
+    for item in items:
+        if _shares_what_is_made_once(item) and not item.get_closest_marker("xdist_group"):
+            item.add_marker(pytest.mark.xdist_group(item.path.stem))
+
+
+def _shares_what_is_made_once(item):
+    fixtures = itertools.chain.from_iterable(item._fixtureinfo.name2fixturedefs.values())
+    return any(fixture.scope == "module" for fixture in fixtures)
 
 
 LET_INTERRUPTS_THROUGH = (
@@ -75,6 +91,14 @@ def mounted(tmp_path):
     yield run
     shell.kill()
     shell.communicate()
+
+
+@pytest.fixture(scope="session")
+def report(tmp_path_factory):
+    """The report of the sample, with its figures; tests leave it as it is."""
+    from test_report import written  # noqa: PLC0415, after the settings above
+
+    return written(tmp_path_factory.mktemp("results"), with_figures=True)
 
 
 @pytest.fixture

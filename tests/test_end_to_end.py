@@ -14,8 +14,6 @@ from paper_figures.figures import NAMES
 from reproduce.plan import by_setting, cases
 from reproduce.rows import read_rows
 
-# What all of them look at takes a minute: one process makes it.
-pytestmark = pytest.mark.xdist_group("smoke")
 ROOT = Path(__file__).parent.parent
 TOLERANCE = 1e-5
 ENVIRONMENT = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}

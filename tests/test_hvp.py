@@ -11,10 +11,17 @@ from cases import FAMILIES, FRAMEWORKS, HVPS, NAMES, array, build, flat, mapped,
 from reproduce import measure, problems
 from reproduce.plan import METHODS
 
+# What JAX compiles without jit, operation by operation, serves further tests in one process.
+pytestmark = pytest.mark.xdist_group("hvp")
 MODES = {"jax": ("jit", "eager"), "torch": ("eager",)}
 
 
 def computed(framework, mode, method, loss, params, v):
+    """What ``method`` gives in ``mode``, as one vector."""
+    return flat(run(framework, mode, method, loss, params, v))
+
+
+def run(framework, mode, method, loss, params, v):
     """What ``method`` gives in ``mode``, the way the worker runs it."""
     device, hvp = module(framework, "device"), module(framework, "hvp")
 
@@ -22,7 +29,7 @@ def computed(framework, mode, method, loss, params, v):
         return hvp.METHODS[method](loss, params, v)
 
     program, *_ = device.compile(function, mode, params, v)
-    return flat(program(params, v))
+    return program(params, v)
 
 
 def dense_product(framework, loss, params, v):
@@ -102,7 +109,7 @@ def test_both_frameworks_compute_the_same_with_equal_weights(monkeypatch, name, 
     for framework in FRAMEWORKS:
         loss, params = build(framework, name, "matched")
         _, v = module(framework, "models").build(problem, vector, "matched")
-        results[framework] = module(framework, "hvp").METHODS[method](loss, params, v)
+        results[framework] = run(framework, "eager", method, loss, params, v)
     of_jax = module("jax", "models").from_flax(problem, results["jax"], like=weights)
     of_torch = {name: value.numpy() for name, value in results["torch"].items()}
     assert of_jax.keys() == of_torch.keys()

@@ -21,6 +21,7 @@ from reproduce.rows import read_rows
 TESTS = Path(__file__).parent
 ROOT = TESTS.parent
 LARGEST_BYTES = 5 << 20
+pytestmark = pytest.mark.xdist_group("report")
 
 
 def run(*arguments):
@@ -51,11 +52,6 @@ def written(folder, with_figures=False):
     judged = judge.judgements(evidence(folder).sources)
     (folder / "claims.json").write_bytes(msgspec.json.encode(judged))
     return folder / "report.html"
-
-
-@pytest.fixture(scope="module")
-def report(tmp_path_factory):
-    return written(tmp_path_factory.mktemp("results"), with_figures=True)
 
 
 def test_the_page_is_one_file_that_asks_for_nothing_else(report):

@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 from selenium import webdriver
 from selenium.webdriver.common.by import By
-from test_report import written
 
 CHROMIUM, DRIVER = Path("/usr/bin/chromium"), Path("/usr/bin/chromedriver")
 FLAGS = (
@@ -20,18 +19,15 @@ FLAGS = (
     "--disable-component-update",
     "--disable-sync",
 )
-pytestmark = pytest.mark.skipif(
-    not (CHROMIUM.exists() and DRIVER.exists()),
-    reason="NO CHROMIUM: THE REPORT IS NOT SEEN IN A BROWSER; apt-get install chromium "
-    "chromium-driver, as .ci/run does",
-)
+pytestmark = [
+    pytest.mark.skipif(
+        not (CHROMIUM.exists() and DRIVER.exists()),
+        reason="NO CHROMIUM: THE REPORT IS NOT SEEN IN A BROWSER; apt-get install chromium "
+        "chromium-driver, as .ci/run does",
+    ),
+    pytest.mark.xdist_group("report"),
+]
 WIDTHS = {"desktop": 1280, "tablet": 768, "phone": 390, "small phone": 320}
-
-
-@pytest.fixture(scope="module")
-def report(tmp_path_factory):
-    """The report of the sample, with its figures."""
-    return written(tmp_path_factory.mktemp("results"), with_figures=True)
 
 
 @pytest.fixture(scope="module")
