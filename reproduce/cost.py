@@ -53,7 +53,7 @@ WITHOUT_JIT_COMPILING_SECONDS = 12
 GPU_COMPILING_SECONDS = {"resnet34": 12, "vit": 25, "bert": 25}
 CPU_COMPILING_SECONDS = {"resnet34": 6, "vit": 5, "bert": 5}
 COMPILING_SECONDS_OF_OTHERS = 2
-TORCH_COMPILING_SECONDS = 100
+TORCH_COMPILING_SECONDS = {"resnet34": 55, "vit": 100, "bert": 100}
 # Importing and reaching a GPU, in each process; on a CPU it forks from one that has imported.
 GPU_STARTING_SECONDS, CPU_STARTING_SECONDS = 10, 1
 
@@ -136,9 +136,9 @@ def _compiling_seconds(setting: Sequence[Case]) -> float:
     if case.mode == "eager":
         return WITHOUT_JIT_COMPILING_SECONDS if case.framework == "jax" else 0
     seconds = GPU_COMPILING_SECONDS if case.plan in NEEDING_A_GPU else CPU_COMPILING_SECONDS
-    of_one = seconds.get(case.model, COMPILING_SECONDS_OF_OTHERS)
     if case.mode == "compile":
-        of_one = TORCH_COMPILING_SECONDS
+        seconds = TORCH_COMPILING_SECONDS
+    of_one = seconds.get(case.model, COMPILING_SECONDS_OF_OTHERS)
     has_gradient = any(case.method == "gradient" for case in setting)
     return of_one * (len(setting) + (not has_gradient))
 

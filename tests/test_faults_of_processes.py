@@ -76,7 +76,9 @@ def forkservers(parent):
 
 def kill(process):
     """Kills ``process`` and waits until all that it started has ended by itself."""
-    family = [process, *process.children(recursive=True)]
+    family = [process]
+    with suppress(psutil.NoSuchProcess):  # it has ended meanwhile
+        family += process.children(recursive=True)
     process.kill()
     process.communicate(timeout=60)
     until(lambda: not any(map(is_alive, family)), seconds=60)
@@ -123,8 +125,9 @@ def disturb(folder, moments):
                 break
         until_grown_or_ended(folder, process)
         time.sleep(moments.uniform(0, 0.05))
-        kills += process.poll() is None
-        kill(process)
+        if process.poll() is None:
+            kills += 1
+            kill(process)
         assert finished(folder).startswith(before)
         if count(folder) == len(cases("smoke")):
             break
