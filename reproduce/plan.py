@@ -71,8 +71,10 @@ class Case(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def setting(self) -> str:
-        """The name of the setting that this case belongs to."""
-        return f"{self.quantity} {self.framework} {self.mode} {self.model} batch {self.batch_size}"
+        """The name of the setting that this case belongs to; of NVML's, each is one."""
+        alone = f" {self.computed}" if self.quantity == "nvml" else ""
+        place = f"{self.framework} {self.mode} {self.model} batch {self.batch_size}"
+        return f"{self.quantity} {place}{alone}"
 
     @property
     def computed(self) -> str:
@@ -81,7 +83,7 @@ class Case(msgspec.Struct, frozen=True, kw_only=True):
         return f"{self.method}{at_once}"
 
     def __str__(self) -> str:
-        return f"{self.setting} {self.computed}"
+        return self.setting if self.quantity == "nvml" else f"{self.setting} {self.computed}"
 
 
 class Grid(msgspec.Struct, frozen=True):
@@ -218,8 +220,8 @@ def by_setting(cases: Iterable[Case]) -> list[list[Case]]:
     """``cases`` by setting, in the order of their first; within it the reference comes first."""
     found: dict[Case, list[Case]] = {}
     for case in cases:
-        setting = msgspec.structs.replace(case, method=REFERENCE, vectors=1)
-        found.setdefault(setting, []).append(case)
+        shared = {} if case.quantity == "nvml" else {"method": REFERENCE, "vectors": 1}
+        found.setdefault(msgspec.structs.replace(case, **shared), []).append(case)
     first = {"gradient": 0, REFERENCE: 1}
     return [sorted(each, key=lambda case: first.get(case.method, 2)) for each in found.values()]
 

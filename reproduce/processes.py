@@ -158,7 +158,7 @@ class Processes:
 
     def _prepare(self, setting: Setting, cores: int) -> Worker:
         """A worker that has prepared ``setting``, or has all findings of it."""
-        if self.on_gpu and setting[0].quantity in {"memory", "nvml"}:
+        if self.on_gpu and setting[0].quantity == "memory":
             return self._count_in_processes(setting, cores)
         return self._started(setting, cores)
 
@@ -201,7 +201,8 @@ class Processes:
             self._receive(found)
         found.seen = seen
         for finding in found.findings:
-            finding.warnings = [*finding.warnings, *throttling(seen.get("gpu_throttle_reasons"))]
+            if finding.status == "done":
+                finding.warnings += throttling(seen.get("gpu_throttle_reasons"))
 
     def _receive(self, found: Worker) -> None:
         """Waits for the worker's next word: that it is prepared (None), or its findings."""
