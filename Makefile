@@ -6,6 +6,7 @@ RESULTS ?=
 TARGET ?= a100
 BASE ?=
 TESTS ?=
+PYTHON_VERSION ?= 3.12
 
 PYTHON := $(VENV)/bin/python
 # A copy of the locks that the environment was made from. Where it is missing, the
@@ -18,6 +19,14 @@ COMPILE := uv pip compile --quiet --no-header --generate-hashes \
 # package it could not look up (--strict) must not pass for one without vulnerabilities.
 AUDIT := uv tool run --quiet --python $(PYTHON) pip-audit==2.10.1 --strict \
 	--progress-spinner off --require-hashes --disable-pip --requirement requirements.lock
+
+# The wheels in carry/ are for any x86-64 Linux with glibc 2.28 or newer.
+PLATFORMS := $(foreach glibc,_2_28 _2_27 _2_26 _2_24 _2_17 2014,--platform manylinux$(glibc)_x86_64)
+# uv from the PATH or the environment; pip, which alone downloads wheels for another Python, as a
+# tool of uv's, or where there is no uv, that of python3.
+FIND_UV = PATH="$$PATH:$(abspath $(VENV))/bin"
+FIND_PIP = $(FIND_UV); pip='python3 -m pip'; \
+	if uv --version >/dev/null 2>&1; then pip='uv tool run --quiet pip==26.0'; fi
 
 # What is drawn and written from an accounting.
 ACCOUNTED := bench_hvp_memory_jax bench_hvp_memory_jax_without_jit bench_hvp_memory_torch \
@@ -34,11 +43,11 @@ CHOOSE = plan='$(PLAN)'; results='$(RESULTS)'; \
 
 .DEFAULT_GOAL := help
 .PHONY: help all quick a100 account beyond report measure figures plan smoke verify test lint image image-test \
-	docker-all setup lock sbom audit clean
+	docker-all carry try-newest setup lock sbom audit clean
 
 help: ## Print the targets.
-	@echo "hvp-repro; variables: PLAN=article|quick|cpu|smoke|beyond  RESULTS=<folder>  VENV=<folder>  TARGET=a100|h100|<file>  GPU=<index or UUID>"
-	@sed -n 's/^\([a-z0-9/<>]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 18
+	@echo "hvp-repro; variables: PLAN=article|quick|cpu|smoke|beyond  RESULTS=<folder>  VENV=<folder>  TARGET=a100|h100|<file>  GPU=<index or UUID>  PYTHON_VERSION=3.12"
+	@sed -n 's/^\([-a-z0-9/<>]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 18
 
 all: setup ## Set up if needed, measure what is missing, draw what has changed.
 	@$(CHOOSE); $(PYTHON) -m reproduce measure "$$plan" "$$results"; measured=$$?; \
@@ -119,6 +128,33 @@ image-test: setup ## Run the tests of the image that is built.
 docker-all: setup ## Run `make all` in the image, built if needed; results come out.
 	@$(PYTHON) -m reproduce.container all --plan '$(PLAN)' --results '$(or $(RESULTS),results)'
 
+carry: ## Download into carry/ what a machine with frameworks of its own lacks.
+	@$(FIND_PIP); rm -rf carry.part; \
+	if $$pip download -qq --only-binary=:all: --no-deps --require-hashes --implementation cp \
+		--python-version $(PYTHON_VERSION) $(PLATFORMS) --dest carry.part --requirement requirements-carry.lock; \
+	then \
+		rm -rf carry && mv carry.part carry && \
+		echo "carry/: $$(ls carry | wc -l) wheels for Python $(PYTHON_VERSION), $$(du -sm carry | cut -f1) MB"; \
+	else \
+		rm -rf carry.part; \
+		echo "error: wheels for Python $(PYTHON_VERSION) were asked for, and pip could not download" \
+			"them, for the reason above; run 'make carry' where a package index is reached, with" \
+			"PYTHON_VERSION=3.11, 3.12 or 3.13" >&2; exit 2; \
+	fi
+
+try-newest: carry ## Measure plan smoke on the CPU with carry/ and today's PyTorch and JAX.
+	@$(FIND_UV); folder='$(or $(RESULTS),results)/newest'; site="$$folder/site"; \
+	python="$$folder/environment/bin/python"; rm -rf "$$folder"; \
+	uv venv --quiet --python $(PYTHON_VERSION) "$$folder/environment" && \
+	uv pip install --quiet --python "$$python" torch jax && \
+	uv pip install --quiet --python "$$python" --offline --no-deps --target "$$site" carry/*.whl || exit; \
+	export CUDA_VISIBLE_DEVICES= JAX_PLATFORMS=cpu PYTHONPATH="$$site"; \
+	"$$python" -m reproduce measure smoke "$$folder"; ended=$$?; \
+	echo "Plan smoke ended with code $$ended on $$("$$python" --version) and newest:"; \
+	"$$python" -c "from importlib.metadata import version; print(*(f'{name} {version(name)}' for name in \
+		('torch', 'jax', 'numpy', 'scipy', 'transformers', 'flax')), sep=', ')"; \
+	exit $$ended
+
 setup: ## Make the environment from the locks, their hashes enforced; once only.
 	@if [ -x $(PYTHON) ] && [ ! -e $(MADE_FROM) ]; then exit 0; fi; \
 	if cat $(LOCKS) | cmp --quiet - $(MADE_FROM); then exit 0; fi; \
@@ -144,6 +180,7 @@ lock: ## Resolve requirements*.in anew into the locks.
 	@$(COMPILE) --output-file requirements.lock requirements.in
 	@$(COMPILE) --output-file requirements-test.lock requirements-test.in
 	@$(COMPILE) --output-file requirements-peers.lock requirements-peers.in
+	@$(COMPILE) --no-deps --output-file requirements-carry.lock requirements-carry.in
 
 sbom: setup ## Write the bill of materials of requirements.lock, as CycloneDX.
 	@bill='$(or $(RESULTS),results)/sbom.cdx.json'; mkdir -p "$$(dirname "$$bill")" && \

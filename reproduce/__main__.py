@@ -1,25 +1,16 @@
 """The command line: ``python -m reproduce VERB``; a thin shell over the modules."""
 
 import sys
+from importlib import import_module
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.table import Table
+from typer.core import TyperCommand, TyperGroup
 
-from reproduce import (
-    conditions,
-    cost,
-    doctor,
-    environment,
-    evidence_commands,
-    judge_commands,
-    runner,
-    schedule,
-)
-from reproduce.beyond import parts
-from reproduce.bundle import BundleError
+from reproduce import conditions, cost, doctor, environment, runner, schedule
 from reproduce.plan import (
     NEEDING_A_GPU,
     PLANS,
@@ -34,23 +25,59 @@ from reproduce.plan import (
 from reproduce.rows import Row, RowsError, results_folder, unusable
 from reproduce.target import load
 
-app = typer.Typer(
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,
-)
+# The module of each verb that needs pandas, SciPy or matplotlib, imported when the verb is
+# called: whoever measures need not have them (requirements-carry.in), nor wait for them.
+IMPORTED_WHEN_CALLED = {
+    "claims": "judge_commands",
+    "compare": "judge_commands",
+    "advise": "judge_commands",
+    "prove": "judge_commands",
+    "report": "judge_commands",
+    "verify": "evidence_commands",
+    "bundle": "evidence_commands",
+    "check": "evidence_commands",
+    "beyond": "beyond.parts",
+}
+SETTINGS = {
+    "add_completion": False,
+    "pretty_exceptions_enable": False,
+    "rich_markup_mode": None,
+}
 
+
+class Verbs(TyperGroup):
+    """The verbs registered below, and those that are imported when they are called."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
+        self.commands |= dict.fromkeys(IMPORTED_WHEN_CALLED)
+
+    def get_command(self, ctx: typer.Context, cmd_name: str) -> TyperCommand | None:
+        """The verb ``cmd_name``, or None if there is no such verb."""
+        if cmd_name in self.commands and self.commands[cmd_name] is None:
+            self.commands[cmd_name] = _imported(cmd_name)
+        return super().get_command(ctx, cmd_name)
+
+
+def _imported(name: str) -> TyperCommand:
+    """The verb ``name``; where a package is missing, one that says so and no more."""
+    alone = typer.Typer(**SETTINGS)
+    try:
+        verb = getattr(import_module(f"reproduce.{IMPORTED_WHEN_CALLED[name]}"), name)
+        alone.command(name)(verb)
+    except ModuleNotFoundError as missing:
+        sentence = f"{name!r} needs {missing.name!r}, which is not installed here"
+        anything = {"allow_extra_args": True, "ignore_unknown_options": True}
+
+        @alone.command(name, help=f"{sentence}.", context_settings=anything)
+        def lacking() -> None:
+            raise PlanError(f"{sentence}; run it in the environment that 'make setup' makes")
+
+    return typer.main.get_command(alone)
+
+
+app = typer.Typer(cls=Verbs, no_args_is_help=True, **SETTINGS)
 app.command()(doctor.doctor)
-app.command()(judge_commands.claims)
-app.command()(judge_commands.compare)
-app.command()(judge_commands.advise)
-app.command()(judge_commands.prove)
-app.command()(judge_commands.report)
-app.command()(evidence_commands.verify)
-app.command()(evidence_commands.bundle)
-app.command()(evidence_commands.check)
-app.command()(parts.beyond)
 
 PlanName = Annotated[str, typer.Argument(metavar="|".join(PLANS), help="Which plan.")]
 MoreModels = Annotated[
@@ -227,7 +254,7 @@ def main() -> None:
     sys.stdout.reconfigure(errors="backslashreplace")  # names of files need not be UTF-8
     try:
         app(prog_name="python -m reproduce")
-    except (PlanError, RowsError, BundleError, OSError) as error:
+    except (PlanError, RowsError, OSError) as error:
         sentence = unusable(error) if isinstance(error, OSError) else error
         print(f"error: {sentence}", file=sys.stderr)
         sys.exit(2)

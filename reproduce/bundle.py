@@ -19,7 +19,7 @@ from paper_figures.figures import whole_file
 from reproduce import compare
 from reproduce.environment import ROOT
 from reproduce.report.evidence import beside
-from reproduce.rows import Row, read_rows
+from reproduce.rows import Row, RowsError, read_rows
 
 MANIFEST, ENVIRONMENT, LOCK = "manifest.json", "environment.json", "requirements.lock"
 VERSION = 1
@@ -61,7 +61,7 @@ class Manifest(msgspec.Struct, frozen=True):
     version: int = VERSION
 
 
-class BundleError(Exception):
+class BundleError(RowsError):
     """What cannot be bundled, or is no bundle; the message is one sentence for the user."""
 
 

@@ -162,7 +162,8 @@ def _versions() -> dict[str, str]:
     """The versions of the frameworks and of the CUDA libraries that came with them."""
     found = installed()
     wanted = [name for name in found if name in PACKAGES or name.startswith(PACKAGES_OF_CUDA)]
-    return {name: found[name] for name in sorted(wanted)}
+    # NVML is only asked: its version decides nothing.
+    return {name: found[name] for name in sorted(wanted) if name != "nvidia-ml-py"}
 
 
 @cache
