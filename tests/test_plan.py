@@ -1,0 +1,55 @@
+"""The plans: in which order they are measured, and that they keep to their time."""
+
+import pytest
+
+from paper_figures import figures
+from reproduce import cost, schedule
+from reproduce.plan import ARTICLE_MODELS, METHODS, by_setting, cases
+
+H100 = schedule.Machine(16, 128 * cost.GIB, 78 * cost.GIB)
+
+
+def sizes(settings):
+    return [(setting[0].model, setting[0].batch_size) for setting in settings]
+
+
+@pytest.mark.parametrize("name", ["article", "quick"])
+def test_what_the_bars_need_is_measured_first_and_then_the_curve_of_resnet34(name):
+    settings = by_setting(cases(name))
+    at_64 = [each for each in settings if each[0].batch_size == 64 and each[0].mode != "eager"]
+    assert set(sizes(settings[:3])) == {(model, 64) for model in ARTICLE_MODELS}
+    assert at_64 == settings[:3]
+    others = [model for model, size in sizes(settings) if size not in {64, 128}]
+    assert others[0] == "resnet34"
+    last_of_resnet34 = max(place for place, model in enumerate(others) if model == "resnet34")
+    first_of_others = others.index("vit") if "vit" in others else len(others)
+    assert last_of_resnet34 < first_of_others
+
+
+def test_what_the_article_does_not_show_is_measured_last():
+    last = by_setting(cases("article"))[-3:]
+    assert {(each[0].quantity, each[0].mode) for each in last} == {("time", "eager")}
+    assert {each[0].framework for each in last} == {"jax"}
+
+
+@pytest.mark.parametrize("name", ["article", "quick", "cpu", "smoke"])
+def test_a_plan_has_all_that_the_five_benchmark_figures_are_drawn_from(name):
+    measured = {(case.framework, case.mode, case.quantity): case.warmup for case in cases(name)}
+    drawn = {
+        (bench.framework, bench.mode, bench.quantity)
+        for figure, bench in figures.BENCHES.items()
+        if not figure.endswith(("_b64", "time_jax_without_jit"))
+    }
+    counted = {(*run[:2], "memory") for run in measured if run[2] == "time" and run[1] != "eager"}
+    counted |= {("torch", "eager", "memory")}
+    assert drawn <= measured.keys() | counted
+    assert {case.method for case in cases(name)} == set(METHODS)
+
+
+@pytest.mark.parametrize(
+    ("name", "machine", "minutes"),
+    [("article", schedule.MACHINE_WITH_A100, 60), ("quick", H100, 8)],
+)
+def test_a_plan_for_a_gpu_keeps_to_its_time_by_what_is_expected(name, machine, minutes):
+    settings = by_setting(cases(name))
+    assert schedule.expected_seconds(settings, machine) < 60 * minutes
