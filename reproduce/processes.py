@@ -37,7 +37,6 @@ class Worker:
         self.setting, self.process, self.connection = setting, process, connection
         self.findings: list[worker.Finding] | None = None
         self.started = datetime.now(UTC).isoformat(timespec="seconds")
-        self.start = time.perf_counter()
         self.seconds = 0.0
         self.seen: dict[str, Any] = {}
 
@@ -169,8 +168,9 @@ class Processes:
         the others need.
         """
         whole = self._started(setting, cores)
-        whole.findings = [self._started([case], cores).findings[0] for case in setting]
-        whole.seconds = time.perf_counter() - whole.start
+        alone = [self._started([case], cores) for case in setting]
+        whole.findings = [each.findings[0] for each in alone]
+        whole.seconds += sum(each.seconds for each in alone)
         return whole
 
     def _started(self, setting: Setting, cores: int) -> Worker:
@@ -206,13 +206,11 @@ class Processes:
 
     def _receive(self, found: Worker) -> None:
         """Waits for the worker's next word: that it is prepared (None), or its findings."""
-        killed_for_memory = endings.kills_for_memory()
+        killed_for_memory, start = endings.kills_for_memory(), time.perf_counter()
         limit = self.timeout_seconds * len(found.setting)
         try:
             if found.connection.poll(limit):
                 found.findings = found.connection.recv()
-                if found.findings is None:
-                    return
             else:
                 reason = f"no result within {limit:g} s; raise --timeout-seconds"
                 timeout = worker.Finding(status="timeout", reason=reason)
@@ -222,8 +220,9 @@ class Processes:
             was_for_memory = endings.kills_for_memory() > killed_for_memory
             ended = endings.early_end(found.process.exitcode, was_for_memory, self._log)
             found.findings = [ended] * len(found.setting)
-        found.seconds = time.perf_counter() - found.start
-        self._end(found)
+        found.seconds += time.perf_counter() - start
+        if found.findings is not None:
+            self._end(found)
 
     def _end(self, found: Worker) -> None:
         found.process.kill()

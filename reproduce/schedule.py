@@ -11,7 +11,7 @@ from reproduce.target import Target
 Setting = list[Case]
 
 # A run that is killed loses what waits to be timed.
-WAITING_PER_CORE = 2
+WAITING_PER_CORE = 3
 # Of free memory: what is expected of a setting is a guess.
 USABLE_MEMORY = 0.9
 

@@ -102,14 +102,15 @@ def find(
         for finding in findings:
             finding.precision = _precision(case, site, device)
         start = time.perf_counter()
+        waited = 0.0
         if case.quantity == "time" and site.target is None:
-            _time(cases, findings, setting, site, wait_for_turn)
+            waited = _time(cases, findings, setting, site, wait_for_turn)
         else:
             for each, finding in zip(cases, findings, strict=True):
                 with _failure_noted([finding], device):
                     _measure(Experiment(each, finding, setting), site)
         for finding in findings:
-            finding.measuring_seconds = (time.perf_counter() - start) / len(cases)
+            finding.measuring_seconds = (time.perf_counter() - start - waited) / len(cases)
     return findings
 
 
@@ -145,8 +146,8 @@ def _time(
     setting: Setting,
     site: Site,
     wait_for_turn: Callable[[], None],
-) -> None:
-    """Prepare ``cases`` and the gradient, wait for the turn, and time them."""
+) -> float:
+    """Prepare ``cases`` and the gradient, wait, time them; return the seconds waited."""
     device = setting.tools.device
     experiments = []
     if cases[0].mode == "jit" and site.preparing_cores > 1:
@@ -162,10 +163,11 @@ def _time(
             experiment.prepare_timing()
             experiments.append(experiment)
         if not experiments:
-            return  # the gradient failed, which all rounds have
-    wait_for_turn()
+            return 0.0  # the gradient failed, which all rounds have
+    waited, _ = measure.timed(wait_for_turn, time.perf_counter)
     device.use_cores(len(os.sched_getaffinity(0)))
     time_in_turn(experiments)
+    return waited
 
 
 def _measure(experiment: Experiment, site: Site) -> None:

@@ -156,6 +156,15 @@ def test_a_proof_holds_if_all_of_its_cases_pass(tmp_path):
     }
 
 
+def test_the_recorded_proofs_are_those_of_all_errata_and_the_page_says_that_they_are_recorded(
+    tmp_path,
+):
+    recorded = proofs.outcomes(tmp_path)
+    assert recorded == dict.fromkeys({erratum.proof for erratum in ERRATA}, "proven")
+    page = html.unescape(written(tmp_path, with_figures=False).read_text())
+    assert "as recorded with this package" in page
+
+
 def test_a_failed_case_is_on_the_page_and_its_reason_is_no_markup(tmp_path):
     shutil.copy(TESTS / "rows_sample.jsonl", tmp_path / "rows.jsonl")
     row = msgspec.structs.replace(

@@ -86,7 +86,7 @@ def test_settings_are_prepared_together_and_timed_one_after_the_other_in_the_pla
 def test_a_wave_is_as_large_as_cores_and_memory_allow():
     settings = by_setting([case(batch_size=size) for size in range(1, 10)])
     needed = cost.memory_bytes(settings[0])
-    for host_bytes, expected in ((1 << 40, [4, 4, 1]), (int(2.3 * needed), [2, 2, 2, 2, 1])):
+    for host_bytes, expected in ((1 << 40, [6, 3]), (int(2.3 * needed), [2, 2, 2, 2, 1])):
         found = schedule.waves(settings, schedule.Machine(2, host_bytes))
         assert [len(wave) for wave in found] == expected
     assert schedule.at_once(settings, schedule.Machine(2, needed // 2)) == 1

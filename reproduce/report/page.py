@@ -53,6 +53,7 @@ def html(evidence: Evidence, found: Sequence[Judgement]) -> str:
         advice=advice.tables_of(beyond_rows),
         advice_notes=[advice.left_out(beyond_rows), advice.machine(beyond_rows)],
         outcomes=proofs.outcomes(evidence.measured.path),
+        proven_here=(evidence.measured.path / proofs.FILE).exists(),
         unfinished=tables.unfinished(evidence),
         environment=origins.environment(evidence),
         arguments=_arguments(evidence.measured),
