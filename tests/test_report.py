@@ -156,13 +156,9 @@ def test_a_proof_holds_if_all_of_its_cases_pass(tmp_path):
     }
 
 
-def test_the_recorded_proofs_are_those_of_all_errata_and_the_page_says_that_they_are_recorded(
-    tmp_path,
-):
+def test_the_recorded_proofs_are_those_of_all_errata(tmp_path):
     recorded = proofs.outcomes(tmp_path)
     assert recorded == dict.fromkeys({erratum.proof for erratum in ERRATA}, "proven")
-    page = html.unescape(written(tmp_path, with_figures=False).read_text())
-    assert "as recorded with this package" in page
 
 
 def test_a_failed_case_is_on_the_page_and_its_reason_is_no_markup(tmp_path):
@@ -187,7 +183,7 @@ def test_without_figures_and_accounted_rows_there_is_a_page_that_says_so(tmp_pat
     for sentence in (
         "This figure is not drawn yet",
         "nothing is compiled",
-        "none was run",
+        "as recorded with this package",
         "make beyond",
     ):
         assert sentence in page
