@@ -126,7 +126,9 @@ class Processes:
         # In check mode, what is computed must not depend on how many are at work.
         cores = 1 if self.checks else self.cores // at_once
         # The longest first, so that none is left to end alone.
-        longest_first = sorted(wave, key=cost.preparing_seconds, reverse=True)
+        longest_first = sorted(
+            wave, key=lambda each: cost.parts_seconds(each, 1, self.target), reverse=True
+        )
         prepared = []
         try:
             with ThreadPoolExecutor(at_once) as pool:
