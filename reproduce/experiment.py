@@ -184,13 +184,15 @@ class Experiment:
 
         XLA's peak is over the process's life and cannot be reset: on a GPU each case needs a
         process of its own, and its programs must be kept from an earlier one, since compiling
-        asks for memory, too. The resident set is counted in the second call, when all is loaded.
+        asks for memory, too. The resident set is counted in the second call, when all is loaded;
+        what a CPU's allocator tells is of the first.
         """
         counters = self.finding.memory_bytes
         self.at_point, call = self.prepare_case()
         whole = self.whole(call)
         if gpu is None:
-            whole()
+            with self.device.allocator_peak(counters):
+                whole()
         peak = measure.resident_peak if gpu is None else self.device.allocator_peak
         with peak(counters):
             result = whole()
