@@ -118,7 +118,7 @@ def test_what_depends_on_surroundings_passes_in_the_container(client, strangers_
     what loads both frameworks, scikit-learn and the bill of materials; what XLA compiles for a GPU
     and PyTorch by g++. The packages are those of the lock, which the doctor's tests hold the
     container to, and give the same numbers wherever they are: tests of mathematics, of rows and of
-    texts say nothing new there. ``make smoke``, the proofs and ``check`` run there above, and the
+    texts say nothing new there. ``make smoke`` and ``check`` run there above, and the
     bytes of all figures are compared below.
     """
     user = f"{STRANGER}:{STRANGER}"
