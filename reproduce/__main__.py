@@ -14,9 +14,9 @@ from reproduce import conditions, cost, doctor, environment, runner, schedule
 from reproduce.plan import (
     NEEDING_A_GPU,
     PLANS,
-    Case,
     Normalisation,
     PlanError,
+    Setting,
     Vector,
     accounted_cases,
     by_setting,
@@ -239,9 +239,9 @@ def _where(on_gpu: bool) -> str:
     return f" on an A100 with {schedule.MACHINE_WITH_A100.cores} cores beside it (counted, not run)"
 
 
-def _groups(settings: list[list[Case]], every_setting: bool) -> list[list[list[Case]]]:
+def _groups(settings: list[Setting], every_setting: bool) -> list[list[Setting]]:
     """``settings`` by quantity, framework, mode and model, or each alone."""
-    groups: dict[tuple, list[list[Case]]] = {}
+    groups: dict[tuple, list[Setting]] = {}
     for setting in sorted(settings, key=lambda setting: str(setting[0])):
         case = setting[0]
         key = (case.quantity, case.framework, case.mode, case.model)

@@ -103,7 +103,7 @@ def timing_seconds(setting: Sequence[Case]) -> float:
     case = setting[0]
     if case.quantity != "time":
         return 0.0
-    return _call_seconds(setting) * (case.repetitions + max(0, case.warmup - 2))
+    return _call_seconds(setting) * (case.repetitions + case.warmup - 1)
 
 
 def accounting_seconds(setting: Sequence[Case]) -> float:
@@ -126,8 +126,7 @@ def _gradient_seconds(case: Case) -> float:
         of_others = WITHOUT_JIT_GRADIENT_SECONDS_OF_OTHERS
         return WITHOUT_JIT_GRADIENT_SECONDS.get(case.model, of_others)
     of_device = GPU_GRADIENT_SECONDS if case.plan in NEEDING_A_GPU else CPU_GRADIENT_SECONDS
-    of_model = of_device[case.framework].get(case.model, GRADIENT_SECONDS_OF_OTHERS)
-    fixed, per_sample = of_model
+    fixed, per_sample = of_device[case.framework].get(case.model, GRADIENT_SECONDS_OF_OTHERS)
     return fixed + per_sample * case.batch_size
 
 

@@ -57,7 +57,7 @@ class Compiled(NamedTuple):
     seconds: float
 
 
-class Setting:
+class Instance:
     """A network with its weights and a batch, made concrete in one framework.
 
     It is what cases share that are measured by one process, which differ in method and number
@@ -130,7 +130,7 @@ class Setting:
 class Experiment:
     """A case in its setting; its finding fills while it is measured."""
 
-    def __init__(self, case: Case, finding: Finding, setting: Setting) -> None:
+    def __init__(self, case: Case, finding: Finding, setting: Instance) -> None:
         self.case, self.finding, self.setting, self.v = case, finding, setting, setting.v
         self.loss, self.params, self.batch = setting.loss, setting.params, setting.batch
         self.many_vectors, self.device = setting.tools.many_vectors, setting.tools.device

@@ -86,6 +86,9 @@ class Case(msgspec.Struct, frozen=True, kw_only=True):
         return self.setting if self.quantity == "nvml" else f"{self.setting} {self.computed}"
 
 
+Setting = list[Case]
+
+
 class Grid(msgspec.Struct, frozen=True):
     """Methods of one framework and mode, for each model at its batch sizes.
 
@@ -216,7 +219,7 @@ def cases(
     return [case for _, case in sorted(found, key=lambda ranked: ranked[0])]
 
 
-def by_setting(cases: Iterable[Case]) -> list[list[Case]]:
+def by_setting(cases: Iterable[Case]) -> list[Setting]:
     """``cases`` by setting, in the order of their first; within it the reference comes first."""
     found: dict[Case, list[Case]] = {}
     for case in cases:

@@ -10,7 +10,7 @@ import rich.progress
 from rich.console import Console
 
 from reproduce import cost
-from reproduce.plan import Case
+from reproduce.plan import Setting
 from reproduce.rows import Row
 from reproduce.target import Target
 
@@ -28,7 +28,7 @@ class Progress:
     def __init__(
         self,
         done: int,
-        settings: list[list[Case]],
+        settings: list[Setting],
         at_once: int,
         folder: Path,
         target: Target | None = None,
@@ -87,12 +87,12 @@ class Progress:
         self.bar.update(self.task, description="preparing")
         self.console.print(f"Loaded {' and '.join(frameworks)} once, in {spent:.1f} s.")
 
-    def prepared(self, setting: Sequence[Case]) -> None:
+    def prepared(self, setting: Setting) -> None:
         """Shows that ``setting`` waits to be timed."""
         self.left[setting[0].setting] = (0.0, self.left[setting[0].setting][1])
         self._show(f"prepared {setting[0].setting}")
 
-    def timing(self, setting: Sequence[Case]) -> None:
+    def timing(self, setting: Setting) -> None:
         """Shows that ``setting`` is being timed."""
         self._show(f"timing {setting[0].setting}")
 

@@ -21,9 +21,7 @@ class Row(Case, frozen=True, kw_only=True):
     """A case and what came of it; ``reason`` says why, for every status but ``done``.
 
     ``seconds`` has one value a repetition, ``gradient_seconds`` the gradient timed in the same
-    round: right after it, or after all that are timed in turn (empty where the method is the
-    gradient itself),
-    ``warmup_seconds`` what ran before, in PyTorch on a CPU first while memory was counted;
+    round (empty where the method is the gradient itself), ``warmup_seconds`` the calls before;
     ``point_seconds`` is what is computed once for all vectors at a point, where a method divides
     that from the HVP. ``memory_bytes`` has every counter that the device has, under its own name,
     and of what is timed those of program and allocator. ``relative_difference`` is that
@@ -31,9 +29,9 @@ class Row(Case, frozen=True, kw_only=True):
     counts the floating-point operations of the method, where the case asks for them. In
     check mode, ``digests`` has the SHA-256 of ``weights``, ``batch`` and the method's
     ``result``, and ``result_norm`` the norm of that. ``case_seconds`` is the whole of the
-    case, from start to row, ``measuring_seconds`` its part after the problem is set up (of each
-    an equal share, where several are timed in turn), and ``compile_seconds``, by method, with
-    tracing, a part of that; but PyTorch's are of the process that compiled what others take.
+    case without its wait, ``measuring_seconds`` its part after the problem is set up (of each
+    an equal share of its setting's), and ``compile_seconds``, by method, with tracing, a part of
+    that.
     """
 
     version: int = VERSION

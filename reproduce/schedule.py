@@ -5,10 +5,8 @@ from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from reproduce import cost, environment
-from reproduce.plan import Case
+from reproduce.plan import Setting
 from reproduce.target import Target
-
-Setting = list[Case]
 
 # A run that is killed loses what waits to be timed.
 WAITING_PER_CORE = 3
@@ -61,7 +59,8 @@ def waves(
 
 def at_once(settings: Iterable[Setting], machine: Machine, target: Target | None = None) -> int:
     """How many of ``settings`` are prepared side by side, at least 1."""
-    return min(machine.cores, len(next(waves(settings, machine, target), [None])))
+    first = next(waves(settings, machine, target), ())
+    return max(1, min(machine.cores, len(first)))
 
 
 def expected_seconds(settings: Iterable[Setting], machine: Machine) -> float:

@@ -20,7 +20,7 @@ import msgspec
 import numpy as np
 
 from reproduce import measure, problems
-from reproduce.experiment import Experiment, Finding, Setting, Tools, time_in_turn
+from reproduce.experiment import Experiment, Finding, Instance, Tools, time_in_turn
 from reproduce.plan import Case, Framework
 from reproduce.rows import Status
 from reproduce.target import Target
@@ -114,7 +114,7 @@ def find(
     return findings
 
 
-def _setting(case: Case, site: Site) -> Setting:
+def _setting(case: Case, site: Site) -> Instance:
     hvp, many_vectors, peers, models, device = map(import_module, modules(case.framework))
     if site.checks:
         device.use_deterministic_algorithms()
@@ -129,7 +129,7 @@ def _setting(case: Case, site: Site) -> Setting:
     if site.target is None and case.quantity != "nvml":  # the article's count has compilation
         device.share_programs(site.programs)
     tools = Tools(hvp.METHODS | peers.METHODS, many_vectors, models, device)
-    return Setting(case, tools, _weights(case, site.target), site.checks)
+    return Instance(case, tools, _weights(case, site.target), site.checks)
 
 
 def _precision(case: Case, site: Site, device: ModuleType) -> dict:
@@ -143,7 +143,7 @@ def _precision(case: Case, site: Site, device: ModuleType) -> dict:
 def _time(
     cases: list[Case],
     findings: list[Finding],
-    setting: Setting,
+    setting: Instance,
     site: Site,
     wait_for_turn: Callable[[], None],
 ) -> float:
