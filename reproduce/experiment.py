@@ -98,7 +98,7 @@ class Instance:
         return function
 
     def program(self, method: Method, mode: Mode, v: Any, vectors: int = 1) -> Compiled:
-        """``method`` compiled for vectors like ``v``, once in a setting."""
+        """``method`` compiled for vectors like ``v``, once in an instance."""
         key = method, mode, vectors
         if key not in self.programs:
             function, compile_ = self.function(method, vectors), self.tools.device.compile
@@ -128,13 +128,13 @@ class Instance:
 
 
 class Experiment:
-    """A case in its setting; its finding fills while it is measured."""
+    """A case of an instance; its finding fills while it is measured."""
 
-    def __init__(self, case: Case, finding: Finding, setting: Instance) -> None:
-        self.case, self.finding, self.setting, self.v = case, finding, setting, setting.v
-        self.loss, self.params, self.batch = setting.loss, setting.params, setting.batch
-        self.many_vectors, self.device = setting.tools.many_vectors, setting.tools.device
-        finding.digests |= setting.digests
+    def __init__(self, case: Case, finding: Finding, instance: Instance) -> None:
+        self.case, self.finding, self.instance, self.v = case, finding, instance, instance.v
+        self.loss, self.params, self.batch = instance.loss, instance.params, instance.batch
+        self.many_vectors, self.device = instance.tools.many_vectors, instance.tools.device
+        finding.digests |= instance.digests
 
     def prepare_timing(self) -> None:
         """Compiles what is timed, calls it, compares its result and counts its memory.
@@ -146,7 +146,7 @@ class Experiment:
         seconds, first = measure.timed(self.whole(call), time.perf_counter)
         self.finding.warmup_seconds = [seconds]
         if self.case.method == "gradient" and self.case.vector == "gradient":
-            self.setting.v = first
+            self.instance.v = first
         self.finding.relative_difference = self.difference_from_reference(first)
         self.finding.warnings = measure.disagreement(self.finding.relative_difference)
         self.digest(first)
@@ -165,7 +165,7 @@ class Experiment:
         What is compiled by ``torch.compile`` is held against mode ``eager``, the gradient,
         too; and of several vectors, the last is compared.
         """
-        case, references = self.case, self.setting.references
+        case, references = self.case, self.instance.references
         method = "gradient" if case.method == "gradient" else REFERENCE
         mode = "eager" if case.mode == "compile" else case.mode
         leaves = self.device.to_numpy(result)
@@ -209,14 +209,14 @@ class Experiment:
 
     def digest(self, result: Any) -> None:
         """Keeps of ``result`` what tells whether another run gives the same, in check mode."""
-        if self.setting.checks:
+        if self.instance.checks:
             leaves = self.device.to_numpy(result)
             self.finding.digests["result"] = measure.digest(leaves)
             self.finding.result_norm = measure.norm(leaves)
 
     def account(self, accounting: ModuleType, target: Target, programs: Path) -> None:
         """Counts the method's operations, or its memory on ``target`` and whether it fits."""
-        function = self.setting.function(self.case.method)
+        function = self.instance.function(self.case.method)
         arguments = self.params, self.v, self.batch
         if self.case.quantity == "operations":
             self.finding.flops = accounting.flops(function, *arguments)
@@ -239,7 +239,7 @@ class Experiment:
             return self.prepare_divided()
         if self.case.vectors > 1:
             seeds = range(self.case.seed + 1, self.case.seed + self.case.vectors)
-            vectors = [self.v, *map(self.setting.seeded, seeds)]
+            vectors = [self.v, *map(self.instance.seeded, seeds)]
             self.v, self.last_v = self.many_vectors.stacked(vectors), vectors[-1]
         return None, self.prepare(self.case.method, self.case.mode, self.case.vectors)
 
@@ -259,7 +259,7 @@ class Experiment:
         self, method: Method, mode: Mode | None = None, vectors: int = 1
     ) -> Callable[[], Any]:
         """A call that computes ``method`` and returns its result once it is there."""
-        program = self.setting.program(method, mode or self.case.mode, self.v, vectors)
+        program = self.instance.program(method, mode or self.case.mode, self.v, vectors)
         return partial(self.noted(method, program), self.params, self.v, self.batch)
 
     def noted(self, name: str, compiled: Compiled) -> Callable[..., Any]:

@@ -98,23 +98,23 @@ def find(
             measure.return_freed_memory_at_once()
         elif site.gpu is None and case.quantity == "time":
             measure.keep_freed_memory()
-        setting = _setting(case, site)
+        instance = _instance(case, site)
         for finding in findings:
             finding.precision = _precision(case, site, device)
         start = time.perf_counter()
         waited = 0.0
         if case.quantity == "time" and site.target is None:
-            waited = _time(cases, findings, setting, site, wait_for_turn)
+            waited = _time(cases, findings, instance, site, wait_for_turn)
         else:
             for each, finding in zip(cases, findings, strict=True):
                 with _failure_noted([finding], device):
-                    _measure(Experiment(each, finding, setting), site)
+                    _measure(Experiment(each, finding, instance), site)
         for finding in findings:
             finding.measuring_seconds = (time.perf_counter() - start - waited) / len(cases)
     return findings
 
 
-def _setting(case: Case, site: Site) -> Instance:
+def _instance(case: Case, site: Site) -> Instance:
     hvp, many_vectors, peers, models, device = map(import_module, modules(case.framework))
     if site.checks:
         device.use_deterministic_algorithms()
@@ -143,23 +143,23 @@ def _precision(case: Case, site: Site, device: ModuleType) -> dict:
 def _time(
     cases: list[Case],
     findings: list[Finding],
-    setting: Instance,
+    instance: Instance,
     site: Site,
     wait_for_turn: Callable[[], None],
 ) -> float:
     """Prepare ``cases`` and the gradient, wait, time them; return the seconds waited."""
-    device = setting.tools.device
+    device = instance.tools.device
     experiments = []
     if cases[0].mode == "jit" and site.preparing_cores > 1:
-        setting.compile_side_by_side({case.method for case in cases}, site.preparing_cores)
+        instance.compile_side_by_side({case.method for case in cases}, site.preparing_cores)
     if cases[0].method != "gradient":
         of_gradient = msgspec.structs.replace(cases[0], method="gradient", vectors=1)
-        experiments.append(Experiment(of_gradient, Finding(), setting))
+        experiments.append(Experiment(of_gradient, Finding(), instance))
         experiments[0].prepare_timing()
     for case, finding in zip(cases, findings, strict=True):
         with _failure_noted([finding] if experiments else findings, device):
             # Made here, since its vector may be what the gradient has just found.
-            experiment = Experiment(case, finding, setting)
+            experiment = Experiment(case, finding, instance)
             experiment.prepare_timing()
             experiments.append(experiment)
         if not experiments:
