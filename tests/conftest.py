@@ -24,10 +24,12 @@ os.environ |= {
 }
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
     """Tests that share what their file makes once go to one process, or each would make it.
 
-    This is for pytest-xdist's ``--dist loadgroup``; a file may name a group of its own.
+    This is for pytest-xdist's ``--dist loadgroup``, which reads the groups in this same hook; a
+    file may name a group of its own.
     """
     for item in items:
         if _shares_what_is_made_once(item) and not item.get_closest_marker("xdist_group"):
