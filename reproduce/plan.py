@@ -38,6 +38,7 @@ BARS = (64, 128)
 REFERENCE = "forward_over_reverse"
 NEEDING_A_GPU = ("article", "quick")
 BEYOND = "beyond"
+SMOKE = "smoke"
 
 
 class Case(msgspec.Struct, frozen=True, kw_only=True):
@@ -142,7 +143,8 @@ PLANS: dict[str, tuple[Grid, ...]] = {
         Grid("time", "torch", "eager", _CPU, 6, 2),
         Grid("memory", "jax", "eager", dict.fromkeys(_CPU, (1,))),
     ),
-    "smoke": (
+    # Its programs are not optimised: they are to run, and compiling them is most of the work.
+    SMOKE: (
         Grid("time", "jax", "jit", _SMOKE, 2, 2),
         Grid("time", "torch", "eager", _SMOKE, 2, 2),
         Grid("memory", "jax", "eager", dict.fromkeys(_SMOKE, (2,))),

@@ -14,10 +14,9 @@ import msgspec
 
 from paper_figures.style import RUNS
 from reproduce import environment, redraw, runner
-from reproduce.plan import PLANS, Case, PlanError, cases
+from reproduce.plan import PLANS, SMOKE, Case, PlanError, cases
 from reproduce.rows import Row
 
-PLAN = "smoke"
 TIMEOUT_SECONDS = 600
 # What check mode is answered with where an operation is not deterministic.
 REFUSED = "unsupported"
@@ -53,7 +52,7 @@ def verify(folder: Path) -> list[Guarantee]:
         PlanError: if the plan cannot be measured here.
     """
     both = folder / f"{datetime.now(UTC):%Y-%m-%dT%H-%M-%S}"
-    wanted = cases(PLAN)
+    wanted = cases(SMOKE)
     first, second = (_rows_of_run(wanted, both / name) for name in ("first", "second"))
     return [*of_rows(first, second), of_figures(both / "first", first)]
 
@@ -86,7 +85,10 @@ def of_rows(first: Sequence[Row], second: Sequence[Row]) -> list[Guarantee]:
         _ends(pairs),
         *(_digests(name, done) for name in ("weights", "batch")),
         _one_problem_in_both_frameworks(first),
-        *(_results(run, done) for run in dict.fromkeys((g.framework, g.mode) for g in PLANS[PLAN])),
+        *(
+            _results(run, done)
+            for run in dict.fromkeys((g.framework, g.mode) for g in PLANS[SMOKE])
+        ),
         _program_bytes(done),
     ]
 

@@ -21,7 +21,7 @@ import numpy as np
 
 from reproduce import measure, problems
 from reproduce.experiment import Experiment, Finding, Instance, Tools, time_in_turn
-from reproduce.plan import Case, Framework
+from reproduce.plan import SMOKE, Case, Framework
 from reproduce.rows import Status
 from reproduce.target import Target
 
@@ -118,6 +118,8 @@ def _instance(case: Case, site: Site) -> Instance:
     hvp, many_vectors, peers, models, device = map(import_module, modules(case.framework))
     if site.checks:
         device.use_deterministic_algorithms()
+    if case.plan == SMOKE:
+        device.compile_unoptimised()
     # A framework that cannot load CUDA falls back to the CPU: never under a GPU's name.
     wanted = "cpu" if site.gpu is None else "gpu"
     if device.platform() != wanted:

@@ -15,6 +15,7 @@ from reproduce.in_jax.hvp import Tree
 from reproduce.plan import Mode
 
 DETERMINISTIC = "--xla_gpu_deterministic_ops --xla_gpu_exclude_nondeterministic_ops"
+UNOPTIMISED = "--xla_backend_optimization_level=0"
 
 
 def compile(
@@ -67,6 +68,14 @@ def use_deterministic_algorithms() -> None:
     Source: XLA's documentation, "Determinism (GPU)".
     """
     os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {DETERMINISTIC}"
+
+
+def compile_unoptimised() -> None:
+    """Have XLA optimise no machine code in this process, which halves the seconds of compiling.
+
+    To be called before anything is computed.
+    """
+    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {UNOPTIMISED}"
 
 
 def share_programs(folder: Path) -> None:

@@ -86,6 +86,10 @@ def use_deterministic_algorithms() -> None:
     torch.use_deterministic_algorithms(True)
 
 
+def compile_unoptimised() -> None:
+    """Do nothing: plan smoke, which asks for it, has no mode ``compile``."""
+
+
 def share_programs(folder: Path) -> None:
     """Do nothing: what ``torch.compile`` keeps is in a folder that the environment names."""
 
