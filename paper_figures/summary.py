@@ -186,7 +186,7 @@ def is_wrong(row: Row) -> bool:
         return False
     precision = row.environment.get("precision", {})
     error = precision.get(f"{row.framework}_product_error", 0.0)
-    return row.relative_difference > max(SMALLEST_LIMIT, LIMIT_IN_PRODUCT_ERRORS * error)
+    return not row.relative_difference <= max(SMALLEST_LIMIT, LIMIT_IN_PRODUCT_ERRORS * error)
 
 
 def point_seconds(row: Row) -> float:

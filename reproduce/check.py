@@ -125,6 +125,10 @@ def _of_row(row: Row) -> Iterator[Objection]:
     if row.status == "done" and row.quantity == "time" and len(counts) > 1:
         what = f"{row.case}: not one value for each of its {row.repetitions} repetitions"
         yield Objection(what, MEASURE)
+    is_compared = row.relative_difference is not None or row.is_reference
+    if row.status == "done" and row.quantity == "time" and not is_compared:
+        what = f"{row.case}: its result was not compared with another method's"
+        yield Objection(what, MEASURE, is_strict=True)
     if row.status != "done" and not row.reason:
         yield Objection(f"{row.case}: {row.status} without a reason", MEASURE)
     for warning in row.warnings:

@@ -147,9 +147,9 @@ class Experiment:
         self.finding.warmup_seconds = [seconds]
         if self.case.method == "gradient" and self.case.vector == "gradient":
             self.instance.v = first
+        self.look_at(first)
         self.finding.relative_difference = self.difference_from_reference(first)
         self.finding.warnings = measure.disagreement(self.finding.relative_difference)
-        self.digest(first)
         del first
         self.device.count_call(self.whole(call), self.finding.memory_bytes)
         self.timed_call = call if self.at_point is None else partial(call, self.at_point())
@@ -169,7 +169,7 @@ class Experiment:
         method = "gradient" if case.method == "gradient" else REFERENCE
         mode = "eager" if case.mode == "compile" else case.mode
         leaves = self.device.to_numpy(result)
-        if (case.method, case.mode, case.vectors) == (method, mode, 1):
+        if case.is_reference:
             references[method, 1] = leaves
             return None
         if case.vectors > 1:
@@ -177,7 +177,8 @@ class Experiment:
         if (method, case.vectors) not in references:
             expected = self.prepare(method, mode)()
             references[method, case.vectors] = self.device.to_numpy(expected)
-        return measure.relative_difference(leaves, references[method, case.vectors])
+        difference = measure.relative_difference(leaves, references[method, case.vectors])
+        return measure.finite(difference, f"the relative difference from {method} in mode {mode}")
 
     def measure_memory(self, gpu: str | None) -> None:
         """Counts the memory of one call: the allocator's peak on a GPU, the resident set's else.
@@ -196,7 +197,7 @@ class Experiment:
         peak = measure.resident_peak if gpu is None else self.device.allocator_peak
         with peak(counters):
             result = whole()
-        self.digest(result)
+        self.look_at(result)
 
     def measure_nvml(self, gpu: str) -> None:
         """Polls the used memory of the whole GPU during compilation and first call.
@@ -205,21 +206,28 @@ class Experiment:
         """
         with measure.nvml_peak(self.finding.memory_bytes, used_bytes_of(gpu)):
             self.at_point, call = self.prepare_case()
-            self.whole(call)()
+            result = self.whole(call)()
+        self.look_at(result)
 
-    def digest(self, result: Any) -> None:
-        """Keeps of ``result`` what tells whether another run gives the same, in check mode."""
+    def look_at(self, result: Any) -> None:
+        """Keeps of ``result`` what tells whether another run gives the same, in check mode.
+
+        Raises:
+            FloatingPointError: if a number in it is not finite.
+        """
+        leaves = self.device.to_numpy(result)
+        norm = measure.finite(measure.norm(leaves), f"the norm of the {self.case.method}'s result")
         if self.instance.checks:
-            leaves = self.device.to_numpy(result)
             self.finding.digests["result"] = measure.digest(leaves)
-            self.finding.result_norm = measure.norm(leaves)
+            self.finding.result_norm = norm
 
     def account(self, accounting: ModuleType, target: Target, programs: Path) -> None:
         """Counts the method's operations, or its memory on ``target`` and whether it fits."""
         function = self.instance.function(self.case.method)
         arguments = self.params, self.v, self.batch
         if self.case.quantity == "operations":
-            self.finding.flops = accounting.flops(function, *arguments)
+            flops = accounting.flops(function, *arguments)
+            self.finding.flops = measure.finite(flops, f"the operations of {self.case.method}")
             return
         needed, counters, compile_seconds = accounting.memory(
             function, self.case.mode, target, programs, *arguments

@@ -3,6 +3,7 @@
 import ctypes
 import gc
 import hashlib
+import math
 import random
 import re
 import threading
@@ -111,13 +112,30 @@ def is_out_of_memory(error: Exception) -> bool:
 
 
 def relative_difference(a: list[np.ndarray], b: list[np.ndarray]) -> float:
-    """‖a − b‖ / ‖b‖ over all leaves, without a unit."""
-    return norm([x - y for x, y in zip(a, b, strict=True)]) / norm(b)
+    """‖a − b‖ / ‖b‖ over all leaves, without a unit; of two zeros 0, of another and zero inf."""
+    difference, reference = norm([x - y for x, y in zip(a, b, strict=True)]), norm(b)
+    if difference == 0:
+        return 0.0
+    return difference / reference if reference else math.inf
 
 
 def norm(leaves: Iterable[np.ndarray]) -> float:
-    """The Euclidean norm of all ``leaves`` as one vector."""
-    return float(np.sqrt(sum(map(_squared_norm, leaves))))
+    """The Euclidean norm of all ``leaves`` as one vector, in float64 whatever they are in."""
+    return math.hypot(*map(_norm, leaves))
+
+
+def finite(value: float, what: str) -> float:
+    """``value``, which is ``what``: a value that is not finite is never one of a row that is done.
+
+    Raises:
+        FloatingPointError: if it is not finite.
+    """
+    if not math.isfinite(value):
+        raise FloatingPointError(
+            f"{what} was to be finite, and it is {value}; "
+            "look for an overflow or a division by zero in the loss or its derivatives"
+        )
+    return value
 
 
 def digest(leaves: Iterable[np.ndarray]) -> str:
@@ -197,9 +215,12 @@ def nvml_peak(counters: dict[str, int], used_bytes: Callable[[], int]) -> Iterat
     counters["nvml_used_peak_bytes"] = max(peak, used_bytes())
 
 
-def _squared_norm(x: np.ndarray) -> float:
-    flat = x.ravel()
-    return float(np.dot(flat, flat))
+def _norm(x: np.ndarray) -> float:
+    largest = float(np.abs(x).max(initial=0))
+    if largest == 0 or not math.isfinite(largest):
+        return largest
+    scaled = np.divide(x, largest, dtype="float64").ravel()
+    return largest * math.sqrt(scaled @ scaled)
 
 
 def _process_status_bytes(field: str) -> int:

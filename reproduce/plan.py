@@ -78,6 +78,12 @@ class Case(msgspec.Struct, frozen=True, kw_only=True):
         return f"{self.quantity} {place}{alone}"
 
     @property
+    def is_reference(self) -> bool:
+        """Whether its result is what those of the other cases are compared with."""
+        is_compared_with = self.method in {"gradient", REFERENCE}
+        return is_compared_with and self.mode != "compile" and self.vectors == 1
+
+    @property
     def computed(self) -> str:
         """What is computed in the setting: the method, and for how many vectors."""
         at_once = f", {self.vectors} vectors at once" if self.vectors > 1 else ""

@@ -1,6 +1,8 @@
 """Inverse-HVPs, Newton steps and hypergradients: against dense solves, SciPy and differences."""
 
+import math
 from functools import cache, partial
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -112,10 +114,10 @@ def test_errors_fall_at_the_rate_that_the_condition_number_promises(method, rate
         assert energy(v - exact) <= 2 * rate(10) ** count * energy(exact)
 
 
-def test_conjugate_gradients_need_an_hvp_for_each_distinct_eigenvalue():
+def test_conjugate_gradients_need_an_hvp_for_each_distinct_eigenvalue_and_one_to_verify():
     hessian = symmetric([1.0] * 10 + [4.0] * 10 + [9.0])
     solution = solve(lambda v: hessian @ v, normal(21), tolerance=1e-10)
-    assert (solution.ending, solution.hvps) == (Ending.CONVERGED, 3)
+    assert (solution.ending, solution.hvps) == (Ending.CONVERGED, 4)
 
 
 def test_neumann_iterations_are_gradient_descent_of_the_same_step():
@@ -151,7 +153,7 @@ def test_a_singular_hessian_gives_the_shortest_solution_if_there_is_any():
     hessian, b = symmetric([0.0, 0.0, 1.0, 2.0, 5.0]), normal(5)
     within = hessian @ b
     solution = solve(lambda v: hessian @ v, within, tolerance=1e-10)
-    assert (solution.ending, solution.hvps) == (Ending.CONVERGED, 3)
+    assert (solution.ending, solution.hvps) == (Ending.CONVERGED, 4)
     np.testing.assert_allclose(solution.v, np.linalg.pinv(hessian) @ within, rtol=1e-8)
     without = solve(lambda v: hessian @ v, b, tolerance=1e-10, limit=100)
     assert without.ending in {Ending.LIMIT, Ending.NEGATIVE_CURVATURE}
@@ -184,6 +186,187 @@ def test_numbers_that_are_not_finite_break_a_method_down():
     with np.errstate(over="ignore", invalid="ignore"):
         too_long = solve(lambda v: hessian @ v, b, method=partial(neumann, step=1.0))
     assert too_long.ending is Ending.BREAKDOWN
+
+
+def typed(framework, values, dtype):
+    """``values`` as an array of ``dtype``."""
+    if framework == "torch":
+        return torch.tensor(values, dtype=getattr(torch, dtype))
+    values = values.astype(jax.numpy.dtype(dtype))
+    return jax.numpy.asarray(values) if framework == "jax" else values
+
+
+ARRAYS = ("numpy", "jax", "torch")
+SCALES = {
+    "float64": [1e-200, 1e-300, 1e200, 1e307],
+    "float32": [1e-25, 1e-37, 1e25, 1e37],
+    "bfloat16": [1e-25, 1e25],
+    "float16": [1e-3, 1e3],
+}
+
+
+@pytest.mark.parametrize(
+    ("framework", "dtype", "scale"),
+    [
+        (framework, dtype, scale)
+        for framework in ARRAYS
+        for dtype, scales in SCALES.items()
+        for scale in scales
+        if (framework, dtype) != ("numpy", "bfloat16")  # its products with scalars are in float32
+    ],
+)
+def test_the_size_of_b_changes_neither_ending_nor_digits(framework, dtype, scale):
+    diagonal = np.array([1.0, 2.0, 4.0, 8.0])
+    matrix, b = (typed(framework, values, dtype) for values in (diagonal, scale * diagonal))
+    solution = solve(lambda v: matrix * v, b, tolerance=1e-2)
+    assert (solution.ending, solution.v.dtype) == (Ending.CONVERGED, b.dtype)
+    found = np.array([float(number) for number in solution.v])
+    assert np.linalg.norm(diagonal * (found / scale - 1)) <= 1.1e-2 * np.linalg.norm(diagonal)
+    assert solution.residual_norm > 0 or (found == found[0]).all()
+
+
+@pytest.mark.parametrize("framework", ARRAYS)
+def test_products_of_half_precision_are_summed_in_double(framework):
+    for dtype, count in (("float16", 100_000), ("bfloat16", 10_000)):
+        vector = Vector([typed(framework, np.full(count, 3.0), dtype)])
+        assert vector @ vector == 9 * count
+        assert vector.norm() == math.sqrt(9 * count)
+
+
+def test_jaxs_products_are_summed_in_double_where_it_is_set_to_single():
+    with jax.enable_x64(False):
+        small = Vector({"w": jax.numpy.full(3, 1e-30)})
+        assert small.norm() == pytest.approx(math.sqrt(3) * 1e-30)
+        solution = solve(lambda v: {"w": 2 * v["w"]}, small.tree)
+        assert solution.v["w"].dtype == "float32"
+        np.testing.assert_allclose(solution.v["w"], 5e-31, rtol=1e-6)
+
+
+@pytest.mark.parametrize("scale", [5e-324, 1e-310, 1e-160, 1.0, 1e160, 1e308])
+def test_a_norm_is_right_over_the_whole_range_of_double(scale):
+    b = Vector({"none": None, "b": scale * np.array([1.0, 0, -1]), "empty": np.zeros(0)})
+    assert b.norm() == pytest.approx(math.hypot(scale, scale), rel=1e-12)
+    assert (0.0 * b).norm() == 0
+    assert math.isnan(Vector([np.array([np.nan, np.inf]), np.array([1.0])]).norm())
+    assert Vector([np.array([1.0]), np.array([1.0, -np.inf])]).norm() == math.inf
+
+
+def test_a_single_precision_solution_below_its_range_is_not_called_converged():
+    b = np.full(3, 2e-38, "float32")
+    solution = solve(lambda v: 1e5 * v, b)
+    assert solution.ending is Ending.PRECISION
+    assert solution.residual_norm > 1e-6 * np.linalg.norm(b.astype(float))
+    assert solve(lambda v: v, b).ending is Ending.CONVERGED
+
+
+@pytest.mark.parametrize("condition", [10, 1e3, 1e5])
+@pytest.mark.parametrize("factor", [0.0, 1.0, 100.0, 1e4])
+@pytest.mark.parametrize("method", [conjugate_gradient, gradient_descent])
+def test_what_is_called_converged_has_a_true_residual_within_the_tolerance(
+    method, factor, condition
+):
+    hessian = symmetric(np.geomspace(1 / condition, 1, 20)).astype("float32")
+    b = normal(20).astype("float32")
+    solution = solve(lambda v: hessian @ v, b, factor * b, method=method)
+    true = np.linalg.norm(hessian.astype(float) @ solution.v - b) / np.linalg.norm(b)
+    assert solution.ending in {Ending.CONVERGED, Ending.PRECISION, Ending.LIMIT}
+    if solution.ending is Ending.CONVERGED:
+        assert true <= 1.5e-6  # the HVP in float32 rounds, too
+    if solution.ending is Ending.PRECISION:
+        assert solution.residual_norm > 1e-6 * np.linalg.norm(b)
+    if condition == 10 and method is conjugate_gradient:
+        assert solution.ending is Ending.CONVERGED
+
+
+@pytest.mark.parametrize("tolerance", [0.0, 1e-17, 1e-200])
+@pytest.mark.parametrize("method", METHODS)
+def test_a_tolerance_below_the_arrays_precision_ends_as_such_with_the_solution(method, tolerance):
+    hessian, b = symmetric(EIGENVALUES), normal(5)
+    solution = solve(lambda v: hessian @ v, b, method=METHODS[method], tolerance=tolerance)
+    assert solution.ending is Ending.PRECISION
+    assert solution.hvps < 500
+    np.testing.assert_allclose(solution.v, np.linalg.solve(hessian, b), rtol=1e-13)
+    true = np.linalg.norm(hessian @ solution.v - b)
+    assert solution.residual_norm == pytest.approx(true, abs=1e-15)
+
+
+@pytest.mark.parametrize("start", [None, np.ones(5), np.full(5, 1e300)])
+@pytest.mark.parametrize("method", METHODS)
+def test_the_solution_of_nothing_is_zero_at_no_hvp(method, start):
+    hessian = symmetric(EIGENVALUES)
+    solution = solve(lambda v: hessian @ v, np.zeros(5), start, method=METHODS[method])
+    assert (solution.ending, solution.hvps, solution.residual_norm) == (Ending.CONVERGED, 0, 0)
+    assert (solution.v == 0).all()
+
+
+def failing_after(calls, matrix, bad=np.nan):
+    """An HVP that gives ``bad`` numbers after so many calls."""
+    left = iter(range(calls))
+    return lambda v: matrix @ v if next(left, None) is not None else bad * v
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+@pytest.mark.parametrize("good", [0, 1, 3])
+@pytest.mark.parametrize("method", METHODS)
+def test_after_a_breakdown_the_last_good_solution_is_returned(method, good, bad):
+    hessian, b = symmetric(EIGENVALUES), normal(5)
+    with np.errstate(invalid="ignore"):
+        found = solve(failing_after(good, hessian, bad), b, method=METHODS[method])
+    expected = [0 * b, *first_iterates(METHODS[method], hessian, b, 3)][good]
+    assert (found.ending, found.hvps) == (Ending.BREAKDOWN, good + 1)
+    np.testing.assert_allclose(found.v, expected, rtol=1e-12)
+    assert found.residual_norm == pytest.approx(np.linalg.norm(hessian @ expected - b))
+
+
+class Layer(NamedTuple):
+    """A tree of which one leaf can be missing."""
+
+    weight: Any
+    bias: Any
+
+
+@pytest.mark.parametrize("framework", ARRAYS)
+def test_trees_can_be_named_tuples_and_have_leaves_of_none(framework):
+    single, double = (typed(framework, normal(3), "float64") for _ in range(2))
+    b = {"z": Layer(single, None), "a": [Layer(double, single)]}
+
+    def hvp(v):
+        (last,) = v["a"]
+        return {"a": [Layer(4 * last.weight, last.bias)], "z": Layer(2 * v["z"].weight, None)}
+
+    solution = solve(hvp, b, {"a": b["a"], "z": b["z"]})
+    assert (solution.ending, list(solution.v)) == (Ending.CONVERGED, ["a", "z"])
+    assert (type(solution.v["z"]), solution.v["z"].bias) == (Layer, None)
+    np.testing.assert_allclose(solution.v["z"].weight, single / 2)
+    np.testing.assert_allclose(solution.v["a"][0].weight, double / 4)
+
+
+def test_an_hvp_is_given_the_order_of_b_whatever_order_it_returns():
+    given, b = [], {"z": normal(2), "a": normal(3)}
+
+    def hvp(v):
+        given.append(list(v))
+        return {"a": 3 * v["a"], "z": 2 * v["z"]}
+
+    assert solve(hvp, b).ending is Ending.CONVERGED
+    assert given == [["z", "a"]] * len(given)
+
+
+@pytest.mark.parametrize("dtype", ["int64", "bool", "complex64"])
+@pytest.mark.parametrize("framework", ARRAYS)
+def test_numbers_that_are_not_real_and_floating_are_refused(framework, dtype):
+    wrong, right = (typed(framework, np.ones(2), each) for each in (dtype, "float32"))
+    for arguments in ({"b": [right, wrong]}, {"b": [right, right], "v": [right, wrong]}):
+        with pytest.raises(TypeError, match=f"real floating-point.*{dtype}.*convert it"):
+            solve(lambda v: v, **arguments)
+    with pytest.raises(TypeError, match="of int; convert it"):
+        solve(lambda v: v, 3)
+
+
+@pytest.mark.parametrize("shape", [(3, 1), (1,), ()])
+def test_an_hvp_of_another_shape_is_refused(shape):
+    with pytest.raises(ValueError, match="return a tree like v"):
+        solve(lambda v: np.ones(shape), normal(3))
 
 
 @pytest.mark.parametrize("framework", FRAMEWORKS)

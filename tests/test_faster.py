@@ -156,6 +156,84 @@ def test_curvlinops_computes_the_dense_hessian_times_the_vector(name):
     assert_equal(result, expected)
 
 
+TORCHS_OWN = [*PEERS, *AMORTISED]
+
+
+def product_of(method, loss, params, v):
+    """∇²f(params) v by a method of another library, or by one that divides it, in PyTorch."""
+    if method == "curvlinops":
+        pytest.importorskip("curvlinops")
+    if method in PEERS:
+        return module("torch", "peers").METHODS[method](loss, params, v)
+    at_point, product = divided("torch", method, loss, params)
+    return product(at_point(params), v)
+
+
+X = torch.from_numpy(np.random.default_rng(0).standard_normal((4, 5)))
+LOSSES = {
+    "does not use": lambda p: (torch.tanh(X @ p["W"]) ** 2).sum() + p["c"] ** 3,
+    "uses linearly": lambda p: (torch.tanh(X @ p["W"]) ** 2).sum() + p["c"] ** 3 + 3 * p["b"].sum(),
+    "multiplies with another": lambda p: (X @ p["W"] + p["b"]).sum() * p["b"].sum() * p["c"],
+    "has alone, linearly": lambda p: (X @ p["W"]).sum() + 3 * p["b"].sum(),
+    "is not there at all for": lambda p: (X**2).sum(),
+}
+
+
+@pytest.mark.parametrize("method", TORCHS_OWN)
+@pytest.mark.parametrize("use", LOSSES)
+def test_a_parameter_that_the_loss_hardly_uses_has_zeros(method, use):
+    shapes = {"W": (5, 3), "b": (3,), "c": ()}
+    params, v = (
+        {
+            name: torch.from_numpy(np.asarray(rng.standard_normal(shape)))
+            for name, shape in shapes.items()
+        }
+        for rng in map(np.random.default_rng, (1, 2))
+    )
+    expected = module("torch", "hvp").forward_over_reverse(LOSSES[use], params, v)
+    result = product_of(method, LOSSES[use], params, v)
+    for name, value in expected.items():
+        torch.testing.assert_close(result[name].detach(), value.detach(), rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("method", [*METHODS[1:], *TORCHS_OWN])
+def test_a_vector_in_another_order_is_taken_by_name_or_refused(method):
+    # All of one shape, so that a wrong order has no other sign than wrong numbers.
+    rng = np.random.default_rng(0)
+    params, v = (
+        {name: torch.from_numpy(rng.standard_normal((3, 3))) for name in "UVW"} for _ in "pv"
+    )
+    flipped = {name: v[name] for name in "WUV"}
+    loss = lambda p: (p["U"] @ torch.tanh(p["V"] @ torch.sin(p["W"]))).square().sum()  # noqa: E731
+    hvp = module("torch", "hvp")
+    expected = hvp.reverse_over_reverse(loss, params, v)
+    if method in ("forward_over_reverse", "reverse_over_forward"):
+        with pytest.raises(RuntimeError, match="same python structure"):
+            hvp.METHODS[method](loss, params, flipped)
+        return
+    product = hvp.METHODS[method] if method in METHODS else partial(product_of, method)
+    result = product(loss, params, flipped)
+    assert list(result) == list(params)
+    assert_equal(result, flat(expected))
+
+
+@pytest.mark.parametrize("method", AMORTISED)
+def test_a_point_in_another_order_is_taken_by_name(method):
+    names = {"U": 1.0, "V": 2.0, "W": 3.0}
+    params, batch = (
+        {name: torch.tensor(x + shift) for name, x in names.items()} for shift in (0, 4)
+    )
+    loss = lambda p, b: sum(b[n] * p[n] ** k for k, n in enumerate("UVW", start=2))  # noqa: E731
+    at_point, product = module("torch", "many_vectors").METHODS[method](loss, params, params, batch)
+    turned, v = (dict(reversed(tree.items())) for tree in (batch, params))
+    for point in (params, dict(reversed(params.items()))):
+        result = product(at_point(point, turned), v)
+        expected = module("torch", "hvp").reverse_over_reverse(lambda p: loss(p, batch), params, v)
+        assert {name: float(value) for name, value in result.items()} == pytest.approx(
+            {name: float(value) for name, value in expected.items()}
+        )
+
+
 @needs_curvlinops
 def test_curvlinops_is_wrong_where_there_are_layer_norms():
     loss, params, v, expected = problem("torch", "bert")

@@ -53,6 +53,64 @@ def test_every_hvp_is_the_dense_hessian_times_the_vector(framework, name):
             assert_equal(computed(framework, mode, method, loss, params, v), dense, 1e-10)
 
 
+def difference_quotient(framework, loss, params, v, step=5e-5):
+    """∇²f(params) v by central differences of the gradient, to the fourth order in ``step``."""
+    gradient = partial(module(framework, "hvp").gradient, loss)
+    gradient = jax.jit(gradient) if framework == "jax" else gradient
+
+    def quotient(step):
+        ahead, behind = (
+            flat(gradient(mapped(lambda p, d: p + sign * step * d, params, v), v))  # noqa: B023
+            for sign in (1, -1)
+        )
+        return (ahead - behind) / (2 * step)
+
+    return (4 * quotient(step) - quotient(2 * step)) / 3
+
+
+@pytest.mark.parametrize(
+    ("framework", "name"),
+    [*((framework, name) for framework in FRAMEWORKS for name in NAMES[:2]), ("torch", "bert")],
+)
+def test_the_dense_hessian_is_the_slope_of_the_gradient(framework, name):
+    loss, params = build(framework, name)
+    v = random_like(framework, params)
+    expected = difference_quotient(framework, loss, params, v)
+    assert_equal(dense_product(framework, loss, params, v), expected, 1e-9)
+
+
+# Between a layer of weights and a cube, by the shape that each takes: (batch, channels, width).
+NATIVE_NORMS = {
+    "layer": lambda x, p: torch.nn.functional.layer_norm(x, (5,), p["scale"], p["shift"]),
+    "batch": lambda x, p: torch.nn.functional.batch_norm(
+        x.mT, None, None, p["scale"], p["shift"], training=True
+    ),
+    "instance": lambda x, p: torch.nn.functional.instance_norm(
+        x.mT, None, None, p["scale"], p["shift"]
+    ),
+    "group": lambda x, p: torch.nn.functional.group_norm(x.mT, 5, p["scale"], p["shift"]),
+}
+
+
+@pytest.mark.parametrize("norm", NATIVE_NORMS)
+def test_the_dense_hessian_of_pytorchs_own_norms_is_the_slope_of_the_gradient(norm):
+    rng = np.random.default_rng(0)
+    x = torch.from_numpy(rng.standard_normal((4, 6, 5)))
+    shapes = {"weights": (5, 5), "scale": (5,), "shift": (5,)}
+    params, v = (
+        {name: torch.from_numpy(rng.standard_normal(shape)) for name, shape in shapes.items()}
+        for _ in range(2)
+    )
+
+    def loss(p):
+        return (NATIVE_NORMS[norm](torch.tanh(x @ p["weights"]), p) ** 3).mean()
+
+    expected = difference_quotient("torch", loss, params, v)
+    assert_equal(dense_product("torch", loss, params, v), expected, 1e-9)
+    for method in ("forward_over_reverse", "reverse_over_reverse"):
+        assert_equal(flat(module("torch", "hvp").METHODS[method](loss, params, v)), expected, 1e-9)
+
+
 @pytest.mark.parametrize("framework", FRAMEWORKS)
 def test_an_error_of_one_part_in_a_thousand_is_caught(framework):
     loss, params = build(framework, "mlp")

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from cases import FRAMEWORKS, array, mapped, random_like
 from scipy.sparse.linalg import LinearOperator, eigsh
-from test_algorithms import network, normal, symmetric
+from test_algorithms import failing_after, network, normal, symmetric
 
 from reproduce.algorithms.ending import Ending
 from reproduce.algorithms.lanczos import lanczos
@@ -91,9 +91,63 @@ def test_a_start_of_any_length_gives_the_same():
     np.testing.assert_allclose(one.T, other.T, atol=1e-12)
 
 
-def test_a_number_that_is_not_finite_breaks_it_down():
+@pytest.mark.parametrize("size", [1e-300, 1e-160, 1e160, 1e200, 1e307])
+def test_a_start_of_a_size_near_the_ends_of_the_range_gives_the_same(size):
+    hessian, start = symmetric(EIGENVALUES), normal(6)
+    one, other = (lanczos(lambda v: hessian @ v, scale * start, 4) for scale in (1, size))
+    np.testing.assert_allclose(one.T, other.T, atol=1e-12)
+    found = lanczos(lambda v: v, np.full(5, size), 3)
+    assert (found.ending, found.ritz_values) == (Ending.CONVERGED, pytest.approx([1]))
+
+
+@pytest.mark.parametrize("size", [1e-200, 1e200])
+def test_eigenvalues_near_the_ends_of_the_range_are_found(size):
+    hessian = symmetric(EIGENVALUES)
+    found = lanczos(lambda v: size * (hessian @ v), normal(6), 6, reorthogonalise=True)
+    np.testing.assert_allclose(found.ritz_values / size, EIGENVALUES, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "size"), [("float16", 6e4), ("float16", 1e-6), ("float32", 3e38), ("float32", 1e-37)]
+)
+def test_a_start_whose_norm_is_beyond_its_type_is_no_zero(dtype, size):
+    start = np.full(100, size, dtype)
+    found = lanczos(lambda v: 2 * v, start, 3, tolerance=1e-2)
+    assert found.V[0].dtype == dtype
+    assert np.linalg.norm(found.V[0].astype(float)) == pytest.approx(1, rel=1e-2)
+    assert found.ritz_values == pytest.approx([2], rel=1e-2)
+
+
+def test_after_a_breakdown_the_steps_before_it_are_kept():
+    hessian, three = symmetric(EIGENVALUES), of_matrix(symmetric(EIGENVALUES), 3)
+    found = lanczos(failing_after(3, hessian), normal(6), 6)
+    assert (found.ending, found.hvps) == (Ending.BREAKDOWN, 4)
+    for name in ("ritz_values", "residuals", "weights", "V"):
+        np.testing.assert_array_equal(getattr(found, name), getattr(three, name))
+
+
+def test_a_breakdown_at_once_has_no_ritz_values():
     found = lanczos(lambda v: v * np.nan, normal(5), 5)
     assert (found.ending, found.hvps) == (Ending.BREAKDOWN, 1)
+    for values in (found.ritz_values, found.residuals, found.weights):
+        assert values.shape == (0,)
+
+
+@pytest.mark.parametrize("k", [0, -1])
+def test_no_steps_are_refused(k):
+    with pytest.raises(ValueError, match=f"{k} steps of .* take 1 or more"):
+        of_matrix(symmetric(EIGENVALUES), k)
+
+
+@pytest.mark.parametrize("start", [np.zeros(3), np.array([1, np.nan, 0]), np.array([np.inf, 1, 0])])
+def test_a_start_without_a_direction_is_refused(start):
+    with pytest.raises(ValueError, match=r"start from a vector of norm (0|nan|inf)"):
+        lanczos(lambda v: v, start, 2)
+
+
+def test_a_start_of_integers_is_refused():
+    with pytest.raises(TypeError, match="of int64; convert it"):
+        lanczos(lambda v: v, np.ones(3, int), 2)
 
 
 def test_quadrature_is_exact_for_polynomials_of_low_degree():

@@ -1,6 +1,7 @@
 """Seconds come from the given clock, and bytes from what was really allocated."""
 
 import gc
+import math
 import mmap
 import random
 import subprocess
@@ -106,6 +107,38 @@ def test_hvps_that_disagree_beyond_rounding_are_suspicious():
 def test_the_relative_difference_is_that_of_the_whole_vectors():
     a, b = [np.array([3.0, 0.0]), np.array([[4.5]])], [np.array([3.0, 0.0]), np.array([[4.0]])]
     assert measure.relative_difference(a, b) == pytest.approx(0.5 / 5)
+
+
+def test_a_difference_from_zero_is_none_or_infinite():
+    zero, one = [np.zeros(2), np.zeros(1)], [np.zeros(2), np.ones(1)]
+    assert measure.relative_difference(zero, zero) == 0
+    assert measure.relative_difference(one, zero) == math.inf
+
+
+@pytest.mark.parametrize(
+    ("dtype", "size"),
+    [
+        *(("float64", size) for size in (1e-320, 1e-200, 1.0, 1e200, 1e306)),
+        *(("float32", size) for size in (1e-44, 1e-25, 1.0, 1e25, 1e38)),
+        *(("float16", size) for size in (1e-7, 1e-3, 1.0, 6e4)),
+    ],
+)
+def test_a_norm_is_right_over_the_whole_range_of_its_type(dtype, size):
+    leaves = [np.full((50, 60), size, dtype), np.zeros(3, dtype), np.zeros((0, 2), dtype)]
+    assert measure.norm(leaves) == pytest.approx(math.sqrt(3000) * float(leaves[0][0, 0]), rel=1e-6)
+    half = [leaf / 2 for leaf in leaves]
+    if size > 1e-6:
+        assert measure.relative_difference(half, leaves) == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+def test_a_value_that_is_not_finite_is_refused(bad):
+    assert measure.finite(1.5, "the norm") == 1.5
+    for value in (measure.norm([np.array([1.0, bad])]), bad):
+        with pytest.raises(
+            FloatingPointError, match=r"the norm was to be finite, and it is .*look"
+        ):
+            measure.finite(value, "the norm")
 
 
 @pytest.fixture

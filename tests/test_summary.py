@@ -205,6 +205,7 @@ def test_published_memory_is_in_bytes_and_of_one_framework_and_mode():
     ("difference", "product_error", "is_wrong"),
     [
         (None, 2e-7, False),
+        (float("nan"), 2e-7, True),
         (2e-5, 2e-7, False),
         (6e-4, 2e-7, True),
         (6e-4, 3e-4, False),  # in TF32

@@ -153,6 +153,60 @@ def test_a_hvp_that_is_wrong_is_measured_with_a_warning(find, monkeypatch):
     assert "differs from forward-over-reverse's by 50%" in finding.warnings[0]
 
 
+def with_number(value):
+    """Reverse-over-reverse with one number replaced."""
+
+    def hvp(loss, params, v):
+        found = module("torch", "hvp").reverse_over_reverse(loss, params, v)
+        last = next(reversed(found.values()))
+        last.view(-1)[-1] = value
+        return found
+
+    return hvp
+
+
+@pytest.mark.parametrize("quantity", ["time", "memory"])
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize("method", ["forward_over_reverse", "reverse_over_forward"])
+def test_an_hvp_that_is_not_finite_is_an_error(find, monkeypatch, method, value, quantity):
+    monkeypatch.setitem(module("torch", "hvp").METHODS, method, with_number(value))
+    finding = find(method=method, quantity=quantity)
+    assert finding.status == "error"
+    assert f"the norm of the {method}'s result was to be finite, and it is" in finding.reason
+    assert (finding.seconds, finding.result_norm, finding.relative_difference) == ([], None, None)
+
+
+def test_a_reference_that_is_not_finite_makes_what_is_compared_with_it_an_error(find, monkeypatch):
+    methods = module("torch", "hvp").METHODS
+    monkeypatch.setitem(methods, "forward_over_reverse", with_number(float("nan")))
+    finding = find()
+    assert finding.status == "error"
+    assert "the relative difference from forward_over_reverse in mode eager" in finding.reason
+
+
+def zero(loss, params, v):
+    return {name: 0 * value for name, value in params.items()}
+
+
+def test_an_hvp_and_its_reference_can_both_be_zero_but_not_the_reference_alone(find, monkeypatch):
+    methods = module("torch", "hvp").METHODS
+    monkeypatch.setitem(methods, "forward_over_reverse", zero)
+    alone = find()
+    assert alone.status == "error"
+    assert "and it is inf" in alone.reason
+    monkeypatch.setitem(methods, "reverse_over_reverse", zero)
+    both = find()
+    assert (both.status, both.relative_difference) == ("done", 0)
+
+
+@pytest.mark.parametrize(
+    "wanted", [("gradient", "forward_over_reverse"), ("reverse_over_forward",)]
+)
+def test_a_gradient_that_is_not_finite_is_an_error_of_its_setting(find_all, monkeypatch, wanted):
+    monkeypatch.setitem(module("torch", "hvp").METHODS, "gradient", with_number(float("nan")))
+    assert {found.status for found in find_all(*wanted)} == {"error"}
+
+
 # What the C library says of itself: malloc_info(3).
 ARENAS_AFTER_A_TIMING = """
 import ctypes, sys

@@ -9,10 +9,9 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-from scipy.linalg import eigh_tridiagonal
 
 from reproduce.algorithms.ending import Ending
-from reproduce.algorithms.vector import Hessian, Hvp, Tree, Vector
+from reproduce.algorithms.vector import Hessian, Hvp, Tree, Vector, real
 
 
 @dataclass(frozen=True)
@@ -20,7 +19,7 @@ class Lanczos:
     """What k steps found: ∇²f(x) V = V T, but for the last column, which differs by ``beta_k``.
 
     ``V`` has k orthonormal vectors, trees with d scalars; ``alphas`` are the k entries of T's
-    diagonal, ``betas`` the k − 1 beside it. It took k HVPs.
+    diagonal, ``betas`` the k − 1 beside it. It took k HVPs, and one more where it broke down.
     """
 
     V: list[Tree]
@@ -46,12 +45,12 @@ class Lanczos:
 
         Some eigenvalue is no further from θ than that.
         """
-        return self.beta_k * np.abs(self._eigen[1][-1])
+        return self.beta_k * np.abs(self._eigen[1][-1:].ravel())
 
     @property
     def weights(self) -> np.ndarray:
         """⟨v_0, u⟩² of each Ritz vector u, (k,): they sum to 1."""
-        return self._eigen[1][0] ** 2
+        return self._eigen[1][:1].ravel() ** 2
 
     def ritz_vector(self, index: int) -> Tree:
         """The vector u of the Ritz value ``index``: a tree with d scalars, of norm 1."""
@@ -61,7 +60,7 @@ class Lanczos:
 
     @cached_property
     def _eigen(self) -> tuple[np.ndarray, np.ndarray]:
-        return eigh_tridiagonal(self.alphas, self.betas)
+        return np.linalg.eigh(self.T)
 
 
 def lanczos(
@@ -71,35 +70,46 @@ def lanczos(
 
     ``v`` is a tree with d scalars, any but zero: it is scaled to norm 1, which the box does not
     ask for. Where ``v`` leads to fewer than k eigenvalues, it ends with them, converged: when
-    the next β is at most ``tolerance`` times the largest entry of T.
+    the next β is at most ``tolerance`` times the largest entry of T. Where a number is not finite,
+    it ends with the steps before.
 
     By rounding, the vectors lose their orthogonality as Ritz values converge, and copies of
     these appear. With ``reorthogonalise``, each new one is made orthogonal to all before it.
     All k are kept in memory either way.
+
+    Raises:
+        TypeError: if ``v`` is not of real floating-point numbers.
+        ValueError: if ``k`` is below 1, the norm of ``v`` is 0 or not finite, or an HVP is not
+            shaped like its vector.
     """
-    hessian, v = Hessian(hvp), Vector(v)
-    V = [v / v.norm()]
-    w = hessian @ V[0]
-    alphas, betas = [w @ V[0]], []
-    w = w - alphas[0] * V[0]
-    for i in range(1, k):
-        beta = w.norm()
-        if _ending(alphas, betas, beta, tolerance) is not Ending.LIMIT:
-            break
-        betas.append(beta)
-        V.append(w / beta)
-        w = hessian @ V[i]
-        alphas.append(w @ V[i])
-        w = w - alphas[i] * V[i] - beta * V[i - 1]
+    if k < 1:
+        raise ValueError(f"{k} steps of Lanczos' algorithm were asked for; take 1 or more")
+    hessian, w = Hessian(hvp), real(v)
+    beta = w.norm()
+    if not 0 < beta < math.inf:
+        raise ValueError(
+            f"Lanczos' algorithm was to start from a vector of norm {beta}; take a random one"
+        )
+    V, alphas, betas, ending = [], [], [], Ending.LIMIT
+    for _ in range(k):
+        v = w.unit()
+        w = hessian @ v
+        alpha = w @ v
+        w = w - alpha * v
+        if V:
+            w = w - beta * V[-1]
         if reorthogonalise:
-            for earlier in V:
+            for earlier in [*V, v]:
                 w = w - (w @ earlier) * earlier
-    ending = _ending(alphas, betas, w.norm(), tolerance)
-    return Lanczos([v.tree for v in V], alphas, betas, w.norm(), ending, hessian.hvps)
-
-
-def _ending(alphas: list[float], betas: list[float], beta: float, tolerance: float) -> Ending:
-    if not math.isfinite(beta):
-        return Ending.BREAKDOWN
-    largest = max(map(abs, [*alphas, *betas]))
-    return Ending.CONVERGED if beta <= tolerance * largest else Ending.LIMIT
+        beta = w.norm()
+        if not math.isfinite(beta):
+            ending = Ending.BREAKDOWN
+            break
+        V.append(v)
+        alphas.append(alpha)
+        betas.append(beta)
+        if beta <= tolerance * max(map(abs, [*alphas, *betas[:-1]])):
+            ending = Ending.CONVERGED
+            break
+    *betas, beta_k = betas or [math.nan]
+    return Lanczos([v.tree for v in V], alphas, betas, beta_k, ending, hessian.hvps)

@@ -6,17 +6,19 @@ from typing import NamedTuple
 
 from reproduce.algorithms.conjugate_gradient import conjugate_gradient
 from reproduce.algorithms.ending import Ending
-from reproduce.algorithms.vector import Hessian, Hvp, Tree, Vector
+from reproduce.algorithms.vector import Hessian, Hvp, Tree, Vector, real
 
 # From ∇²f(x), v_0 and r_0 to the pairs v_t, r_t = ∇²f(x) v_t − b, for t = 0, 1, …
 Method = Callable[[Hessian, Vector, Vector], Iterator[tuple[Vector, Vector]]]
+ROUNDING = 1e-16  # of float64: a carried residual that is smaller says nothing
 
 
 class Solution(NamedTuple):
     """The inverse-HVP ``v``, how its method ended, and what it cost in HVPs.
 
-    ``residual_norm`` is that of ∇²f(x) v − b (damped, if damping was asked for), as the
-    method has carried it on: by rounding, it can fall below the true one.
+    ``residual_norm`` is that of ∇²f(x) v − b (damped, if damping was asked for): the true one
+    where it converged or the precision ended it, else as the method has carried it on, which by
+    rounding can be below the true one. After a breakdown, both are those before it.
     """
 
     v: Tree
@@ -38,24 +40,60 @@ def solve(
     """The solution of (∇²f(x) + damping · I) v = b, to ‖residual‖ ≤ tolerance · ‖b‖.
 
     ``b`` is a tree with d scalars, and so is ``v``, from which ``method`` starts: zero if it
-    is None, which saves an HVP. ``limit`` is of HVPs.
+    is None, which saves an HVP. ``limit`` is of HVPs. Before it is called converged, the true
+    residual is computed, at an HVP; where that is too large, the method starts again from it. The
+    solution of b = 0 is 0, at no HVP.
+
+    Raises:
+        TypeError: if ``b`` or ``v`` is not of real floating-point numbers.
+        ValueError: if an HVP is not shaped like its vector.
     """
-    hessian, b = Hessian(hvp, damping), Vector(b)
-    enough = tolerance * b.norm()
-    v, r = (0.0 * b, -b) if v is None else (Vector(v), hessian @ Vector(v) - b)
-    for v_t, r_t in method(hessian, v, r):
+    hessian, b = Hessian(hvp, damping), real(b)
+    b_norm = b.norm()
+    if b_norm == 0:
+        return Solution((0.0 * b).tree, Ending.CONVERGED, 0, 0.0)
+    scale = b.magnitude()  # so that no method meets numbers near the ends of the arrays' range
+    b, b_norm = b / scale, b_norm / scale
+    v = None if v is None else real(v) / scale
+    v, r = (0.0 * b, -b) if v is None else (v, hessian @ v - b)
+    enough, carried_enough = tolerance * b_norm, max(tolerance, ROUNDING) * b_norm
+    true_norm = r.norm()
+    ending = Ending.CONVERGED if true_norm <= enough else None
+    while ending is None:
+        v, r, ending = _followed(method(hessian, v, r), v, r, hessian, carried_enough, limit)
+        if ending is None:
+            as_returned = (scale * v) / scale  # by the arrays' range, that can be another
+            true_r = hessian @ as_returned - b
+            before, true_norm = true_norm, true_r.norm()
+            ending = _ending(true_norm, before, enough)
+            if ending is not Ending.BREAKDOWN:
+                v, r = as_returned, true_r
+    return Solution((scale * v).tree, ending, hessian.hvps, scale * r.norm())
+
+
+def _followed(
+    iterates: Iterator[tuple[Vector, Vector]],
+    v: Vector,
+    r: Vector,
+    hessian: Hessian,
+    enough: float,
+    limit: int,
+) -> tuple[Vector, Vector, Ending | None]:
+    """The last good pair of ``iterates``, or ``v`` and ``r``; no ending where r is ``enough``."""
+    for v_t, r_t in iterates:
+        if not math.isfinite(v_t.norm() + r_t.norm()):
+            return v, r, Ending.BREAKDOWN
         v, r = v_t, r_t
-        ending = _ending(r.norm(), enough, hessian.hvps >= limit)
-        if ending is not None:
-            break
-    else:
-        ending = Ending.NEGATIVE_CURVATURE
-    return Solution(v.tree, ending, hessian.hvps, r.norm())
+        if r.norm() <= enough:
+            return v, r, None
+        if hessian.hvps >= limit:
+            return v, r, Ending.LIMIT
+    return v, r, Ending.NEGATIVE_CURVATURE
 
 
-def _ending(residual_norm: float, enough: float, is_limit: bool) -> Ending | None:
-    if not math.isfinite(residual_norm):
+def _ending(true_norm: float, before: float, enough: float) -> Ending | None:
+    if not math.isfinite(true_norm):
         return Ending.BREAKDOWN
-    if residual_norm <= enough:
+    if true_norm <= enough:
         return Ending.CONVERGED
-    return Ending.LIMIT if is_limit else None
+    return Ending.PRECISION if true_norm > before / 2 else None

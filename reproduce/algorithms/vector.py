@@ -2,52 +2,82 @@
 
 import math
 import operator
-from collections.abc import Callable, Iterator
+import sys
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
+
+import numpy as np
+from optree import tree_leaves, tree_map
 
 Tree = Any
 Hvp = Callable[[Tree], Tree]
+SMALLEST_SQUARE = 1e-280  # of smaller sums of squares, float64 may have lost digits
 
 
 class Vector:
     """A tree with d scalars as one vector; every operation gives a new one.
 
-    ``tree`` is an array of NumPy, JAX or PyTorch, or a dictionary, list or tuple of trees.
-    Scalars are Python's, which leave the arrays' precision as it is.
+    ``tree`` is an array of NumPy, JAX or PyTorch, or whatever ``optree`` takes for a tree:
+    dictionaries, lists, tuples and NamedTuples of trees, and None, which has no scalars.
+    Dictionaries are matched by their keys, and keep the order of the first operand's, as
+    PyTorch's derivatives require. Scalars are Python's, which leave the arrays' precision as it
+    is. Products and norms are summed in float64, where the arrays are: no precision is too low
+    for them, and neither too large nor too small a number becomes inf or 0 on the way to a norm.
     """
 
     def __init__(self, tree: Tree) -> None:
         self.tree = tree
 
     def __add__(self, other: "Vector") -> "Vector":
-        return Vector(mapped(operator.add, self.tree, other.tree))
+        return Vector(tree_map(operator.add, self.tree, other.tree))
 
     def __sub__(self, other: "Vector") -> "Vector":
-        return Vector(mapped(operator.sub, self.tree, other.tree))
+        return Vector(tree_map(operator.sub, self.tree, other.tree))
 
     def __neg__(self) -> "Vector":
-        return Vector(mapped(operator.neg, self.tree))
+        return Vector(tree_map(operator.neg, self.tree))
 
     def __rmul__(self, scalar: float) -> "Vector":
-        return Vector(mapped(lambda leaf: scalar * leaf, self.tree))
+        return Vector(tree_map(lambda leaf: scalar * leaf, self.tree))
 
     def __truediv__(self, scalar: float) -> "Vector":
-        return Vector(mapped(lambda leaf: leaf / scalar, self.tree))
+        return Vector(tree_map(lambda leaf: leaf / scalar, self.tree))
 
     def __matmul__(self, other: "Vector") -> float:
         # No matrix product: on a GPU that would round to TF32.
-        products = mapped(lambda a, b: (a * b).sum(), self.tree, other.tree)
-        return float(sum(_leaves(products)))
+        with _float64():
+            products = tree_map(lambda a, b: (_wide(a) * _wide(b)).sum(), self.tree, other.tree)
+            return float(sum(tree_leaves(products)))
 
     def norm(self) -> float:
         """The Euclidean norm."""
-        return math.sqrt(self @ self)
+        with np.errstate(over="ignore"):
+            squared = self @ self
+        if SMALLEST_SQUARE < squared < math.inf:
+            return math.sqrt(squared)
+        scale = self.magnitude()
+        with _float64():
+            scaled = Vector(tree_map(_wide, self.tree)) / scale
+            return scale * math.sqrt(scaled @ scaled)
+
+    def magnitude(self) -> float:
+        """The power of two next below the largest magnitude: a division by it rounds nothing."""
+        with _float64():
+            leaves = map(_wide, tree_leaves(self.tree))
+            largest = np.max([float(abs(leaf).max()) for leaf in leaves if 0 not in leaf.shape])
+        return math.ldexp(1.0, math.frexp(largest)[1] - 1)
+
+    def unit(self) -> "Vector":
+        """The vector of its direction that has norm 1."""
+        root = math.sqrt(self.norm())  # within the arrays' range, even where the norm is not
+        return self / root / root
 
 
 class Hessian:
     """The matrix ∇²f(x) + damping · I, of which only ``hessian @ v`` is known.
 
-    ``hvps`` counts these products.
+    ``hvps`` counts these products, which are trees like ``v``.
     """
 
     def __init__(self, hvp: Hvp, damping: float = 0.0) -> None:
@@ -55,26 +85,43 @@ class Hessian:
 
     def __matmul__(self, v: Vector) -> Vector:
         self.hvps += 1
-        product = Vector(self.hvp(v.tree))
+        product = Vector(tree_map(_product_like, v.tree, self.hvp(v.tree)))
         return product + self.damping * v if self.damping else product
 
 
-def mapped(function: Callable, *trees: Tree) -> Tree:
-    """The tree of ``function`` of the leaves that have the same place in all ``trees``.
+def real(tree: Tree) -> Vector:
+    """``tree`` as a vector.
 
-    Dictionaries keep the order of the first tree's, as PyTorch's derivatives require.
+    Raises:
+        TypeError: if a leaf is not of real floating-point numbers, which alone can be solved for.
     """
-    first = trees[0]
-    if isinstance(first, dict):
-        return {name: mapped(function, *(tree[name] for tree in trees)) for name in first}
-    if isinstance(first, list | tuple):
-        return type(first)(mapped(function, *parts) for parts in zip(*trees, strict=True))
-    return function(*trees)
+    for leaf in tree_leaves(tree):
+        found = getattr(leaf, "dtype", type(leaf).__name__)
+        if "float" not in str(found):
+            raise TypeError(
+                "a vector of real floating-point numbers was asked for, and one of its arrays is "
+                f"of {found}; convert it, to float32 for instance"
+            )
+    return Vector(tree)
 
 
-def _leaves(tree: Tree) -> Iterator[Any]:
-    if isinstance(tree, dict | list | tuple):
-        for part in tree.values() if isinstance(tree, dict) else tree:
-            yield from _leaves(part)
-    else:
-        yield tree
+def _product_like(v: Any, product: Any) -> Any:
+    if np.shape(v) != np.shape(product):
+        raise ValueError(
+            f"an HVP with an array of shape {tuple(np.shape(v))} was asked for, and one of "
+            f"{tuple(np.shape(product))} came; return a tree like v"
+        )
+    return product
+
+
+def _float64() -> AbstractContextManager:
+    """Where JAX, if it is loaded, has float64."""
+    jax = sys.modules.get("jax")
+    return jax.enable_x64(True) if jax else nullcontext()
+
+
+def _wide(leaf: Any) -> Any:
+    """``leaf`` in float64, where it is."""
+    if hasattr(leaf, "double"):  # PyTorch
+        return leaf.double()
+    return leaf.astype("float64") if hasattr(leaf, "astype") else np.float64(leaf)

@@ -4,7 +4,7 @@ What an HVP computes without v (the loss, its gradient and all between) is the s
 for every vector, and need be computed once.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 
 import torch
 from torch.func import functionalize
@@ -30,19 +30,23 @@ def linearized(loss: LossOfBatch, params: Tree, v: Tree, batch: Tree) -> Divided
         products = forward_over_reverse(lambda params: loss(params, batch), params, v)
         return [products[name] for name in params]
 
+    names, batch_names = list(params), list(batch)
     # Detached, no tensor is two of the inputs, not even where v is the parameters.
-    trees = [{name: x.detach() for name, x in tree.items()} for tree in (params, batch, v)]
+    trees = [
+        {name: tree[name].detach() for name in order}
+        for tree, order in ((params, names), (batch, batch_names), (v, names))
+    ]
     # Nothing is computed; but a network's own buffers are as they are.
     record = make_fx(functionalize(hvp), tracing_mode="fake", _allow_non_fake_inputs=True)
     recorded = record(*trees)
     recorded.graph.eliminate_dead_code()
-    first, second = _divided(recorded, len(v))
+    first, second = _divided(recorded, len(names))
 
     def at_point(params: Tree, batch: Tree) -> tuple[torch.Tensor, ...]:
-        return first(*params.values(), *batch.values())
+        return first(*in_order(params, names), *in_order(batch, batch_names))
 
     def product(state: tuple[torch.Tensor, ...], v: Tree) -> Tree:
-        return dict(zip(v, second(*state, *v.values()), strict=True))
+        return dict(zip(names, second(*state, *in_order(v, names)), strict=True))
 
     return at_point, product
 
@@ -54,20 +58,43 @@ def graph_kept(loss: LossOfBatch, params: Tree, v: Tree, batch: Tree) -> Divided
     through that graph backwards. Cost: 1 gradient for a point, 6/3 for each vector.
     Source: PyHessian's ``hessian_vector_product``, for one batch.
     """
+    names = list(params)
 
     def at_point(params: Tree, batch: Tree) -> tuple[list[torch.Tensor], ...]:
         leaves = {name: value.detach().requires_grad_() for name, value in params.items()}
-        inputs = list(leaves.values())
-        return torch.autograd.grad(loss(leaves, batch), inputs, create_graph=True), inputs
+        inputs = in_order(leaves, names)
+        return recorded_vjp([loss(leaves, batch)], inputs, create_graph=True), inputs
 
     def product(state: tuple[list[torch.Tensor], ...], v: Tree) -> Tree:
         gradient, inputs = state
-        products = torch.autograd.grad(
-            gradient, inputs, list(v.values()), retain_graph=True, materialize_grads=True
-        )
-        return dict(zip(v, products, strict=True))
+        products = recorded_vjp(gradient, inputs, in_order(v, names), retain_graph=True)
+        return dict(zip(names, products, strict=True))
 
     return at_point, product
+
+
+def recorded_vjp(
+    outputs: Sequence[torch.Tensor],
+    inputs: list[torch.Tensor],
+    cotangents: Sequence[torch.Tensor] = (),
+    **settings: bool,
+) -> Sequence[torch.Tensor]:
+    """The VJP through the graph that autograd has recorded: zeros where no graph leads.
+
+    So it is for a parameter that the loss does not use, or uses linearly. Without ``cotangents``,
+    each is 1. ``settings`` are those of ``torch.autograd.grad``.
+    """
+    cotangents = cotangents or [torch.ones_like(output) for output in outputs]
+    pairs = [each for each in zip(outputs, cotangents, strict=True) if each[0].requires_grad]
+    if not pairs:
+        return [torch.zeros_like(each) for each in inputs]
+    recorded, of_recorded = zip(*pairs, strict=True)
+    return torch.autograd.grad(recorded, inputs, of_recorded, materialize_grads=True, **settings)
+
+
+def in_order(tree: Tree, names: Iterable[str]) -> list[torch.Tensor]:
+    """The values of ``tree`` in the order of ``names``: by name, whatever its own order is."""
+    return [tree[name] for name in names]
 
 
 def at_once(hvp: Callable[[Loss, Tree, Tree], Tree]) -> Callable[[Loss, Tree, Tree], Tree]:

@@ -1,11 +1,13 @@
 """HVPs as other libraries compute them, in PyTorch, to be timed beside ours.
 
-Each takes ``(loss, params, v)``, as the article's in ``hvp.py`` do.
+Each takes ``(loss, params, v)``, as the article's in ``hvp.py`` do: dictionaries are matched by
+name, and a parameter that the loss does not use, or uses linearly, has zeros where ∇²f does.
 """
 
 import torch
 
 from reproduce.in_torch.hvp import Loss, Tree
+from reproduce.in_torch.many_vectors import in_order, recorded_vjp
 from reproduce.in_torch.models import native_layer_norm
 
 
@@ -14,10 +16,10 @@ def autograd_grad(loss: Loss, params: Tree, v: Tree) -> Tree:
 
     Source: PyHessian's ``hessian_vector_product``, with the gradient that goes before it.
     """
-    leaves = _leaves(params)
+    leaves = {name: value.detach().requires_grad_() for name, value in params.items()}
     inputs = list(leaves.values())
-    gradient = torch.autograd.grad(loss(leaves), inputs, create_graph=True)
-    products = torch.autograd.grad(gradient, inputs, list(v.values()), materialize_grads=True)
+    gradient = recorded_vjp([loss(leaves)], inputs, create_graph=True)
+    products = recorded_vjp(gradient, inputs, in_order(v, params))
     return dict(zip(params, products, strict=True))
 
 
@@ -46,16 +48,22 @@ def curvlinops(loss: Loss, params: Tree, v: Tree) -> Tree:
     """
     from curvlinops import HessianLinearOperator  # noqa: PLC0415 - for this method alone
 
-    module = _Module(loss, params)
-    operator = HessianLinearOperator(
-        module,
-        _Identity(),
-        list(module.parameters()),
-        [(torch.zeros(1), torch.zeros(1))],  # the batch is in the loss
-        check_deterministic=False,
-    )
-    with native_layer_norm():
-        return dict(zip(params, operator @ list(v.values()), strict=True))
+    def product(loss: Loss) -> Tree:
+        module = _Module(loss, params)
+        operator = HessianLinearOperator(
+            module,
+            _Identity(),
+            list(module.parameters()),
+            [(torch.zeros(1), torch.zeros(1))],  # the batch is in the loss
+            check_deterministic=False,
+        )
+        with native_layer_norm():
+            return dict(zip(params, operator @ in_order(v, params), strict=True))
+
+    try:
+        return product(loss)
+    except RuntimeError:  # its vmap fails where a part of the product does not depend on v
+        return product(lambda params: loss(params) + 0 * sum((x**2).sum() for x in params.values()))
 
 
 class _Module(torch.nn.Module):
@@ -82,15 +90,11 @@ class _Identity(torch.nn.Module):
         return prediction
 
 
-def _leaves(params: Tree) -> Tree:
-    return {name: value.detach().requires_grad_() for name, value in params.items()}
-
-
 def _functional(product, loss: Loss, params: Tree, v: Tree) -> Tree:
     def of_values(*values: torch.Tensor) -> torch.Tensor:
         return loss(dict(zip(params, values, strict=True)))
 
-    _, products = product(of_values, tuple(params.values()), tuple(v.values()))
+    _, products = product(of_values, tuple(params.values()), tuple(in_order(v, params)))
     return dict(zip(params, products, strict=True))
 
 
