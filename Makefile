@@ -49,7 +49,7 @@ CHOOSE = plan=$${PLAN:-$$($(PYTHON) -m reproduce default-plan)} && results=$${RE
 
 help: ## Print the targets.
 	@echo "hvp-repro; variables: PLAN=article|quick|cpu|smoke|beyond  RESULTS=<folder>  VENV=<folder>  TARGET=a100|h100|<file>  GPU=<index or UUID>  PYTHON_VERSION=3.12"
-	@sed -n 's/^\([-a-z0-9/<>]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 18
+	@sed -n 's/^\([-a-z0-9/<>]*\):[^#]*## /\1\t/p' Makefile | expand -t 18
 
 all: setup ## Set up if needed, measure what is missing, draw what has changed.
 	@$(PYTHON) -m reproduce all --plan "$$PLAN" --results "$$RESULTS"
