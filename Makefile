@@ -8,10 +8,20 @@ BASE ?=
 TESTS ?=
 PYTHON_VERSION ?= 3.12
 
-PYTHON := $(VENV)/bin/python
+# The shell has these from its environment, as they were given: make's text is nowhere part of
+# a command, and neither a space nor a quote nor a dollar in a value is more than that.
+$(foreach name,VENV PLAN RESULTS TARGET BASE TESTS PYTHON_VERSION, \
+	$(eval override export $(name) := $$(value $(name))))
+
+ifeq ($(wildcard reproduce/__main__.py),)
+$(error make was run with hvp-repro's Makefile in $(CURDIR), which is not its folder; run it as \
+	'make -C FOLDER')
+endif
+
+PYTHON := "$$VENV/bin/python"
 # A copy of the locks that the environment was made from. Where it is missing, the
 # environment is somebody else's (a container's, say) and is used as it is.
-MADE_FROM := $(VENV)/hvp-repro-made-from
+MADE_FROM := "$$VENV/hvp-repro-made-from"
 LOCKS := requirements.lock requirements-peers.lock requirements-test.lock
 COMPILE := uv pip compile --quiet --no-header --generate-hashes \
 	--python-version 3.11 --python-platform x86_64-manylinux_2_28
@@ -24,124 +34,95 @@ AUDIT := uv tool run --quiet --python $(PYTHON) pip-audit==2.10.1 --strict \
 PLATFORMS := $(foreach glibc,_2_28 _2_27 _2_26 _2_24 _2_17 2014,--platform manylinux$(glibc)_x86_64)
 # uv from the PATH or the environment; pip, which alone downloads wheels for another Python, as a
 # tool of uv's, or where there is no uv, that of python3.
-FIND_UV = PATH="$$PATH:$(abspath $(VENV))/bin"
+FIND_UV = PATH="$$PATH:$$(realpath -m "$$VENV")/bin"
 FIND_PIP = $(FIND_UV); pip='python3 -m pip'; \
 	if uv --version >/dev/null 2>&1; then pip='uv tool run --quiet pip==26.0'; fi
 
-# What is drawn and written from an accounting.
-ACCOUNTED := bench_hvp_memory_jax bench_hvp_memory_jax_without_jit bench_hvp_memory_torch \
-	memory_against_published operations
-
-# What is drawn of what lies beyond the article.
-BEYOND := beyond_ratios beyond_amortised beyond_vectors inverse_hvp_errors spectra \
-	hyperparameter_descent
-
 # Sets the shell variables plan and results, by default those that fit the machine.
-CHOOSE = plan='$(PLAN)'; results='$(RESULTS)'; \
-	[ -n "$$plan" ] || plan=$$($(PYTHON) -m reproduce default-plan) || exit; \
-	results=$${results:-results/$$plan}
+CHOOSE = plan=$${PLAN:-$$($(PYTHON) -m reproduce default-plan)} && results=$${RESULTS:-results/$$plan} &&
 
 .DEFAULT_GOAL := help
 .PHONY: help all quick a100 account beyond report measure figures plan smoke verify test lint image image-test \
 	docker-all carry try-newest setup lock sbom audit clean
+# What is named together is done in the order of its names, also with -j.
+.NOTPARALLEL:
 
 help: ## Print the targets.
 	@echo "hvp-repro; variables: PLAN=article|quick|cpu|smoke|beyond  RESULTS=<folder>  VENV=<folder>  TARGET=a100|h100|<file>  GPU=<index or UUID>  PYTHON_VERSION=3.12"
-	@sed -n 's/^\([-a-z0-9/<>]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 18
+	@sed -n 's/^\([-a-z0-9/<>]*\):[^#]*## /\1\t/p' Makefile | expand -t 18
 
 all: setup ## Set up if needed, measure what is missing, draw what has changed.
-	@$(CHOOSE); $(PYTHON) -m reproduce measure "$$plan" "$$results"; measured=$$?; \
-	[ $$measured -le 1 ] || exit $$measured; \
-	drawn="$$results/figures/.drawn"; \
-	if [ -e "$$drawn" ] && \
-		[ -z "$$(find paper_figures/*.py "$$results/rows.jsonl" -newer "$$drawn")" ]; then \
-		echo "The figures in $$results/figures are up to date."; \
-	else \
-		$(PYTHON) -m paper_figures "$$results" && touch "$$drawn" || exit; \
-	fi; \
-	if [ "$$plan" = cpu ]; then \
-		$(MAKE) --no-print-directory a100 PLAN= RESULTS='$(or $(RESULTS),results)/a100' || measured=$$?; \
-	fi; \
-	$(PYTHON) -m reproduce report "$$results" || exit; \
-	exit $$measured
+	@$(PYTHON) -m reproduce all --plan "$$PLAN" --results "$$RESULTS"
 
-quick: ## The article's five benchmark figures on a GPU, in minutes.
-	@$(MAKE) --no-print-directory all PLAN=quick
+quick: setup ## The article's five benchmark figures on a GPU, in minutes.
+	@$(PYTHON) -m reproduce all --plan quick --results "$$RESULTS"
 
 report: setup ## Judge the claims, prove the errata, and write the report.
-	@$(CHOOSE); $(PYTHON) -m reproduce prove "$$results" && $(PYTHON) -m reproduce report "$$results"
+	@$(CHOOSE) $(PYTHON) -m reproduce prove "$$results" && $(PYTHON) -m reproduce report "$$results"
 
-a100: ## Account for the article's memory on an A100; no GPU is needed.
-	@$(MAKE) --no-print-directory account TARGET=a100
+a100: setup ## Account for the article's memory on an A100; no GPU is needed.
+	@$(PYTHON) -m reproduce account article "$${RESULTS:-results/a100}"
 
 account: setup ## The same for the GPU that TARGET names.
-	@folder='$(RESULTS)'; folder=$${folder:-results/$$(basename '$(TARGET)' .txtpb)}; \
-	$(PYTHON) -m reproduce account '$(or $(PLAN),article)' "$$folder" --target '$(TARGET)'; \
-	accounted=$$?; [ $$accounted -le 1 ] || exit $$accounted; \
-	$(PYTHON) -m paper_figures "$$folder" $(ACCOUNTED); drawn=$$?; \
-	[ $$drawn -le 1 ] || exit $$drawn; exit $$accounted
+	@$(PYTHON) -m reproduce account "$${PLAN:-article}" \
+		"$${RESULTS:-results/$$(basename "$$TARGET" .txtpb)}" --target "$$TARGET"
 
 measure: setup ## Measure the cases of the plan that are missing.
-	@$(CHOOSE); $(PYTHON) -m reproduce measure "$$plan" "$$results"
+	@$(CHOOSE) $(PYTHON) -m reproduce measure "$$plan" "$$results"
 
 figures: setup ## Draw all figures from the rows; needs neither GPU nor framework.
-	@$(CHOOSE); $(PYTHON) -m paper_figures "$$results"
+	@$(CHOOSE) $(PYTHON) -m paper_figures "$$results"
 
 figures/<name>: ## Draw one figure, for example figures/hess_eig.
+figures/%: export NAME = $*
 figures/%: setup
-	@$(CHOOSE); $(PYTHON) -m paper_figures "$$results" '$*'
+	@$(CHOOSE) $(PYTHON) -m paper_figures "$$results" "$$NAME"
 
 plan: setup ## Print what the plan measures and what it is expected to cost.
-	@$(CHOOSE); $(PYTHON) -m reproduce plan "$$plan"
+	@$(CHOOSE) $(PYTHON) -m reproduce plan "$$plan"
 
-smoke: ## Run every path on tiny models, to its figures.
-	@$(MAKE) --no-print-directory all PLAN=smoke
+smoke: setup ## Run every path on tiny models, to its figures.
+	@$(PYTHON) -m reproduce all --plan smoke --results "$$RESULTS"
 
 beyond: setup ## Beyond the article: HVPs at work, and HVPs that are faster than its own.
-	@folder='$(or $(RESULTS),results)/beyond'; \
-	$(PYTHON) -m reproduce measure beyond "$$folder"; measured=$$?; \
-	[ $$measured -le 1 ] || exit $$measured; \
-	$(PYTHON) -m reproduce beyond "$$folder" && \
-	$(PYTHON) -m paper_figures "$$folder" $(BEYOND) && \
-	$(PYTHON) -m reproduce advise "$$folder" || exit; \
-	exit $$measured
+	@$(PYTHON) -m reproduce all --plan beyond --results "$${RESULTS:-results}/beyond"
 
 verify: setup ## Measure plan smoke twice and compare what must be the same.
-	@$(PYTHON) -m reproduce verify $(if $(RESULTS),'$(RESULTS)')
+	@$(PYTHON) -m reproduce verify $${RESULTS:+"$$RESULTS"}
 
 test: setup ## Run the tests, but those of the image; TESTS=<files> for some.
-	@$(PYTHON) -m pytest --numprocesses auto --dist loadgroup -m 'not engine' $(TESTS)
+	@$(PYTHON) -m pytest --numprocesses auto --dist loadgroup -m 'not engine' $$TESTS
 
 lint: setup ## Check format, style and docstrings.
 	@$(PYTHON) -m ruff check . && $(PYTHON) -m ruff format --check .
 
 image: setup ## Build the container image; BASE=<image> for an own base.
-	@$(PYTHON) -m reproduce.container build --base '$(BASE)'
+	@$(PYTHON) -m reproduce.container build --base "$$BASE"
 
 image-test: setup ## Run the tests of the image that is built.
 	@$(PYTHON) -m pytest -m engine --capture no --verbose
 
 docker-all: setup ## Run `make all` in the image, built if needed; results come out.
-	@$(PYTHON) -m reproduce.container all --plan '$(PLAN)' --results '$(or $(RESULTS),results)'
+	@$(PYTHON) -m reproduce.container all --plan "$$PLAN" --results "$${RESULTS:-results}"
 
 carry: ## Download into carry/ what a machine with frameworks of its own lacks.
 	@$(FIND_PIP); rm -rf carry.part; \
 	if $$pip download -qq --only-binary=:all: --no-deps --require-hashes --implementation cp \
-		--python-version $(PYTHON_VERSION) $(PLATFORMS) --dest carry.part --requirement requirements-carry.lock; \
+		--python-version "$$PYTHON_VERSION" $(PLATFORMS) --dest carry.part --requirement requirements-carry.lock; \
 	then \
 		rm -rf carry && mv carry.part carry && \
-		echo "carry/: $$(ls carry | wc -l) wheels for Python $(PYTHON_VERSION), $$(du -sm carry | cut -f1) MB"; \
+		echo "carry/: $$(ls carry | wc -l) wheels for Python $$PYTHON_VERSION, $$(du -sm carry | cut -f1) MB"; \
 	else \
 		rm -rf carry.part; \
-		echo "error: wheels for Python $(PYTHON_VERSION) were asked for, and pip could not download" \
+		echo "error: wheels for Python $$PYTHON_VERSION were asked for, and pip could not download" \
 			"them, for the reason above; run 'make carry' where a package index is reached, with" \
 			"PYTHON_VERSION=3.11, 3.12 or 3.13" >&2; exit 2; \
 	fi
 
 try-newest: carry ## Measure plan smoke on the CPU with carry/ and today's PyTorch and JAX.
-	@$(FIND_UV); folder='$(or $(RESULTS),results)/newest'; site="$$folder/site"; \
+	@$(FIND_UV); folder="$${RESULTS:-results}/newest"; site="$$folder/site"; \
 	python="$$folder/environment/bin/python"; rm -rf "$$folder"; \
-	uv venv --quiet --python $(PYTHON_VERSION) "$$folder/environment" && \
+	uv venv --quiet --python "$$PYTHON_VERSION" "$$folder/environment" && \
 	uv pip install --quiet --python "$$python" torch jax && \
 	uv pip install --quiet --python "$$python" --offline --no-deps --target "$$site" carry/*.whl || exit; \
 	export CUDA_VISIBLE_DEVICES= JAX_PLATFORMS=cpu PYTHONPATH="$$site"; \
@@ -152,12 +133,18 @@ try-newest: carry ## Measure plan smoke on the CPU with carry/ and today's PyTor
 	exit $$ended
 
 setup: ## Make the environment from the locks, their hashes enforced; once only.
-	@if [ -x $(PYTHON) ] && [ ! -e $(MADE_FROM) ]; then exit 0; fi; \
-	if cat $(LOCKS) | cmp --quiet - $(MADE_FROM); then exit 0; fi; \
-	echo "Making $(VENV) from $(LOCKS): 8 GB, about a minute on a good line."; \
-	mkdir -p $(VENV) && touch $(MADE_FROM) || exit; \
+	@is_made() { [ -x $(PYTHON) -a ! -e $(MADE_FROM) ] || cat $(LOCKS) | cmp --quiet - $(MADE_FROM); }; \
+	if is_made; then exit 0; fi; \
+	mkdir -p "$$VENV" && exec 9>>$(MADE_FROM) || exit; \
+	if command -v flock >/dev/null; then \
+		flock --nonblock 9 || { echo "Another make is setting up $$VENV; waiting for it."; flock 9; }; \
+	else \
+		echo "Without flock (of util-linux), two makes that set up at once would disturb each other."; \
+	fi; \
+	if is_made; then exit 0; fi; \
+	echo "Making $$VENV from $(LOCKS): 8 GB, about a minute on a good line."; \
 	if command -v uv >/dev/null && uv --version >/dev/null 2>&1; then \
-		uv=uv; [ -x $(PYTHON) ] || uv venv --quiet --allow-existing --python 3.11 $(VENV) || exit; \
+		uv=uv; [ -x $(PYTHON) ] || uv venv --quiet --allow-existing --python 3.11 "$$VENV" || exit; \
 	else \
 		for python in python3.11 python3 python none; do \
 			$$python -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null && break; \
@@ -166,10 +153,10 @@ setup: ## Make the environment from the locks, their hashes enforced; once only.
 			echo "error: set-up needs Python 3.11 or uv, and finds neither; install one of them," \
 				"or give an environment as VENV=<folder>" >&2; exit 2; \
 		fi; \
-		$$python -m venv $(VENV) || exit; uv=$(VENV)/bin/uv; \
+		$$python -m venv "$$VENV" || exit; uv=$$VENV/bin/uv; \
 		$(PYTHON) -m pip install --quiet --require-hashes --requirement requirements-test.lock || exit; \
 	fi; \
-	VIRTUAL_ENV=$(VENV) $$uv pip sync --require-hashes --compile-bytecode $(LOCKS) \
+	VIRTUAL_ENV=$$VENV "$$uv" pip sync --require-hashes --compile-bytecode $(LOCKS) \
 		&& cat $(LOCKS) > $(MADE_FROM)
 
 lock: ## Resolve requirements*.in anew into the locks.
@@ -179,14 +166,14 @@ lock: ## Resolve requirements*.in anew into the locks.
 	@$(COMPILE) --no-deps --output-file requirements-carry.lock requirements-carry.in
 
 sbom: setup ## Write the bill of materials of requirements.lock, as CycloneDX.
-	@bill='$(or $(RESULTS),results)/sbom.cdx.json'; mkdir -p "$$(dirname "$$bill")" && \
+	@bill="$${RESULTS:-results}/sbom.cdx.json"; mkdir -p "$$(dirname "$$bill")" && \
 	$(PYTHON) -W ignore -m cyclonedx_py requirements --pyproject pyproject.toml --output-reproducible \
 		--output-file "$$bill" requirements.lock && echo "$$bill"
 
 audit: setup ## Look requirements.lock up among known vulnerabilities, on the internet.
-	@found='$(or $(RESULTS),results)/audit.txt'; \
+	@found="$${RESULTS:-results}/audit.txt"; \
 	mkdir -p "$$(dirname "$$found")" && rm -f "$$found" || exit 2; \
-	said=$$($(VENV)/bin/$(AUDIT) --output "$$found" 2>&1); audited=$$?; \
+	said=$$("$$VENV/bin/"$(AUDIT) --output "$$found" 2>&1); audited=$$?; \
 	if [ $$audited = 0 ]; then \
 		echo "No package of requirements.lock has a known vulnerability."; \
 	elif [ -s "$$found" ]; then \
@@ -199,5 +186,5 @@ audit: setup ## Look requirements.lock up among known vulnerabilities, on the in
 
 clean: ## Remove figures, compiled programs and caches; measured rows stay.
 	@rm -rf results/*/figures results/*/tables results/*/programs .pytest_cache .ruff_cache
-	@find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
+	@find . -name __pycache__ -not -path "./$$VENV/*" -prune -exec rm -rf {} +
 	@echo "Removed figures, compiled programs and caches; the rows in results/ are still there."

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from paper_figures import beyond, faster, figures, tables
+from paper_figures import beyond, faster, figures, freshness, tables
 from paper_figures.summary import last_of_each_case
 from reproduce.rows import Row, RowsError, read_rows, results_folder, unusable
 
@@ -25,6 +25,9 @@ def draw(
         list[str] | None,
         typer.Argument(help=f"All of the article's, or any of {', '.join(NAMES)}."),
     ] = None,
+    changed: Annotated[
+        bool, typer.Option("--changed", help="Only what would not be the same again.")
+    ] = False,
 ) -> None:
     """Draw the article's figures and write the tables into RESULTS/figures and RESULTS/tables.
 
@@ -38,7 +41,15 @@ def draw(
     wanted = names or OF_ARTICLE
     without_rows = {*figures.DIAGRAMS, *beyond.FIGURES}
     rows = _rows(results / "rows.jsonl") if set(wanted) - without_rows else []
-    made = [_make(name, rows, results) for name in wanted]
+    current = freshness.current(results, wanted) if changed else set()
+    made = [
+        bool(freshness.files(results, name)) if name in current else _make(name, rows, results)
+        for name in wanted
+    ]
+    if current == {*wanted}:
+        typer.echo(f"The figures in {results / 'figures'} are up to date.")
+    elif changed and any(made):
+        freshness.record(results, wanted)
     raise typer.Exit(1 if names and not all(made) else 0)
 
 

@@ -9,10 +9,10 @@ import io
 import zipfile
 import zlib
 from collections.abc import Iterable
+from importlib import metadata
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-import matplotlib
 import msgspec
 
 from paper_figures.figures import whole_file
@@ -103,7 +103,7 @@ def _contents(results: Path) -> dict[str, bytes]:
         plans=sorted({row.plan for row in rows}),
         devices=sorted({row.device for row in rows}),
         revisions=sorted({_revision(row) for row in rows}),
-        matplotlib=matplotlib.__version__,
+        matplotlib=metadata.version("matplotlib"),
         files={name: member(files[name]) for name in sorted(files)},
     )
     return {MANIFEST: _json(manifest)} | dict(sorted(files.items()))

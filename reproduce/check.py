@@ -1,10 +1,10 @@
 """What does not hold of a results folder or a bundle: checksums, rows, coverage, figures."""
 
 from collections.abc import Iterable, Iterator
+from importlib import metadata
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-import matplotlib
 import msgspec
 
 from reproduce import bundle
@@ -78,7 +78,7 @@ def _checked(
             "give a results folder that was measured into, or a bundle of one"
         )
     covered = coverage(rows)
-    is_comparable = manifest is None or manifest.matplotlib == matplotlib.__version__
+    is_comparable = manifest is None or manifest.matplotlib == metadata.version("matplotlib")
     return Checked(
         checksums=len(manifest.files) if manifest else 0,
         rows=len(rows),
@@ -168,5 +168,5 @@ def _other_matplotlib(manifest: Manifest, differences: dict[str, str]) -> str:
     different = sum(bool(how) for name, how in differences.items() if "figures/" in name)
     return (
         f"matplotlib {manifest.matplotlib} was there when the figures were bundled, and here is "
-        f"{matplotlib.__version__}, which may be why {different} of them differ"
+        f"{metadata.version('matplotlib')}, which may be why {different} of them differ"
     )

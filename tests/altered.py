@@ -28,7 +28,7 @@ def no_reserve():
 
 def part():
     """Of a plan, the four timings of tiny_bert in PyTorch, and one in JAX."""
-    from reproduce import __main__, plan  # noqa: PLC0415
+    from reproduce import measure_commands, plan  # noqa: PLC0415
 
     def cases(name, **options):
         timed = [case for case in plan.cases(name, **options) if case.quantity == "time"]
@@ -36,7 +36,7 @@ def part():
         jax = [case for case in timed if case.mode == "jit" and case.method == "gradient"]
         return [*torch, next(case for case in jax if case.model == "tiny_bert")]
 
-    __main__.cases = cases
+    measure_commands.cases = cases
 
 
 def main():

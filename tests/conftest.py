@@ -18,6 +18,7 @@ os.environ |= {
     "GPU": "",
     "HF_HUB_OFFLINE": "1",
     "JAX_PLATFORMS": "cpu",
+    "MPLBACKEND": "agg",
     "TRANSFORMERS_VERBOSITY": "error",
     # Compiling takes most of the time here, and running hardly any.
     "XLA_FLAGS": "--xla_backend_optimization_level=0",

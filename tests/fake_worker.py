@@ -63,7 +63,10 @@ def _finding(connection, case, site, in_company):
 
 
 def run_by_case(connection, cases, site):
-    """Gives numbers that depend on nothing but ``cases``, after a moment each."""
+    """Gives numbers that depend on nothing but ``cases``, after a moment each.
+
+    Of the model that FAKE_FAILING names, it says that it failed.
+    """
     findings = list(map(_by_case, cases))
     wait_for_turn(connection, cases)
     time.sleep(float(os.environ.get("FAKE_SECONDS", "0.1")))
@@ -74,9 +77,13 @@ def _by_case(case):
     rng = np.random.default_rng(list(str(case).encode()))
     time.sleep(0.1 * rng.random())
     gradient = rng.uniform(1, 2, case.repetitions)
+    if case.model == os.environ.get("FAKE_FAILING"):
+        return Finding(status="error", reason="it was to fail")
     if case.quantity == "memory":
         peak = int(2**21 * (1 + rng.random()))
         return Finding(memory_bytes={"resident_peak_bytes": peak, "resident_before_bytes": 2**20})
+    if case.quantity == "operations":
+        return Finding(flops=1e9 * (1 + rng.random()))
     counters = {"torch_peak_allocated_bytes": 2, "xla_temp_bytes": 1, "xla_output_bytes": 1}
     megabytes = {name: int(most * 2**20 * (1 + rng.random())) for name, most in counters.items()}
     found = Finding(memory_bytes=megabytes | {"torch_allocated_before_bytes": 2**20})

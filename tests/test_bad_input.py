@@ -79,6 +79,9 @@ BAD = {
     "measure smoke {nowhere} --vector ones": "'gradient', 'params', 'seeded'",
     "measure smoke {nowhere} --normalisation none": "'article', 'matched'",
     "measure article {nowhere}": "plan 'article' needs a GPU",
+    "all --plan smok --results {nowhere}": "there are article, quick, cpu, smoke",
+    "all --plan article --results {nowhere}": "plan 'article' needs a GPU",
+    "all smoke {nowhere}": "unexpected extra argument",
     "plan smok": "there are article, quick, cpu, smoke",
     "plan cpu --more-model lenet": "model 'lenet' was asked for",
     # numbers
@@ -103,6 +106,8 @@ BAD = {
     "measure smoke {file}/results": "which cannot be written (Not a directory)",
     "measure smoke {long}": "which cannot be written (File name too long)",
     "measure smoke /proc/results": "which cannot be written (No such file or directory)",
+    "all --plan smoke --results {file}": "which cannot be written (File exists)",
+    "all --plan beyond --results {file}/beyond": "which cannot be written (Not a directory)",
     "account smoke {file}": "which cannot be written (File exists)",
     "account smoke ''": "its name is empty",
     "claims ''": "its name is empty",

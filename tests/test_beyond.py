@@ -1,11 +1,17 @@
 """HVPs at work: smaller versions of the parts are measured, kept, and drawn."""
 
+import os
+import shutil
+import subprocess
+
 import matplotlib
 import numpy as np
 import pandas as pd
 import pytest
+from conftest import ROOT
 from matplotlib.text import Text
 from test_command_line import reproduce
+from test_faults_of_disks import altered
 from typer.testing import CliRunner
 
 from paper_figures import beyond as drawing
@@ -14,6 +20,7 @@ from paper_figures.__main__ import app as paper_figures
 from reproduce import environment, problems
 from reproduce.algorithms.spectrum import density
 from reproduce.beyond import algorithms, digits, parts
+from reproduce.drawing import OF_BEYOND
 from reproduce.plan import PlanError
 
 
@@ -113,9 +120,9 @@ def test_a_part_whose_code_has_changed_or_that_is_damaged_is_measured_anew(resul
     path = results / "spectra.csv"
     assert parts._is_current(path)
     text = path.read_text()
-    for altered in (text.replace(parts._code(), "0" * 12), text[: len(text) // 2], ""):
-        path.write_text(altered)
-        assert not parts._is_current(path), altered[-100:]
+    for other in (text.replace(parts._code(), "0" * 12), text[: len(text) // 2], ""):
+        path.write_text(other)
+        assert not parts._is_current(path), other[-100:]
     path.write_text(text)
 
 
@@ -190,3 +197,21 @@ def test_the_drawn_extremes_are_the_outermost_ritz_values(table):
     for axes, (_, values) in zip(drawing.spectra(table).axes, ritz, strict=True):
         (extremes,) = (line for line in axes.lines if "Ritz" in line.get_label())
         np.testing.assert_array_equal(extremes.get_xdata(), [values.min(), values.max()])
+
+
+def test_plan_beyond_is_measured_drawn_and_ends_with_advice(results, tmp_path):
+    folder = shutil.copytree(results, tmp_path / "beyond")
+    result = subprocess.run(
+        altered("fake_worker", "all", "--plan", "beyond", "--results", folder),
+        cwd=ROOT,
+        env=os.environ | {"FAKE_SECONDS": "0"},
+        capture_output=True,
+        text=True,
+        timeout=180,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr
+    assert "0 of 3 parts to measure" in result.stdout
+    assert {path.stem for path in (folder / "figures").glob("*.png")} == {*OF_BEYOND}
+    assert result.stdout.endswith((folder / "advice.md").read_text())
+    assert not (folder / "report.html").exists()

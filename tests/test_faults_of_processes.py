@@ -128,6 +128,7 @@ def disturb(folder, moments):
         if process.poll() is None:
             kills += 1
             kill(process)
+        process.communicate(timeout=60)  # also of a run that has ended by itself
         assert finished(folder).startswith(before)
         if count(folder) == len(cases("smoke")):
             break

@@ -1,7 +1,9 @@
-"""No home, no account, no folder for temporary files: it runs to its figures or says what to do."""
+"""No home, no account, a notebook's settings: it runs to its figures or says what to do."""
 
 import os
+import shutil
 import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
@@ -9,6 +11,7 @@ import pytest
 from conftest import ROOT
 from test_faults_of_disks import altered, program, refused
 
+from reproduce.__main__ import IMPORTED_WHEN_CALLED
 from reproduce.rows import read_rows
 
 TESTS = Path(__file__).parent
@@ -85,3 +88,71 @@ def test_without_any_temporary_folder_it_is_refused_with_what_to_set(mounted, tm
     sentence = refused(mounted(*elsewhere, *command))
     assert "socket in a temporary folder, which fails (No usable" in sentence
     assert sentence.endswith("set TMPDIR to a folder that can be written and has a short name")
+
+
+BACKENDS = ("module://matplotlib_inline.backend_inline", "qtagg", "no backend", "")
+
+
+def ran(*command, **settings):
+    return subprocess.run(
+        program(*command),
+        cwd=ROOT,
+        env=surroundings(**settings),
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_whatever_backend_a_shell_names_it_is_drawn_and_judged(tmp_path, backend):
+    shutil.copy(TESTS / "rows_sample.jsonl", tmp_path / "rows.jsonl")
+    for command in (
+        ("paper_figures", tmp_path, "hess_eig", "bench_hvp_memory_jax"),
+        ("reproduce", "report", tmp_path),
+        ("reproduce", "bundle", tmp_path),
+        ("reproduce", "check", tmp_path / "bundle.zip"),
+    ):
+        result = ran(*command, MPLBACKEND=backend)
+        assert result.returncode == 0, result.stderr
+        assert result.stderr == ""
+    assert (tmp_path / "figures" / "bench_hvp_memory_jax.pdf").stat().st_size > 1000
+
+
+def test_every_verb_can_be_imported_in_a_notebooks_shell():
+    result = ran("reproduce", "--help", MPLBACKEND=BACKENDS[0])
+    assert result.returncode == 0, result.stderr
+    described = {line.split()[0] for line in result.stdout.splitlines() if line.startswith("  ")}
+    assert IMPORTED_WHEN_CALLED.keys() <= described
+    assert "not installed" not in result.stdout
+
+
+OF_DRAWING = {"matplotlib", "pandas", "scipy", "jinja2"}
+OF_MEASURING = {"jax", "torch", "transformers", "flax"}
+
+
+@pytest.mark.parametrize(
+    ("verb", "unused"),
+    [
+        ("default-plan", OF_DRAWING | OF_MEASURING | {"numpy"}),
+        ("plan smoke", OF_DRAWING | OF_MEASURING),
+        ("doctor smoke", OF_DRAWING | OF_MEASURING),
+        ("measure smoke {folder} --timeout-seconds 0", OF_DRAWING | OF_MEASURING),
+        ("account smoke {folder} --timeout-seconds 0", OF_DRAWING | OF_MEASURING),
+        ("claims {folder}", OF_MEASURING),
+        ("advise {folder}", OF_MEASURING),
+    ],
+)
+def test_a_verb_imports_what_it_uses(tmp_path, verb, unused):
+    watched = (
+        "import sys\nfrom reproduce.__main__ import main\n"
+        "try:\n    main()\nexcept SystemExit:\n    pass\n"
+        "print('loaded:', *{name.partition('.')[0] for name in sys.modules})"
+    )
+    shutil.copy(TESTS / "rows_sample.jsonl", tmp_path / "rows.jsonl")
+    command = [sys.executable, "-c", watched, *verb.format(folder=tmp_path).split()]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    loaded = {*result.stdout.splitlines()[-1].split()[1:]}
+    assert {"reproduce", "typer"} <= loaded
+    assert not loaded & unused

@@ -1,0 +1,19 @@
+"""The verb ``default-plan``: the plan that fits this machine."""
+
+import sys
+
+from reproduce import environment
+
+
+def default_plan() -> None:
+    """Print the plan that fits this machine; why goes to standard error."""
+    print(fitting_plan())
+
+
+def fitting_plan() -> str:
+    """The name of the plan that fits this machine; prints why to standard error."""
+    found, sentence = environment.gpu()
+    name = "article" if found else "cpu"
+    hint = "; 'make quick' draws the same figures in minutes" if found else ""
+    print(f"PLAN={name}, because there is {sentence}{hint}.", file=sys.stderr)
+    return name

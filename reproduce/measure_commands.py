@@ -1,0 +1,190 @@
+"""The verbs that look at a plan and measure it: ``plan``, ``measure`` and ``account``."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from reproduce import conditions, cost, environment, runner, schedule
+from reproduce.drawing import OF_ACCOUNTING, draw
+from reproduce.plan import (
+    NEEDING_A_GPU,
+    PLANS,
+    Normalisation,
+    PlanError,
+    Setting,
+    Vector,
+    accounted_cases,
+    by_setting,
+    cases,
+)
+from reproduce.rows import Row, results_folder
+from reproduce.target import load
+
+PlanName = Annotated[str, typer.Argument(metavar="|".join(PLANS), help="Which plan.")]
+MoreModels = Annotated[
+    list[str] | None, typer.Option("--more-model", help="A further model, e.g. resnet50.")
+]
+GivenVector = Annotated[Vector | None, typer.Option(help="What the Hessian is multiplied with.")]
+GivenNormalisation = Annotated[
+    Normalisation, typer.Option(help="Batch normalisation as in the article, or equal in both.")
+]
+Seed = Annotated[
+    int, typer.Option(min=0, max=2**32 - 1, help="Seed of weights, inputs and vector.")
+]
+Nvml = Annotated[
+    bool, typer.Option("--nvml", help="Count the used memory of the whole GPU, too, as NVML does.")
+]
+ResultsFolder = Annotated[
+    Path, typer.Argument(parser=results_folder, help="The folder for rows.jsonl.")
+]
+
+
+def plan(
+    name: PlanName,
+    more_model: MoreModels = None,
+    every_case: Annotated[bool, typer.Option("--cases", help="List every case.")] = False,
+    nvml: Nvml = False,
+) -> None:
+    """Print what a plan measures and what it is expected to cost, before it runs."""
+    found = cases(name, more_models=tuple(more_model or ()), nvml=nvml)
+    conditions.check_models(found)
+    on_gpu = name in NEEDING_A_GPU or _takes_gpu(name)
+    settings = by_setting(found)
+    machine = schedule.planned(on_gpu)
+    at_once = schedule.at_once(settings, machine)
+    columns = ("quantity", "framework", "mode", "model", "batch sizes", "cases", "time", "memory")
+    table = Table(*columns)
+    for group in _groups(settings, every_case):
+        first = group[0][0]
+        table.add_row(
+            first.quantity,
+            first.framework,
+            first.mode,
+            first.model,
+            ", ".join(map(str, sorted({setting[0].batch_size for setting in group}))),
+            ", ".join(case.computed for case in group[0])
+            if every_case
+            else str(sum(map(len, group))),
+            cost.readable_seconds(
+                sum(sum(cost.parts_seconds(setting, at_once)) for setting in group)
+            ),
+            cost.readable_bytes(max(map(cost.memory_bytes, group))),
+        )
+    console = Console(width=None if sys.stdout.isatty() else 120)
+    console.print(table)
+    total = cost.readable_seconds(schedule.expected_seconds(settings, machine))
+    console.print(
+        f"{len(found)} cases in {len(settings)} settings, about {total}{_where(on_gpu)}; at most "
+        f"{cost.readable_bytes(max(map(cost.memory_bytes, settings)))} of memory for a setting, "
+        f"settings prepared side by side: {at_once}; "
+        f"{cost.readable_bytes(conditions.NEEDED_DISK_BYTES)} of disk must be free."
+    )
+
+
+def measure(
+    name: PlanName,
+    results: ResultsFolder,
+    more_model: MoreModels = None,
+    vector: GivenVector = None,
+    normalisation: GivenNormalisation = "article",
+    seed: Seed = 0,
+    nvml: Nvml = False,
+    timeout_seconds: Annotated[float, typer.Option(help="Time limit of one case.")] = 600,
+) -> None:
+    """Measure the cases of a plan that a results folder does not hold yet.
+
+    Raises:
+        Exit: with code 1 if a case failed, 130 if interrupted.
+        PlanError: if the plan, or what was asked for, needs a GPU and there is none.
+    """
+    on_gpu = _takes_gpu(name)
+    found = cases(
+        name,
+        more_models=tuple(more_model or ()),
+        vector=vector,
+        normalisation=normalisation,
+        seed=seed,
+        nvml=nvml,
+    )
+    if nvml and not on_gpu:
+        raise PlanError(
+            "--nvml was asked for, which needs a GPU, and this plan runs on the CPU; leave it out"
+        )
+    try:
+        rows = runner.measure(found, results, on_gpu, timeout_seconds)
+    except KeyboardInterrupt:
+        stopped()
+    _report_failures(rows)
+
+
+def account(
+    name: PlanName,
+    results: ResultsFolder,
+    target: Annotated[str, typer.Option(help="a100, h100, or a description's file.")] = "a100",
+    timeout_seconds: Annotated[float, typer.Option(help="Time limit of one case.")] = 600,
+) -> None:
+    """Account for a plan's memory and operations on a GPU that is not there, and draw both.
+
+    Raises:
+        Exit: with code 1 if a case failed or would not fit into the GPU, 130 if interrupted,
+            and drawing's own if it was refused.
+        PlanError: if the plan has no memory cases.
+    """
+    found = accounted_cases(name)
+    if not found:
+        others = ", ".join(filter(accounted_cases, PLANS))
+        raise PlanError(f"plan {name!r} was asked for, which has no memory cases; take {others}")
+    try:
+        rows = runner.measure(found, results, False, timeout_seconds, load(target))
+    except KeyboardInterrupt:
+        stopped()
+    drawn = draw(results, *OF_ACCOUNTING)
+    if drawn > 1:
+        raise typer.Exit(drawn)
+    _report_failures(rows)
+
+
+def stopped() -> None:
+    """Ends a verb that was interrupted.
+
+    Raises:
+        Exit: always, with code 130.
+    """
+    print("\nStopped. Every finished case is kept; run the same command to go on.")
+    raise typer.Exit(130) from None
+
+
+def _report_failures(rows: list[Row]) -> None:
+    failed = [row for row in rows if row.status != "done"]
+    for row in failed:
+        print(f"{row.status}: {row.case}: {row.reason}", file=sys.stderr)
+    if failed:
+        print(f"{len(failed)} of {len(rows)} cases are not done.", file=sys.stderr)
+        raise typer.Exit(1)
+
+
+def _takes_gpu(name: str) -> bool:
+    found, sentence = environment.gpu()
+    if name in NEEDING_A_GPU and found is None:
+        raise PlanError(f"plan {name!r} needs a GPU, and there is {sentence}; or take PLAN=cpu")
+    return found is not None and name != "cpu"
+
+
+def _where(on_gpu: bool) -> str:
+    if not on_gpu or environment.gpu()[0] is not None:
+        return ""
+    return f" on an A100 with {schedule.MACHINE_WITH_A100.cores} cores beside it (counted, not run)"
+
+
+def _groups(settings: list[Setting], every_setting: bool) -> list[list[Setting]]:
+    """``settings`` by quantity, framework, mode and model, or each alone."""
+    groups: dict[tuple, list[Setting]] = {}
+    for setting in sorted(settings, key=lambda setting: str(setting[0])):
+        case = setting[0]
+        key = (case.quantity, case.framework, case.mode, case.model)
+        groups.setdefault((*key, case.setting) if every_setting else key, []).append(setting)
+    return list(groups.values())

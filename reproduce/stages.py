@@ -1,0 +1,74 @@
+"""The verb ``all``: the stages of a plan one after the other, from measuring to the report."""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from reproduce.beyond.parts import beyond
+from reproduce.drawing import OF_BEYOND, draw
+from reproduce.fitting import fitting_plan
+from reproduce.judge_commands import advise, report
+from reproduce.measure_commands import account, measure, stopped
+from reproduce.plan import PlanError
+
+
+def every_stage(
+    plan: Annotated[str, typer.Option(help="The plan; by default the one that fits.")] = "",
+    results: Annotated[str, typer.Option(help="The folder; by default results/<plan>.")] = "",
+) -> None:
+    """Measure what is missing of a plan, draw what has changed, and write the report.
+
+    After plan cpu, the article's memory on an A100 is accounted for, too; plan beyond goes on
+    with its parts, and ends with advice instead.
+
+    Raises:
+        Exit: with code 1 if a case failed, 130 if interrupted, 2 if a stage was refused.
+    """
+    name = plan or fitting_plan()
+    folder = Path(results or f"results/{name}")
+    try:
+        code = _code(measure, name, folder)
+        if name == "beyond":
+            beyond(folder)
+            _draw(folder, *OF_BEYOND)
+            advise(folder)
+        else:
+            _draw(folder)
+            if name == "cpu":
+                code = max(code, _accounted(Path(results or "results", "a100")))
+            report(folder)
+    except KeyboardInterrupt:
+        stopped()
+    raise typer.Exit(code)
+
+
+def _code(verb: Callable, *arguments: Any) -> int:
+    """The code that ``verb`` ends with: 0, or 1 if a case failed.
+
+    Raises:
+        Exit: with any other code, after which no stage follows.
+    """
+    try:
+        verb(*arguments)
+    except typer.Exit as ended:
+        if ended.exit_code > 1:
+            raise
+        return ended.exit_code
+    return 0
+
+
+def _draw(folder: Path, *names: str) -> None:
+    if code := draw(folder, *names):
+        raise typer.Exit(code)
+
+
+def _accounted(folder: Path) -> int:
+    """The code that accounting ends with; where it is refused, the report can still be written."""
+    try:
+        return _code(account, "article", folder)
+    except PlanError as refusal:
+        print(f"error: {refusal}", file=sys.stderr)
+        return 2
