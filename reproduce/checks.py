@@ -15,7 +15,7 @@ from pathlib import Path
 
 import msgspec
 
-from reproduce import conditions, cost, environment, schedule
+from reproduce import conditions, cost, environment, limits, schedule
 from reproduce.cost import readable_bytes
 from reproduce.plan import Case, Framework, PlanError, by_setting
 
@@ -52,14 +52,13 @@ def _time(look: Look) -> str:
 
 
 def _memory(look: Look) -> str:
-    if not look.on_gpu:
-        conditions.check_memory(look.cases, on_gpu=False)
+    conditions.check_memory(look.cases, look.on_gpu)
     of_host = cost.host_bytes if look.on_gpu else cost.memory_bytes
     settings = by_setting(look.cases)
-    needed, free = max(map(of_host, settings)), environment.free_bytes(on_gpu=False)
-    found = f"a setting needs about {readable_bytes(needed)}, {readable_bytes(free)} are free"
-    if needed > free:
-        raise Doubt(f"{found}; close other programs")
+    needed, free = max(map(of_host, settings)), limits.free_memory()
+    found = f"a setting needs about {readable_bytes(needed)}, {readable_bytes(free.bytes)} are free"
+    if needed > free.bytes:
+        raise Doubt(f"{found}; {free.remedy}")
     return found
 
 

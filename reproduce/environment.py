@@ -14,8 +14,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import psutil
-
+from reproduce import limits
 from reproduce.gpu import Gpu
 from reproduce.plan import Case
 from reproduce.target import Target
@@ -83,7 +82,7 @@ def identity_of_accounting(target: Target) -> dict[str, Any]:
 
 def device(on_gpu: bool) -> str:
     """The name of the device as it stands in rows and on figures."""
-    return gpu()[0].name if on_gpu else f"CPU: {_cpu_name()}, {_usable_cores()} cores"
+    return gpu()[0].name if on_gpu else f"CPU: {_cpu_name()}, {limits.cores_of_time():g} cores"
 
 
 def identity(on_gpu: bool) -> dict[str, Any]:
@@ -123,7 +122,7 @@ def state(on_gpu: bool) -> dict[str, Any]:
 def machine(on_gpu: bool) -> dict[str, Any]:
     """What tells this machine from others of its kind: driver, limits, CPU, exact versions."""
     of_gpu = gpu()[0].facts() if on_gpu else {}
-    return of_gpu | {"cpu": _cpu_name(), "cores": _usable_cores()} | _interpreter()
+    return of_gpu | {"cpu": _cpu_name(), "cores": limits.cores_of_time()} | _interpreter()
 
 
 def code_hash(framework: str, is_accounted: bool = False) -> str:
@@ -138,7 +137,7 @@ def code_hash(framework: str, is_accounted: bool = False) -> str:
 def free_bytes(on_gpu: bool) -> int:
     """Free memory of the device, in bytes; a GPU that has none of its own uses the CPU's."""
     of_gpu = gpu()[0].free_bytes() if on_gpu else None
-    return psutil.virtual_memory().available if of_gpu is None else of_gpu
+    return limits.free_memory().bytes if of_gpu is None else of_gpu
 
 
 @cache
@@ -169,10 +168,6 @@ def _versions() -> dict[str, str]:
 @cache
 def _peers() -> dict[str, str]:
     return {name: version for name, version in installed().items() if name in PEERS}
-
-
-def _usable_cores() -> int:
-    return len(os.sched_getaffinity(0))
 
 
 @cache

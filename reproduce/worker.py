@@ -19,7 +19,7 @@ from types import ModuleType
 import msgspec
 import numpy as np
 
-from reproduce import measure, problems
+from reproduce import limits, measure, problems
 from reproduce.experiment import Experiment, Finding, Instance, Tools, time_in_turn
 from reproduce.plan import Case, Framework
 from reproduce.rows import Status
@@ -167,7 +167,7 @@ def _time(
     start = time.perf_counter()
     wait_for_turn()
     waited = time.perf_counter() - start
-    device.use_cores(len(os.sched_getaffinity(0)))
+    device.use_cores(limits.cores())
     time_in_turn(experiments)
     return waited
 
