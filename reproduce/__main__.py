@@ -6,11 +6,10 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.table import Table
 from typer.core import TyperCommand, TyperGroup
 
-from reproduce import conditions, cost, doctor, environment, runner, schedule
+from reproduce import conditions, cost, doctor, environment, printing, runner, schedule
 from reproduce.plan import (
     NEEDING_A_GPU,
     PLANS,
@@ -22,7 +21,7 @@ from reproduce.plan import (
     by_setting,
     cases,
 )
-from reproduce.rows import Row, RowsError, results_folder, unusable
+from reproduce.rows import Row, results_folder
 from reproduce.target import load
 
 # The module of each verb that needs pandas, SciPy or matplotlib, imported when the verb is
@@ -140,7 +139,7 @@ def plan(
             ),
             cost.readable_bytes(max(map(cost.memory_bytes, group))),
         )
-    console = Console(width=None if sys.stdout.isatty() else 120)
+    console = printing.console_of_tables()
     console.print(table)
     total = cost.readable_seconds(schedule.expected_seconds(settings, machine))
     console.print(
@@ -251,13 +250,7 @@ def _groups(settings: list[Setting], every_setting: bool) -> list[list[Setting]]
 
 def main() -> None:
     """Runs a verb; what the user can mend ends it with one sentence and code 2."""
-    sys.stdout.reconfigure(errors="backslashreplace")  # names of files need not be UTF-8
-    try:
-        app(prog_name="python -m reproduce")
-    except (PlanError, RowsError, OSError) as error:
-        sentence = unusable(error) if isinstance(error, OSError) else error
-        print(f"error: {sentence}", file=sys.stderr)
-        sys.exit(2)
+    printing.run(app, "python -m reproduce")
 
 
 if __name__ == "__main__":

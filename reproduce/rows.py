@@ -16,6 +16,8 @@ from msgspec import Meta
 from reproduce.plan import Case
 
 VERSION = 1
+# What a disk answers to writing, where the system names no file.
+OF_DISKS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS}
 Seconds = Annotated[float, Meta(gt=0)]
 NotNegative = Annotated[float, Meta(ge=0)]
 Status = Literal["done", "out_of_memory", "timeout", "unsupported", "error"]
@@ -90,7 +92,13 @@ def results_folder(name: str) -> Path:
 
 
 def unusable(error: OSError) -> str:
-    """The sentence for a file or folder that fails a program in a way it did not foresee."""
+    """The sentence for what fails a program in a way it did not foresee: a disk, or the system."""
+    if error.filename is None and error.errno not in OF_DISKS:
+        return (
+            f"the system refused what a run needs ({error.strerror or error}); end other programs "
+            "or raise this one's limits, and run the same command again: all that was finished is "
+            "kept"
+        )
     return (
         f"{error.filename or 'the results folder'} could not be read or written "
         f"({error.strerror or error}); mend that or give another RESULTS, and run the same "
