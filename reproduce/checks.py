@@ -90,6 +90,11 @@ def _frameworks(look: Look) -> str:
     return " and ".join(sorted({case.framework for case in look.cases}))
 
 
+def _settings(look: Look) -> str:
+    conditions.check_settings()
+    return ", ".join(f"{name}={value}" for name, value in environment.settings().items()) or "none"
+
+
 def _locked_packages(look: Look) -> str:
     pins, differences = _pins(), _differences()
     if differences:
@@ -199,6 +204,7 @@ CHECKS: dict[str, Callable[[Look], str]] = {
     "disk for results": _disk_of_results,
     "temporary folder": _temporary_folder,
     "frameworks": _frameworks,
+    "settings in the environment": _settings,
     "requirements.lock": _locked_packages,
     "disk for the environment": _disk_of_environment,
     "Python": _python,

@@ -37,6 +37,7 @@ def check(cases: Iterable[Case], folder: Path, on_gpu: bool, target: Target | No
         PlanError: the first thing that stands in the way.
     """
     check_models(cases)
+    check_settings()
     check_frameworks(cases)
     check_temporary_folder()
     check_writable(folder)
@@ -54,6 +55,20 @@ def check_models(cases: Iterable[Case]) -> None:
     """
     for name in sorted({case.model for case in cases} - set(PROBLEMS)):
         raise PlanError(f"model {name!r} was asked for; there are {', '.join(PROBLEMS)}")
+
+
+def check_settings() -> None:
+    """Nothing, if no variable of the environment makes of a case another than it is called.
+
+    Raises:
+        PlanError: for the first that does.
+    """
+    for setting, why in environment.refused_settings().items():
+        name = setting.partition("=")[0]
+        raise PlanError(
+            f"the environment has {setting}, with which {why}; "
+            f"run 'unset {name}', and the same command again"
+        )
 
 
 def check_frameworks(cases: Iterable[Case]) -> None:

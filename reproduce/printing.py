@@ -17,7 +17,7 @@ import typer
 from rich.console import Console
 
 from reproduce.plan import PlanError
-from reproduce.rows import RowsError, unusable
+from reproduce.rows import RowsError, encodable, unusable
 
 WIDTH_OF_FILES = 120
 # How often a stream is handed on.
@@ -41,9 +41,9 @@ def print_json(value: Any) -> None:
 
 
 def _encodable(value: Any) -> Any:
-    """``value`` with an escape in place of what is no text, as of names of files."""
+    """``value`` with all of its texts as `encodable` has them."""
     if isinstance(value, str):
-        return value.encode(errors="backslashreplace").decode()
+        return encodable(value)
     if isinstance(value, dict):
         return {_encodable(name): _encodable(each) for name, each in value.items()}
     return list(map(_encodable, value)) if isinstance(value, list | tuple) else value

@@ -91,6 +91,11 @@ def results_folder(name: str) -> Path:
     return Path(name)
 
 
+def encodable(text: str) -> str:
+    """``text`` with an escape in place of what is none, as names of files can have it."""
+    return text.encode(errors="backslashreplace").decode()
+
+
 def unusable(error: OSError) -> str:
     """The sentence for what fails a program in a way it did not foresee: a disk, or the system."""
     if error.filename is None and error.errno not in OF_DISKS:

@@ -22,7 +22,7 @@ import numpy as np
 from reproduce import limits, measure, problems
 from reproduce.experiment import Experiment, Finding, Instance, Tools, time_in_turn
 from reproduce.plan import Case, Framework
-from reproduce.rows import Status
+from reproduce.rows import Status, encodable
 from reproduce.target import Target
 
 # As the article's runs of memory set it.
@@ -194,7 +194,7 @@ def _failure_noted(findings: list[Finding], device: ModuleType) -> Iterator[None
         for finding in findings:
             if finding.status == "done":
                 finding.status = _status(error, device)
-                finding.reason = text.splitlines()[0][:300]
+                finding.reason = encodable(text.splitlines()[0][:300])
 
 
 def _weights(case: Case, target: Target | None) -> dict[str, np.ndarray]:
