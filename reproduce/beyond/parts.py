@@ -14,7 +14,7 @@ import pandas as pd
 import typer
 
 from paper_figures.figures import whole_file
-from reproduce import conditions, cost, environment
+from reproduce import conditions, cost, environment, limits
 from reproduce.plan import PlanError
 
 MEASURED_BY = (
@@ -87,9 +87,10 @@ def _check_memory(names: list[str], on_gpu: bool) -> None:
     needed = max((PARTS[name].memory_bytes for name in names), default=0)
     free = environment.free_bytes(on_gpu)
     if needed > free:
+        remedy = "end what else uses the GPU" if on_gpu else limits.free_memory().remedy
         raise PlanError(
             f"the parts need about {cost.readable_bytes(needed)} of memory, "
-            f"{cost.readable_bytes(free)} are free; close other programs or name other parts"
+            f"{cost.readable_bytes(free)} are free; {remedy} or name other parts"
         )
 
 
