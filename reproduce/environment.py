@@ -35,8 +35,7 @@ PACKAGES_OF_CUDA = ("nvidia-", "jax-cuda12-", "jax-cuda13-")
 PEERS = ("curvlinops-for-pytorch",)
 SOURCES = ("problems", "measure", "experiment", "worker")
 ACCOUNTING = ("accounting.py", "caching_allocator.py")
-# How the names of variables begin that change what is measured. Where in doubt, one is among them:
-# one too many costs a new measurement, one too few a row of something else.
+# How the names of variables begin that change what is measured.
 SETTINGS = (
     "ATEN_",
     "CUBLAS",
@@ -126,7 +125,11 @@ def identity(on_gpu: bool) -> dict[str, Any]:
 
 
 def settings() -> dict[str, str]:
-    """The variables of the environment that change what is measured, as they are set."""
+    """The variables of the environment that change what is measured, as they are set.
+
+    Where in doubt, one is among them: one too many costs a new measurement, one too few gives a
+    row of something else.
+    """
     return {
         name: encodable(value)
         for name, value in sorted(os.environ.items())
