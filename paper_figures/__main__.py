@@ -1,6 +1,5 @@
 """The command line: ``python -m paper_figures RESULTS [NAME ...]``."""
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -8,7 +7,8 @@ import typer
 
 from paper_figures import beyond, faster, figures, freshness, tables
 from paper_figures.summary import last_of_each_case
-from reproduce.rows import Row, RowsError, read_rows, results_folder, unusable
+from reproduce import printing
+from reproduce.rows import Row, RowsError, read_rows, results_folder
 
 OF_ARTICLE = (*figures.NAMES, *tables.TABLES)
 NAMES = (*OF_ARTICLE, *faster.FIGURES, *beyond.FIGURES)
@@ -98,12 +98,7 @@ def _refuse(sentence: str) -> None:
 
 def main() -> None:
     """Draws; what the user can mend ends it with one sentence and code 2."""
-    sys.stdout.reconfigure(errors="backslashreplace")  # names of files need not be UTF-8
-    try:
-        app(prog_name="python -m paper_figures")
-    except (RowsError, OSError) as error:
-        typer.echo(unusable(error) if isinstance(error, OSError) else error, err=True)
-        sys.exit(2)
+    printing.run(app, "python -m paper_figures")
 
 
 if __name__ == "__main__":

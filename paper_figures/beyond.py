@@ -17,12 +17,18 @@ def write(name: str, results: Path) -> list[Path]:
     """Return the two files of the figure ``name``, drawn from its table in ``results``.
 
     Raises:
-        CannotDraw: if there is no such table.
+        CannotDraw: if there is no such table, or it lacks what is drawn.
     """
     path = results / f"{name}.csv"
     if not path.exists():
         raise figures.CannotDraw(f"there is no {path}; run 'python -m reproduce beyond {results}'")
-    return figures.save(lambda: FIGURES[name](pd.read_csv(path)), name, results / "figures")
+    try:
+        return figures.save(lambda: FIGURES[name](pd.read_csv(path)), name, results / "figures")
+    except (KeyError, IndexError, ValueError, TypeError) as error:
+        raise figures.CannotDraw(
+            f"{path} is not as it was measured ({error!r}); remove it, "
+            f"and run 'python -m reproduce beyond {results}'"
+        ) from None
 
 
 def inverse_hvp_errors(table: pd.DataFrame) -> Figure:

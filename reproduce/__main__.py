@@ -1,14 +1,13 @@
 """The command line: ``python -m reproduce VERB``; a thin shell over the modules."""
 
-import sys
 from importlib import import_module
 from typing import Any
 
 import typer
 from typer.core import TyperCommand, TyperGroup
 
+from reproduce import printing
 from reproduce.plan import PlanError
-from reproduce.rows import RowsError, unusable
 
 # A verb imports what it uses, when it is called: nobody waits for what another verb needs,
 # and whoever measures need not have what draws (requirements-carry.in).
@@ -77,13 +76,7 @@ def verbs() -> None:
 
 def main() -> None:
     """Runs a verb; what the user can mend ends it with one sentence and code 2."""
-    sys.stdout.reconfigure(errors="backslashreplace")  # names of files need not be UTF-8
-    try:
-        app(prog_name="python -m reproduce")
-    except (PlanError, RowsError, OSError) as error:
-        sentence = unusable(error) if isinstance(error, OSError) else error
-        print(f"error: {sentence}", file=sys.stderr)
-        sys.exit(2)
+    printing.run(app, "python -m reproduce")
 
 
 if __name__ == "__main__":

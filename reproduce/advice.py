@@ -9,7 +9,7 @@ from paper_figures import faster, style, summary
 from paper_figures import faster_style as look
 from reproduce import cost
 from reproduce.plan import BEYOND
-from reproduce.rows import Row
+from reproduce.rows import Row, RowsError
 
 FRAMEWORKS = {"jax": "JAX", "torch": "PyTorch"}
 MANY = 10
@@ -18,8 +18,17 @@ NOTICEABLE = 0.05
 
 
 def advice(rows: Iterable[Row]) -> str:
-    """The answer as Markdown: a table a framework, what was left out, and the machine."""
+    """The answer as Markdown: a table a framework, what was left out, and the machine.
+
+    Raises:
+        RowsError: if no HVP of plan ``beyond`` is among ``rows``.
+    """
     rows = list(rows)
+    if not _timed(rows):
+        raise RowsError(
+            f"HVPs of plan {BEYOND!r} that are done were expected, and there are none among "
+            f"{len(rows)} rows; measure them with 'make beyond'"
+        )
     tables = [_markdown(table) for table in tables_of(rows).values()]
     return "\n\n".join(filter(None, [*tables, left_out(rows), machine(rows)])) + "\n"
 

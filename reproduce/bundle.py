@@ -15,9 +15,11 @@ from typing import Any
 
 import msgspec
 
+from paper_figures import beyond
 from paper_figures.figures import whole_file
 from reproduce import compare
 from reproduce.environment import ROOT
+from reproduce.redraw import FIGURES, TABLES
 from reproduce.report.evidence import beside
 from reproduce.rows import Row, RowsError, read_rows
 
@@ -25,16 +27,21 @@ MANIFEST, ENVIRONMENT, LOCK = "manifest.json", "environment.json", "requirements
 VERSION = 1
 # What the names begin with of what was compiled for the A100.
 COMPILED = "a100/"
-PATTERNS = (
+# What this program writes: what else lies in a results folder is its owner's.
+WRITTEN = (
     "rows.jsonl",
     "report.html",
-    "*.md",
-    "*.csv",
+    "claims.md",
+    "summary.csv",
+    "advice.md",
     "proofs.xml",
-    "figures/*.png",
-    "figures/*.pdf",
-    "tables/*.csv",
-    "tables/*.md",
+    *(f"{name}.csv" for name in beyond.FIGURES),
+    *(
+        f"figures/{name}.{suffix}"
+        for name in (*FIGURES, *beyond.FIGURES)
+        for suffix in ("png", "pdf")
+    ),
+    *(f"tables/{name}.{suffix}" for name in TABLES for suffix in ("csv", "md")),
 )
 # Zip's first date, and a file that its owner may write and all may read.
 TIMESTAMP, MODE = (1980, 1, 1, 0, 0, 0), 0o100644
@@ -87,15 +94,18 @@ def write(results: Path, output: Path) -> str:
 
 
 def _contents(results: Path) -> dict[str, bytes]:
-    """Every file of the bundle by its name in there, the manifest first."""
+    """Every file of the bundle by its name in there, the manifest first.
+
+    A bundle takes what this program has written, by name: nobody's own file goes with it.
+    """
     sources = folders(results)
     compare.rows_of(results)  # which there must be
     rows = [row for folder in sources.values() for row in read_rows(folder / "rows.jsonl")]
     files = {
-        f"{prefix}{path.relative_to(folder).as_posix()}": path.read_bytes()
+        f"{prefix}{name}": (folder / name).read_bytes()
         for prefix, folder in sources.items()
-        for pattern in PATTERNS
-        for path in folder.glob(pattern)
+        for name in WRITTEN
+        if (folder / name).is_file()
     }
     files[ENVIRONMENT] = _json(environments(rows))
     files[LOCK] = (ROOT / LOCK).read_bytes()

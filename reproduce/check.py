@@ -11,7 +11,7 @@ from reproduce import bundle
 from reproduce.bundle import Manifest
 from reproduce.coverage import Coverage, coverage
 from reproduce.redraw import redrawn
-from reproduce.rows import Row, RowsError, decoded
+from reproduce.rows import Row, RowsError, decoded, lines_of
 
 ROWS = "rows.jsonl"
 MEASURE = "measure it with 'python -m reproduce measure PLAN RESULTS'"
@@ -69,14 +69,14 @@ def _checked(
     rows, unread, differences = [], [], {}
     for prefix, folder in folders.items():
         own, not_rows = _rows(folder / ROWS, f"{prefix}{ROWS}")
+        if not prefix and not own and not not_rows and not wrong:
+            raise RowsError(
+                f"rows were expected in {path}, and there are none; "
+                "give a results folder that was measured into, or a bundle of one"
+            )
         rows += own
         unread += not_rows
         differences |= {f"{prefix}{name}": how for name, how in redrawn(folder, own).items()}
-    if not rows and not unread and not wrong:
-        raise RowsError(
-            f"rows were expected in {path}, and there are none; "
-            "give a results folder that was measured into, or a bundle of one"
-        )
     covered = coverage(rows)
     is_comparable = manifest is None or manifest.matplotlib == metadata.version("matplotlib")
     return Checked(
@@ -99,10 +99,10 @@ def _checked(
 def _rows(path: Path, place: str) -> tuple[list[Row], list[Objection]]:
     """The rows of ``path``, and an objection to each line that is none."""
     rows, objections = [], []
-    lines = path.read_bytes().split(b"\n") if path.exists() else []
+    lines = lines_of(path) if path.exists() else []
     for number, line in enumerate(lines, 1):
         try:
-            rows += [decoded(line, f"{place}, line {number}")] if line else []
+            rows += [decoded(line, f"{place}, line {number}")] if line.strip() else []
         except RowsError as error:
             objections.append(Objection(*str(error).rsplit("; ", 1)))
     return rows, objections
@@ -114,17 +114,11 @@ def _of_files(wrong: dict[str, str]) -> Iterator[Objection]:
 
 
 def _of_row(row: Row) -> Iterator[Objection]:
-    """What contradicts itself in ``row``, and its warnings.
+    """What ``row`` lacks a reason for, and its warnings.
 
     Yields:
         An objection to each.
     """
-    counts = {len(row.seconds), row.repetitions}
-    if row.method != "gradient":
-        counts.add(len(row.gradient_seconds))
-    if row.status == "done" and row.quantity == "time" and len(counts) > 1:
-        what = f"{row.case}: not one value for each of its {row.repetitions} repetitions"
-        yield Objection(what, MEASURE)
     is_compared = row.relative_difference is not None or row.is_reference
     if row.status == "done" and row.quantity == "time" and not is_compared:
         what = f"{row.case}: its result was not compared with another method's"

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import msgspec
 
-from reproduce import conditions, cost, environment, schedule
+from reproduce import conditions, cost, environment, limits, schedule
 from reproduce.cost import readable_bytes
 from reproduce.plan import Case, Framework, PlanError, by_setting
 
@@ -52,14 +52,13 @@ def _time(look: Look) -> str:
 
 
 def _memory(look: Look) -> str:
-    if not look.on_gpu:
-        conditions.check_memory(look.cases, on_gpu=False)
+    conditions.check_memory(look.cases, look.on_gpu)
     of_host = cost.host_bytes if look.on_gpu else cost.memory_bytes
     settings = by_setting(look.cases)
-    needed, free = max(map(of_host, settings)), environment.free_bytes(on_gpu=False)
-    found = f"a setting needs about {readable_bytes(needed)}, {readable_bytes(free)} are free"
-    if needed > free:
-        raise Doubt(f"{found}; close other programs")
+    needed, free = max(map(of_host, settings)), limits.free_memory()
+    found = f"a setting needs about {readable_bytes(needed)}, {readable_bytes(free.bytes)} are free"
+    if needed > free.bytes:
+        raise Doubt(f"{found}; {free.remedy}")
     return found
 
 
@@ -89,6 +88,11 @@ def _temporary_folder(look: Look) -> str:
 def _frameworks(look: Look) -> str:
     conditions.check_frameworks(look.cases)
     return " and ".join(sorted({case.framework for case in look.cases}))
+
+
+def _settings(look: Look) -> str:
+    conditions.check_settings()
+    return ", ".join(f"{name}={value}" for name, value in environment.settings().items()) or "none"
 
 
 def _locked_packages(look: Look) -> str:
@@ -200,6 +204,7 @@ CHECKS: dict[str, Callable[[Look], str]] = {
     "disk for results": _disk_of_results,
     "temporary folder": _temporary_folder,
     "frameworks": _frameworks,
+    "settings in the environment": _settings,
     "requirements.lock": _locked_packages,
     "disk for the environment": _disk_of_environment,
     "Python": _python,

@@ -15,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
 from pathlib import Path
 
-from reproduce import cost, environment
+from reproduce import cost, environment, limits
 from reproduce.plan import Case, Framework, PlanError, by_setting
 from reproduce.problems import PROBLEMS
 from reproduce.target import Target
@@ -37,6 +37,7 @@ def check(cases: Iterable[Case], folder: Path, on_gpu: bool, target: Target | No
         PlanError: the first thing that stands in the way.
     """
     check_models(cases)
+    check_settings()
     check_frameworks(cases)
     check_temporary_folder()
     check_writable(folder)
@@ -54,6 +55,20 @@ def check_models(cases: Iterable[Case]) -> None:
     """
     for name in sorted({case.model for case in cases} - set(PROBLEMS)):
         raise PlanError(f"model {name!r} was asked for; there are {', '.join(PROBLEMS)}")
+
+
+def check_settings() -> None:
+    """Nothing, if no variable of the environment makes of a case another than it is called.
+
+    Raises:
+        PlanError: for the first that does.
+    """
+    for setting, why in environment.refused_settings().items():
+        name = setting.partition("=")[0]
+        raise PlanError(
+            f"the environment has {setting}, with which {why}; "
+            f"run 'unset {name}', and the same command again"
+        )
 
 
 def check_frameworks(cases: Iterable[Case]) -> None:
@@ -128,18 +143,25 @@ def check_disk(folder: Path) -> None:
 def check_memory(cases: Iterable[Case], on_gpu: bool, target: Target | None = None) -> None:
     """Nothing, if the largest of ``cases`` fits into the CPU's free memory, or runs on a GPU.
 
-    On a GPU, a case that does not fit is a row that says so.
+    On a GPU, a case that does not fit is a row that says so. The frameworks are to fit anywhere.
 
     Raises:
         PlanError: if it does not fit.
     """
+    mapped = limits.left_by_ulimit("-v")
+    if mapped is not None and mapped < cost.MAPPED_BYTES:
+        raise PlanError(
+            f"the frameworks need {cost.readable_bytes(cost.MAPPED_BYTES)} of address space, most "
+            f"of it never touched, and 'ulimit -v' leaves {cost.readable_bytes(mapped)}; "
+            "raise it, or run 'ulimit -v unlimited' first"
+        )
     if on_gpu:
         return
-    needed, free = needed_bytes(cases, target), environment.free_bytes(on_gpu)
-    if needed > free:
+    needed, free = needed_bytes(cases, target), limits.free_memory()
+    if needed > free.bytes:
         raise PlanError(
             f"the plan needs about {cost.readable_bytes(needed)} of memory, "
-            f"{cost.readable_bytes(free)} are free; close other programs or take a smaller plan"
+            f"{cost.readable_bytes(free.bytes)} are free; {free.remedy} or take a smaller plan"
         )
 
 

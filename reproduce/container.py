@@ -14,7 +14,7 @@ import typer
 from docker.errors import APIError, DockerException, ImageNotFound
 from docker.types import DeviceRequest
 
-from reproduce import environment, gpu
+from reproduce import environment, gpu, printing
 
 IMAGE = "hvp-repro"
 REVISION_LABEL = "org.opencontainers.image.revision"
@@ -180,7 +180,7 @@ def make_all(
 
 if __name__ == "__main__":
     try:
-        app()
+        printing.run(app, "python -m reproduce.container")
     except (EngineError, APIError) as error:
         refused = f"the docker engine refused, and {meaning(str(error))}"
         print(f"error: {error if isinstance(error, EngineError) else refused}", file=sys.stderr)

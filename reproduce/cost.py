@@ -73,6 +73,8 @@ PROGRAM_SAMPLE_BYTES = {
 SAMPLE_BYTES = {"resnet34": 0.12 * GIB, "resnet50": 0.3 * GIB, "vit": 0.2 * GIB, "bert": 0.2 * GIB}
 WEIGHT_BYTES = {"resnet34": 0.1 * GIB, "resnet50": 0.1 * GIB, "vit": 0.35 * GIB, "bert": 0.45 * GIB}
 LOADED_FRAMEWORKS_BYTES = 1 * GIB
+# What they map, of which that is used.
+MAPPED_BYTES = 6 * GIB
 
 
 def parts_seconds(

@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 import msgspec
 import typer
 
-from reproduce import environment
+from reproduce import environment, printing
 from reproduce.checks import CHECKS, GPU_CHECKS, Doubt, Look
 from reproduce.plan import NEEDING_A_GPU, PLANS, PlanError, cases
 
@@ -54,7 +54,10 @@ def doctor(
         diagnosis(plan, results or Path("results", plan))
         for plan in dict.fromkeys((name, "article"))
     ]
-    print(msgspec.json.encode(found).decode() if as_json else _text(found))
+    if as_json:
+        printing.print_json(found)
+    else:
+        print(_text(found))
     if not found[0].can_run:
         raise typer.Exit(1)
 

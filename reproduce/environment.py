@@ -14,10 +14,10 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import psutil
-
+from reproduce import limits
 from reproduce.gpu import Gpu
 from reproduce.plan import Case
+from reproduce.rows import encodable
 from reproduce.target import Target
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -35,24 +35,52 @@ PACKAGES_OF_CUDA = ("nvidia-", "jax-cuda12-", "jax-cuda13-")
 PEERS = ("curvlinops-for-pytorch",)
 SOURCES = ("problems", "measure", "experiment", "worker")
 ACCOUNTING = ("accounting.py", "caching_allocator.py")
+# How the names of variables begin that change what is measured.
 SETTINGS = (
+    "ATEN_",
+    "CUBLAS",
     "CUDA_LAUNCH_BLOCKING",
     "CUDA_MODULE_LOADING",
+    "CUDNN_",
+    "DNNL_",
     "GLIBC_TUNABLES",
-    "JAX_COMPILATION_CACHE_DIR",
-    "JAX_DEFAULT_MATMUL_PRECISION",
-    "JAX_PLATFORMS",
-    "MALLOC_MMAP_THRESHOLD_",
+    "GOMP_",
+    "JAX_",
+    "KMP_",
+    "LD_PRELOAD",
+    "MALLOC_",
+    "MKL_",
     "NVIDIA_TF32_OVERRIDE",
-    "OMP_NUM_THREADS",
-    "PYTORCH_ALLOC_CONF",
-    "PYTORCH_CUDA_ALLOC_CONF",
-    "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE",
-    "XLA_CLIENT_MEM_FRACTION",
-    "XLA_FLAGS",
-    "XLA_PYTHON_CLIENT_ALLOCATOR",
-    "XLA_PYTHON_CLIENT_MEM_FRACTION",
-    "XLA_PYTHON_CLIENT_PREALLOCATE",
+    "OMP_",
+    "ONEDNN_",
+    "OPENBLAS_",
+    "PYTORCH_",
+    "TF_XLA_FLAGS",
+    "TORCH",
+    "TRITON_",
+    "XLA_",
+)
+# Those that a run sets itself, by where it is and what else runs.
+SET_BY_A_RUN = ("TORCHINDUCTOR_CACHE_DIR", "TORCHINDUCTOR_COMPILE_THREADS")
+# Those under which a row would not be what its mode and precision say, and why.
+REFUSED = {
+    "JAX_CHECK_TRACER_LEAKS": "JAX compiles anew for every call",
+    "JAX_DEBUG_INFS": "JAX looks at every result",
+    "JAX_DEBUG_NANS": "JAX looks at every result",
+    "JAX_DISABLE_JIT": "JAX compiles nothing",
+    "JAX_DISABLE_MOST_OPTIMIZATIONS": "XLA hardly optimises",
+    "JAX_ENABLE_CHECKS": "JAX looks at everything that it does",
+    "JAX_ENABLE_X64": "JAX computes in float64",
+    "TORCHDYNAMO_DISABLE": "torch.compile compiles nothing",
+    "TORCH_COMPILE_DISABLE": "torch.compile compiles nothing",
+}
+OFF = {"", "0", "f", "false", "n", "no", "off"}
+# What is run, where no commit says it.
+CODE = (
+    "Dockerfile",
+    "Makefile",
+    "requirements*.lock",
+    *(f"{folder}/**/*" for folder in ("paper_figures", "reproduce", "tests")),
 )
 
 
@@ -83,7 +111,7 @@ def identity_of_accounting(target: Target) -> dict[str, Any]:
 
 def device(on_gpu: bool) -> str:
     """The name of the device as it stands in rows and on figures."""
-    return gpu()[0].name if on_gpu else f"CPU: {_cpu_name()}, {_usable_cores()} cores"
+    return gpu()[0].name if on_gpu else f"CPU: {_cpu_name()}, {limits.cores_of_time():g} cores"
 
 
 def identity(on_gpu: bool) -> dict[str, Any]:
@@ -92,7 +120,29 @@ def identity(on_gpu: bool) -> dict[str, Any]:
         "device": device(on_gpu),
         "python": ".".join(platform.python_version_tuple()[:2]),
         "packages": _versions(),
-        "settings": {name: os.environ[name] for name in SETTINGS if name in os.environ},
+        "settings": settings(),
+    }
+
+
+def settings() -> dict[str, str]:
+    """The variables of the environment that change what is measured, as they are set.
+
+    Where in doubt, one is among them: one too many costs a new measurement, one too few gives a
+    row of something else.
+    """
+    return {
+        name: encodable(value)
+        for name, value in sorted(os.environ.items())
+        if name.startswith(SETTINGS) and name not in SET_BY_A_RUN
+    }
+
+
+def refused_settings() -> dict[str, str]:
+    """Those under which a row would not be what it says, and why; none that is switched off."""
+    return {
+        f"{name}={os.environ[name]}": why
+        for name, why in REFUSED.items()
+        if os.environ.get(name, "").lower() not in OFF
     }
 
 
@@ -123,7 +173,7 @@ def state(on_gpu: bool) -> dict[str, Any]:
 def machine(on_gpu: bool) -> dict[str, Any]:
     """What tells this machine from others of its kind: driver, limits, CPU, exact versions."""
     of_gpu = gpu()[0].facts() if on_gpu else {}
-    return of_gpu | {"cpu": _cpu_name(), "cores": _usable_cores()} | _interpreter()
+    return of_gpu | {"cpu": _cpu_name(), "cores": limits.cores_of_time()} | _interpreter()
 
 
 def code_hash(framework: str, is_accounted: bool = False) -> str:
@@ -138,7 +188,7 @@ def code_hash(framework: str, is_accounted: bool = False) -> str:
 def free_bytes(on_gpu: bool) -> int:
     """Free memory of the device, in bytes; a GPU that has none of its own uses the CPU's."""
     of_gpu = gpu()[0].free_bytes() if on_gpu else None
-    return psutil.virtual_memory().available if of_gpu is None else of_gpu
+    return limits.free_memory().bytes if of_gpu is None else of_gpu
 
 
 @cache
@@ -171,27 +221,41 @@ def _peers() -> dict[str, str]:
     return {name: version for name, version in installed().items() if name in PEERS}
 
 
-def _usable_cores() -> int:
-    return len(os.sched_getaffinity(0))
-
-
 @cache
 def revision() -> str:
-    """The commit of the source, with ``+changes`` where files differ from it."""
-    git = ["git", "-C", str(ROOT)]
+    """The commit of the source, with ``+changes`` where files differ from it.
+
+    It is never guessed: a repository counts if the source is the whole of it, and where there is
+    none, it is what the image was built from, or a hash of the source as it is.
+    """
     try:
-        commit = subprocess.run(
-            [*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True
-        ).stdout.strip()
-        changed = subprocess.run(
-            [*git, "status", "--porcelain", "--untracked-files=no"],
-            capture_output=True,
-            text=True,
-            check=True,
-        ).stdout
+        if Path(_git("rev-parse", "--show-toplevel").removesuffix("\n")).resolve() == ROOT:
+            commit, status = _git("rev-parse", "HEAD").strip(), _git("status", "--porcelain")
+            return commit + ("+changes" if any(map(_is_change, status.splitlines())) else "")
     except (OSError, subprocess.CalledProcessError):
-        return os.environ.get("HVP_REPRO_REVISION", "unknown")
-    return commit + ("+changes" if changed else "")
+        pass
+    of_image = os.environ.get("HVP_REPRO_REVISION", "unknown")
+    return f"sources {_hash_of_sources()}" if of_image == "unknown" else of_image
+
+
+def _git(*arguments: str) -> str:
+    """What git answers of the source, whatever repository the environment names."""
+    own = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
+    command = ["git", "-C", str(ROOT), *arguments]
+    return subprocess.run(command, env=own, capture_output=True, text=True, check=True).stdout
+
+
+def _is_change(line: str) -> bool:
+    """Whether a line of git's status tells of other code: a new file does so among the packages."""
+    return not line.startswith("??") or line[3:].startswith(("paper_figures/", "reproduce/"))
+
+
+def _hash_of_sources() -> str:
+    found = hashlib.sha256()
+    for path in sorted({path for pattern in CODE for path in ROOT.glob(pattern)}):
+        if path.is_file() and path.parent.name != "__pycache__":
+            found.update(f"{path.relative_to(ROOT)} ".encode() + path.read_bytes())
+    return found.hexdigest()[:12]
 
 
 def _interpreter() -> dict[str, str]:

@@ -5,12 +5,11 @@ from typing import Annotated
 
 import msgspec
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from reproduce import bundle as bundling
 from reproduce import check as checking
-from reproduce import cost
+from reproduce import cost, printing
 from reproduce import verify as verifying
 from reproduce.check import Checked, Objection
 from reproduce.verify import Guarantee
@@ -30,7 +29,7 @@ def verify(
         table.add_row(
             each.what, each.degree, str(each.compared), str(len(each.broken)), _difference(each)
         )
-    Console(width=None if Console().is_terminal else 120).print(table)
+    printing.console_of_tables().print(table)
     broken = [each for each in found if not each.holds]
     for each in broken:
         for difference in each.broken or ("nothing could be compared",):
@@ -76,7 +75,7 @@ def check(
     broken = found.broken(strict)
     if as_json:
         summary = {"holds": not broken, "is_strict": strict} | msgspec.structs.asdict(found)
-        print(msgspec.json.encode(summary).decode())
+        printing.print_json(summary)
     else:
         _print(found, broken)
     if broken:

@@ -4,14 +4,12 @@ from collections import Counter
 from pathlib import Path
 from typing import Annotated
 
-import msgspec
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from paper_figures.figures import whole_file
 from reproduce import compare as comparing
-from reproduce import judge, sources
+from reproduce import judge, printing, sources
 from reproduce.advice import advice
 from reproduce.report import page, proofs
 from reproduce.report.evidence import Evidence, evidence
@@ -36,7 +34,10 @@ def claims(
 ) -> None:
     """Judge the article's claims; write claims.md and summary.csv into the results folder."""
     found = _judged(evidence(results, compiled))
-    print(msgspec.json.encode(found).decode() if as_json else judge.claims_table(found))
+    if as_json:
+        printing.print_json(found)
+    else:
+        print(judge.claims_table(found))
 
 
 def report(results: FolderOfRows, compiled: CompiledFolder = None) -> None:
@@ -96,7 +97,7 @@ def compare(
     for each in found:
         numbers = (f"{each.ratio:.3f}", f"{each.low:.3f} to {each.high:.3f}")
         table.add_row(each.case, each.verdict, *((each.reason, "") if each.reason else numbers))
-    console = Console(width=None if Console().is_terminal else 120)
+    console = printing.console_of_tables()
     console.print(table)
     counts = Counter(each.verdict for each in found)
     console.print(", ".join(f"{verdict}: {count}" for verdict, count in counts.items()))

@@ -5,10 +5,9 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
-from reproduce import conditions, cost, environment, runner, schedule
+from reproduce import conditions, cost, environment, printing, runner, schedule
 from reproduce.drawing import OF_ACCOUNTING, draw
 from reproduce.plan import (
     NEEDING_A_GPU,
@@ -74,7 +73,7 @@ def plan(
             ),
             cost.readable_bytes(max(map(cost.memory_bytes, group))),
         )
-    console = Console(width=None if sys.stdout.isatty() else 120)
+    console = printing.console_of_tables()
     console.print(table)
     total = cost.readable_seconds(schedule.expected_seconds(settings, machine))
     console.print(

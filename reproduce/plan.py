@@ -8,9 +8,10 @@ prepares them side by side with other settings, and times them in turn.
 """
 
 from collections.abc import Iterable, Iterator
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
+from msgspec import Meta
 
 Framework = Literal["jax", "torch"]
 Mode = Literal["jit", "eager", "compile"]
@@ -28,6 +29,7 @@ Method = Literal[ArticleMethod, AmortisedMethod, Peer]
 Quantity = Literal["time", "memory", "nvml", "operations"]
 Vector = Literal["gradient", "params", "seeded"]
 Normalisation = Literal["article", "matched"]
+Count = Annotated[int, Meta(ge=1)]
 
 METHODS = tuple(name for name in ArticleMethod.__args__ if name != "evaluation")
 AMORTISED = AmortisedMethod.__args__
@@ -60,15 +62,15 @@ class Case(msgspec.Struct, frozen=True, kw_only=True):
     framework: Framework
     mode: Mode
     model: str
-    batch_size: int
+    batch_size: Count
     method: Method
     quantity: Quantity
-    warmup: int
-    repetitions: int
+    warmup: Annotated[int, Meta(ge=0)]
+    repetitions: Count
     vector: Vector = "gradient"
     normalisation: Normalisation = "article"
     seed: int = 0
-    vectors: int = 1
+    vectors: Count = 1
 
     @property
     def setting(self) -> str:

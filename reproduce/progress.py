@@ -7,9 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import rich.progress
-from rich.console import Console
 
-from reproduce import cost
+from reproduce import cost, printing
 from reproduce.plan import Setting
 from reproduce.rows import Row
 from reproduce.target import Target
@@ -37,7 +36,7 @@ class Progress:
 
         ``done`` cases are in ``folder`` already.
         """
-        self.console = Console(highlight=False, soft_wrap=True)
+        self.console = printing.console(soft_wrap=True)
         self.total, self.finished = len(settings), 0
         self.rows: dict[str, list[Row]] = {}
         self.sizes = {setting[0].setting: len(setting) for setting in settings}
@@ -55,7 +54,7 @@ class Progress:
                 f"about {self._left()}{kept}."
             )
         self.bar = rich.progress.Progress(
-            rich.progress.TextColumn("{task.description}"),
+            rich.progress.TextColumn("{task.description}", markup=False),
             rich.progress.BarColumn(),
             rich.progress.MofNCompleteColumn(),
             console=self.console,
@@ -109,8 +108,7 @@ class Progress:
         seconds = cost.readable_seconds(sum(row.case_seconds for row in self.rows[name]))
         self.console.print(
             f"{self.finished:3}/{self.total} {name}: {_found(self.rows[name])} "
-            f"({seconds}, {self._left()} left)",
-            markup=False,
+            f"({seconds}, {self._left()} left)"
         )
         self.bar.advance(self.task)
 

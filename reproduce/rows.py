@@ -5,15 +5,21 @@ A row holds what was measured and nothing derived from it: raw seconds, raw byte
 
 import errno
 import os
+from codecs import BOM_UTF8
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
+from msgspec import Meta
 
 from reproduce.plan import Case
 
 VERSION = 1
+# What a disk answers to writing, where the system names no file.
+OF_DISKS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS}
+Seconds = Annotated[float, Meta(gt=0)]
+NotNegative = Annotated[float, Meta(ge=0)]
 Status = Literal["done", "out_of_memory", "timeout", "unsupported", "error"]
 
 
@@ -38,14 +44,14 @@ class Row(Case, frozen=True, kw_only=True):
     status: Status
     reason: str = ""
     device: str
-    seconds: tuple[float, ...] = ()
-    gradient_seconds: tuple[float, ...] = ()
-    warmup_seconds: tuple[float, ...] = ()
-    point_seconds: tuple[float, ...] = ()
-    compile_seconds: dict[str, float] = {}
-    measuring_seconds: float = 0.0
-    case_seconds: float = 0.0
-    memory_bytes: dict[str, int] = {}
+    seconds: tuple[Seconds, ...] = ()
+    gradient_seconds: tuple[Seconds, ...] = ()
+    warmup_seconds: tuple[Seconds, ...] = ()
+    point_seconds: tuple[Seconds, ...] = ()
+    compile_seconds: dict[str, NotNegative] = {}
+    measuring_seconds: NotNegative = 0.0
+    case_seconds: NotNegative = 0.0
+    memory_bytes: dict[str, Annotated[int, Meta(ge=0)]] = {}
     relative_difference: float | None = None
     flops: float | None = None
     digests: dict[str, str] = {}
@@ -85,8 +91,19 @@ def results_folder(name: str) -> Path:
     return Path(name)
 
 
+def encodable(text: str) -> str:
+    """``text`` with an escape in place of what is none, as names of files can have it."""
+    return text.encode(errors="backslashreplace").decode()
+
+
 def unusable(error: OSError) -> str:
-    """The sentence for a file or folder that fails a program in a way it did not foresee."""
+    """The sentence for what fails a program in a way it did not foresee: a disk, or the system."""
+    if error.filename is None and error.errno not in OF_DISKS:
+        return (
+            f"the system refused what a run needs ({error.strerror or error}); end other programs "
+            "or raise this one's limits, and run the same command again: all that was finished is "
+            "kept"
+        )
     return (
         f"{error.filename or 'the results folder'} could not be read or written "
         f"({error.strerror or error}); mend that or give another RESULTS, and run the same "
@@ -97,13 +114,13 @@ def unusable(error: OSError) -> str:
 def read_rows(path: Path) -> list[Row]:
     """The rows of ``path`` in the order of their measuring; none if there is no such file.
 
-    A last line without its end is a row half written: it is passed over.
+    A last line that stops short is a row half written: it is passed over.
 
     Raises:
         RowsError: if the file cannot be read, a line is not a row, or is of another version.
     """
     try:
-        lines = path.read_bytes().split(b"\n")[:-1]
+        *lines, last = lines_of(path)
     except (FileNotFoundError, NotADirectoryError):
         return []
     except OSError as error:
@@ -111,7 +128,17 @@ def read_rows(path: Path) -> list[Row]:
             f"rows were expected in {path}, which cannot be read ({error.strerror}); "
             "give another folder"
         ) from None
-    return [decoded(line, f"{path}, line {n}") for n, line in enumerate(lines, 1) if line]
+    lines += [last] if _is_whole(last) else []
+    return [decoded(line, f"{path}, line {n}") for n, line in enumerate(lines, 1) if line.strip()]
+
+
+def lines_of(path: Path) -> list[bytes]:
+    """The lines of ``path``; the last has no end, and is empty where a row's end comes last.
+
+    Raises:
+        OSError: if the file cannot be read.
+    """
+    return path.read_bytes().removeprefix(BOM_UTF8).split(b"\n")
 
 
 class RowsFile:
@@ -142,8 +169,10 @@ class RowsFile:
 def decoded(line: bytes, place: str) -> Row:
     """The row of one ``line``, which stands at ``place``.
 
+    Whoever has a row can count on what it is to hold: here is the one place that refuses others.
+
     Raises:
-        RowsError: if it is none, or of another version.
+        RowsError: if it is none, of another version, or contradicts itself.
     """
     try:
         version = msgspec.json.decode(line)["version"]
@@ -152,17 +181,69 @@ def decoded(line: bytes, place: str) -> Row:
                 f"{place}: a row of version {version} where this program reads {VERSION}; "
                 "measure into another folder, or read it with the program that wrote it"
             )
-        return msgspec.json.decode(line, type=Row)
+        row = msgspec.json.decode(line, type=Row)
+        _refuse_contradictions(row)
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise RowsError(
             f"{place}: expected a row, found {error}; remove that line and measure again"
         ) from None
+    return row
+
+
+def _refuse_contradictions(row: Row) -> None:
+    """Nothing, if ``row`` has what it is to hold, each of its kind.
+
+    Raises:
+        ValueError: the first that it has not.
+    """
+    identity, state, precision = (
+        _object(row.environment, part) for part in ("identity", "state", "precision")
+    )
+    for whole, part in ((identity, "packages"), (identity, "settings"), (state, "machine")):
+        _object(whole, part)
+    error = precision.get(f"{row.framework}_product_error", 0.0)
+    if not isinstance(error, float | int):
+        raise ValueError(f"a product's error of {error!r}")
+    if row.status != "done":
+        return
+    if row.quantity == "operations":
+        if row.flops is None or row.flops <= 0:
+            raise ValueError(f"a case that is done with {row.flops} operations")
+    elif row.quantity != "time":
+        if not row.memory_bytes:
+            raise ValueError("a case that is done without its bytes")
+    elif len(row.seconds) != row.repetitions:
+        raise ValueError(f"{len(row.seconds)} seconds of {row.repetitions} repetitions")
+    elif row.method != "gradient" and len(row.gradient_seconds) != row.repetitions:
+        raise ValueError(
+            f"{len(row.gradient_seconds)} gradient_seconds of {row.repetitions} repetitions"
+        )
+
+
+def _object(whole: dict[str, Any], part: str) -> dict[str, Any]:
+    found = whole.get(part, {})
+    if not isinstance(found, dict):
+        raise ValueError(f"{found!r} as {part} of its environment")
+    return found
+
+
+def _is_whole(line: bytes) -> bool:
+    """Whether ``line``, which has no end, stops where a row does: half an object is no JSON."""
+    try:
+        msgspec.json.decode(line)
+    except (ValueError, RecursionError):
+        return False
+    return True
 
 
 def _set_half_line_aside(path: Path) -> Path | None:
     content = path.read_bytes() if path.exists() else b""
     end = content.rfind(b"\n") + 1
     if end == len(content):
+        return None
+    if _is_whole(content[end:].removeprefix(BOM_UTF8)):
+        with path.open("ab") as file:
+            file.write(b"\n")
         return None
     aside = path.with_suffix(".half")
     with aside.open("ab") as file:

@@ -1,10 +1,9 @@
 """Which settings are prepared side by side, and what a run is expected to take by that."""
 
-import os
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
-from reproduce import cost, environment
+from reproduce import cost, environment, limits
 from reproduce.plan import Setting
 from reproduce.target import Target
 
@@ -28,7 +27,7 @@ MACHINE_WITH_A100 = Machine(16, 128 * cost.GIB, 39 * cost.GIB)
 def here(on_gpu: bool) -> Machine:
     """This machine, as it is now."""
     gpu_bytes = environment.free_bytes(on_gpu=True) if on_gpu else None
-    return Machine(len(os.sched_getaffinity(0)), environment.free_bytes(on_gpu=False), gpu_bytes)
+    return Machine(limits.cores(), limits.free_memory().bytes, gpu_bytes)
 
 
 def planned(on_gpu: bool) -> Machine:

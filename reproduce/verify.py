@@ -95,7 +95,7 @@ def of_rows(first: Sequence[Row], second: Sequence[Row]) -> list[Guarantee]:
 
 def of_figures(folder: Path, rows: Iterable[Row]) -> Guarantee:
     """Whether the figures and tables of ``rows`` are the same bytes, drawn in two processes."""
-    command = [sys.executable, "-m", "paper_figures", str(folder)]
+    command = [sys.executable, "-m", "paper_figures", str(folder.absolute())]
     subprocess.run(command, cwd=environment.ROOT, check=True, stdout=subprocess.DEVNULL)
     found = redraw.redrawn(folder, rows)
     broken = tuple(f"{name}: {how}" for name, how in found.items() if how)

@@ -19,10 +19,10 @@ from types import ModuleType
 import msgspec
 import numpy as np
 
-from reproduce import measure, problems
+from reproduce import limits, measure, problems
 from reproduce.experiment import Experiment, Finding, Instance, Tools, time_in_turn
 from reproduce.plan import SMOKE, Case, Framework
-from reproduce.rows import Status
+from reproduce.rows import Status, encodable
 from reproduce.target import Target
 
 # As the article's runs of memory set it.
@@ -169,7 +169,7 @@ def _time(
     start = time.perf_counter()
     wait_for_turn()
     waited = time.perf_counter() - start
-    device.use_cores(len(os.sched_getaffinity(0)))
+    device.use_cores(limits.cores())
     time_in_turn(experiments)
     return waited
 
@@ -196,7 +196,7 @@ def _failure_noted(findings: list[Finding], device: ModuleType) -> Iterator[None
         for finding in findings:
             if finding.status == "done":
                 finding.status = _status(error, device)
-                finding.reason = text.splitlines()[0][:300]
+                finding.reason = encodable(text.splitlines()[0][:300])
 
 
 def _weights(case: Case, target: Target | None) -> dict[str, np.ndarray]:

@@ -54,8 +54,11 @@ def _finding(connection, case, site, in_company):
     if in_company:
         ends[SHY] = ends[CRASH]
     ends.get(case.batch_size, lambda: None)()
+    seconds = [0.5] * case.repetitions
     finding = Finding(
-        seconds=[0.5], memory_bytes={"resident_peak_bytes": os.getpid(), "resident_before_bytes": 0}
+        seconds=seconds,
+        gradient_seconds=[] if case.method == "gradient" else seconds,
+        memory_bytes={"resident_peak_bytes": os.getpid(), "resident_before_bytes": 0},
     )
     if case.batch_size == OUT_OF_MEMORY:
         return Finding(status="out_of_memory", reason="asked for too much")

@@ -160,6 +160,18 @@ def test_without_its_table_a_figure_is_not_drawn_and_what_to_run_is_said(tmp_pat
     assert "python -m reproduce beyond" in result.output
 
 
+@pytest.mark.parametrize("name", drawing.FIGURES)
+@pytest.mark.parametrize(
+    "table", [b"", b"device,code\n", b"device,x\na,1\n", b"\xff\xfe\0", b"a\n1,2,3"]
+)
+def test_a_damaged_table_is_named_and_not_drawn(tmp_path, name, table):
+    (tmp_path / f"{name}.csv").write_bytes(table)
+    result = CliRunner().invoke(paper_figures, [str(tmp_path), name])
+    assert result.exit_code == 1
+    assert f"{name} is not drawn: {tmp_path / name}.csv is not as it was measured" in result.output
+    assert not (tmp_path / "figures").exists()
+
+
 @of(*drawing.FIGURES)
 def test_each_figure_names_the_device_and_its_axes(table, request):
     name = request.node.callspec.params["table"]

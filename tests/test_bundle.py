@@ -69,6 +69,33 @@ def test_it_has_what_there_is_and_a_manifest_of_it(results):
     assert "NVIDIA A100-SXM4-40GB (compiled, not run)" in manifest["devices"]
 
 
+def test_what_this_program_did_not_write_stays_out_whatever_its_name(results):
+    before = written(results).read_bytes()
+    own = [b"private-notes.md", b"salaries.csv", b"figures/me.png", b"tables/mine.md", b"\xff.md"]
+    own += [b"tables/\xfe\xff.csv", b"workers.log", b"figures/bench_hvp_time_jax.old.png"]
+    (results / "tables").mkdir()
+    for name in own:
+        Path(os.fsdecode(os.fsencode(results) + b"/" + name)).write_text("not to be bundled")
+    (results / "claims.md").mkdir()
+    assert written(results).read_bytes() == before
+
+
+def test_everything_that_this_program_writes_is_in_it(results):
+    everything = ["spectra.csv", "claims.md", "summary.csv", "advice.md", "proofs.xml"]
+    everything += ["figures/spectra.png", "figures/beyond_ratios.pdf", "tables/operations.md"]
+    (results / "tables").mkdir()
+    for name in everything:
+        (results / name).write_text("written")
+    with zipfile.ZipFile(written(results)) as archive:
+        assert {*everything} <= {*archive.namelist()}
+
+
+def test_a_folder_whose_name_is_not_text_is_bundled(results):
+    odd = Path(os.fsdecode(os.fsencode(results.parent) + b"/\xff"))
+    results.rename(odd)
+    assert written(odd).exists()
+
+
 def test_what_was_compiled_is_taken_from_within_the_results_if_it_is_there(results):
     shutil.move(results.parent / "a100", results / "a100")
     with zipfile.ZipFile(written(results)) as archive:

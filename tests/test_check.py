@@ -162,13 +162,14 @@ def test_a_line_that_is_no_row_is_named_by_its_number(results, line, what):
 
 def test_a_row_that_contradicts_itself_is_found_and_what_cannot_be_drawn_from_it(results):
     rows = rows_of_plan_cpu()
-    timed = next(row for row in rows if is_of_figure(row) and row.method != "gradient")
+    timed = next(n for n, row in enumerate(rows) if is_of_figure(row))
     counted = next(row for row in rows if row.quantity == "memory")
-    incomplete = msgspec.structs.replace(timed, seconds=())
-    unexplained = msgspec.structs.replace(counted, status="error")
-    write_rows(results, [*rows, incomplete, unexplained])
+    rows[timed] = msgspec.structs.replace(rows[timed], seconds=())
+    others = [row for n, row in enumerate(rows) if n == timed or not is_of_figure(row)]
+    write_rows(results, [*others, msgspec.structs.replace(counted, status="error")])
     first, second, third = objections(results)
-    assert first.startswith(f"{timed.case}: not one value for each of its 1 repetitions")
+    assert first.startswith(f"rows.jsonl, line {others.index(rows[timed]) + 1}: expected a row")
+    assert "0 seconds of 1 repetitions" in first
     assert second.startswith(f"{counted.case}: error without a reason")
     name = FIGURE.removesuffix(".png")
     assert third.startswith(f"{name} is there, but cannot be made from the rows")
@@ -324,6 +325,16 @@ def test_a_folder_without_rows_is_refused(tmp_path):
     (tmp_path / "results").mkdir()
     with pytest.raises(RowsError, match="give a results folder that was measured"):
         check(tmp_path / "results")
+
+
+def test_a_folder_without_rows_is_refused_also_where_others_lie_beside_or_in_it(results):
+    (results.parent / "empty").mkdir()
+    shutil.copytree(results / "a100", results.parent / "a100")
+    (results / "rows.jsonl").unlink()
+    for path in (results.parent / "empty", results):
+        found = reproduce("check", path, "--strict")
+        assert found.exit_code == 1
+        assert str(found.exception).startswith(f"rows were expected in {path}, and there are none")
 
 
 def test_wrong_input_ends_with_code_2_and_one_sentence(packed):

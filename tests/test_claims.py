@@ -61,9 +61,8 @@ def time_row(run, model, batch_size, method, seconds, noise=NOISE, **fields):
     """Every gradient takes 1 s; ``seconds`` is the whole of an HVP, or the gradient's own."""
     values = tuple((seconds * (1 + np.asarray(noise))).tolist())
     beside = () if method == "gradient" else (1.0,) * len(values)
-    return row(
-        "time", run, model, batch_size, method, seconds=values, gradient_seconds=beside, **fields
-    )
+    timed = {"seconds": values, "gradient_seconds": beside, "repetitions": len(values)}
+    return row("time", run, model, batch_size, method, **timed, **fields)
 
 
 def times(cost, run=claims.JAX_JIT, models=ARTICLE_MODELS, batch_size=128, **fields):

@@ -14,6 +14,7 @@ from paper_figures import faster, figures, style, summary
 from paper_figures import faster_style as look
 from paper_figures.__main__ import app
 from reproduce import sources
+from reproduce.__main__ import app as verbs
 from reproduce.advice import advice
 from reproduce.plan import METHODS, cases
 from reproduce.rows import Row, read_rows
@@ -249,6 +250,20 @@ def table_of(text, framework):
     (table,) = [part for part in text.split("\n\n") if part.startswith(f"| {framework}")]
     head, _, *lines = [line.strip("| ").split(" | ") for line in table.splitlines()]
     return {need: dict(zip(head[1:], cells, strict=True)) for need, *cells in lines}
+
+
+def test_without_a_done_hvp_of_plan_beyond_there_is_no_answer_and_no_file(tmp_path):
+    gradients = [row for row in ROWS if row.method == "gradient"]
+    failed = [
+        msgspec.structs.replace(row, status="error", reason="a crash", seconds=()) for row in ROWS
+    ]
+    of_article = read_rows(Path(__file__).parent / "rows_sample.jsonl")
+    for rows in (gradients, failed, of_article):
+        lines = b"".join(msgspec.json.encode(row) + b"\n" for row in rows)
+        (tmp_path / "rows.jsonl").write_bytes(lines)
+        result = CliRunner().invoke(verbs, ["advise", str(tmp_path)])
+        assert f"none among {len(rows)} rows; measure them" in str(result.exception)
+        assert [path.name for path in tmp_path.iterdir()] == ["rows.jsonl"]
 
 
 def test_the_answer_names_the_fastest_for_each_need():

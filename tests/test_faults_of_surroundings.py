@@ -79,6 +79,116 @@ def test_a_temporary_folder_with_a_long_name_is_refused_with_what_to_set(tmp_pat
     assert not (tmp_path / "results").exists()
 
 
+REFUSED = {
+    "JAX_DISABLE_JIT=1": "JAX compiles nothing",
+    "JAX_ENABLE_X64=True": "JAX computes in float64",
+    "JAX_DEBUG_NANS=yes": "JAX looks at every result",
+    "TORCHDYNAMO_DISABLE=1": "torch.compile compiles nothing",
+}
+
+
+@pytest.mark.parametrize("setting", REFUSED)
+def test_a_setting_that_makes_of_a_case_another_is_named_before_the_run(tmp_path, setting):
+    name, value = setting.split("=")
+    sentence = f"the environment has {setting}, with which {REFUSED[setting]}; run 'unset {name}'"
+    for verb, code in (("measure smoke", 2), ("doctor smoke", 1), ("beyond", 2)):
+        result = subprocess.run(
+            [*program("reproduce", *verb.split()), tmp_path / "results"],
+            cwd=ROOT,
+            env=surroundings(**{name: value}),
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert result.returncode == code, result.stderr
+        assert sentence in result.stdout + result.stderr
+    assert not (tmp_path / "results").exists()
+
+
+def test_a_setting_that_is_switched_off_is_none(tmp_path):
+    result = subprocess.run(
+        altered("fake_worker", "measure", "smoke", tmp_path / "results"),
+        cwd=ROOT,
+        env=surroundings(JAX_DISABLE_JIT="0", JAX_ENABLE_X64="False"),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr
+
+
+def git(folder, *arguments):
+    names = ("-c", "user.name=a", "-c", "user.email=b", "-c", "commit.gpgsign=false")
+    command = ["git", "-C", folder, *names, *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+
+def repository(folder):
+    git(folder, "init", "--quiet")
+    (folder / ".gitignore").write_text("__pycache__\n")
+    git(folder, "add", ".")
+    git(folder, "commit", "--quiet", "--message", "all")
+    return git(folder, "rev-parse", "HEAD")
+
+
+def revision(source, **changes):
+    """What is said of the code in the folder ``source``."""
+    told = "from reproduce import environment; print(environment.revision())"
+    command = [sys.executable, "-c", told]
+    own = surroundings(**changes)
+    found = subprocess.run(command, cwd=source, env=own, capture_output=True, text=True, check=True)
+    return found.stdout.strip()
+
+
+@pytest.fixture
+def source(tmp_path):
+    """A copy of the code, in a folder that can be made a repository."""
+    folder = tmp_path / "outer" / "source"
+    for name in ("reproduce", "paper_figures"):
+        ignored = shutil.ignore_patterns("__pycache__")
+        shutil.copytree(ROOT / name, folder / name, ignore=ignored)
+    shutil.copy(ROOT / "requirements.lock", folder)
+    return folder
+
+
+def test_the_revision_is_the_commit_of_this_source_whatever_git_is_told_of_another(source):
+    commit = repository(source)
+    other = source.parent / "other"
+    other.mkdir()
+    (other / "file").touch()
+    repository(other)
+    for changes in (
+        {},
+        {"GIT_DIR": str(other / ".git")},
+        {"GIT_DIR": "/nowhere"},
+        {"GIT_DIR": str(other / ".git"), "GIT_WORK_TREE": str(source)},
+        {"GIT_INDEX_FILE": str(other / ".git" / "index")},
+        {"HVP_REPRO_REVISION": "that of an image"},
+    ):
+        assert revision(source, **changes) == commit
+    (source / "notes.txt").write_text("no code")
+    assert revision(source) == commit
+    (source / "reproduce" / "new.py").touch()
+    assert revision(source) == f"{commit}+changes"
+
+
+def test_inside_another_repository_or_in_none_it_is_a_hash_of_the_source(source):
+    in_none = revision(source)
+    repository(source.parent)
+    assert revision(source) == in_none
+    assert in_none.startswith("sources ")
+    assert revision(source, PATH="/nowhere") == in_none
+    assert revision(source, HVP_REPRO_REVISION="abc") == "abc"
+    assert revision(source, HVP_REPRO_REVISION="unknown") == in_none
+    with (source / "reproduce" / "plan.py").open("a") as file:
+        file.write("# edited\n")
+    edited = revision(source)
+    (source / "reproduce" / "report" / "page.css").unlink()
+    assert len({in_none, edited, revision(source)}) == 3
+
+
 def test_without_any_temporary_folder_it_is_refused_with_what_to_set(mounted, tmp_path):
     for folder in filter(os.path.isdir, ("/tmp", "/var/tmp", "/usr/tmp")):
         for options in (["--rbind"], ["-o", "remount,bind,ro"]):

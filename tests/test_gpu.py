@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 
+import msgspec
 import pytest
 from conftest import ROOT
 
@@ -161,13 +162,41 @@ def test_a_setting_that_changes_the_timings_must_match(monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
     assert environment.identity(on_gpu=False) == before
     for name in (
-        "XLA_CLIENT_MEM_FRACTION",
+        "ATEN_CPU_CAPABILITY",
+        "CUBLAS_WORKSPACE_CONFIG",
         "CUDA_LAUNCH_BLOCKING",
         "CUDA_MODULE_LOADING",
         "JAX_COMPILATION_CACHE_DIR",
+        "JAX_DEFAULT_MATMUL_PRECISION",
+        "JAX_DISABLE_JIT",
+        "JAX_ENABLE_X64",
+        "JAX_NUMPY_DTYPE_PROMOTION",
+        "LD_PRELOAD",
+        "MALLOC_ARENA_MAX",
+        "MKL_NUM_THREADS",
+        "NVIDIA_TF32_OVERRIDE",
+        "OMP_NUM_THREADS",
+        "TORCHINDUCTOR_MAX_AUTOTUNE",
+        "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE",
+        "XLA_CLIENT_MEM_FRACTION",
     ):
         monkeypatch.setenv(name, "1")
-        assert environment.identity(on_gpu=False)["settings"][name] == "1"
+        identity = environment.identity(on_gpu=False)
+        assert identity["settings"] == before["settings"] | {name: "1"}
+        monkeypatch.delenv(name)
+
+
+def test_where_a_run_is_and_what_runs_beside_it_need_not_match(monkeypatch):
+    before = environment.identity(on_gpu=False)
+    for name in ("TORCHINDUCTOR_CACHE_DIR", "TORCHINDUCTOR_COMPILE_THREADS", "HOME", "GIT_DIR"):
+        monkeypatch.setenv(name, "1")
+    assert environment.identity(on_gpu=False) == before
+
+
+def test_a_setting_that_is_no_text_is_written_into_a_row(monkeypatch):
+    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", os.fsdecode(b"/x/\xff"))
+    written = msgspec.json.decode(msgspec.json.encode(environment.settings()))
+    assert written["JAX_COMPILATION_CACHE_DIR"] == "/x/\\udcff"
 
 
 def test_the_plugins_of_both_versions_of_cuda_must_match(monkeypatch):

@@ -10,12 +10,14 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
 from paper_figures import faster
-from reproduce import advice, judge, published
+from reproduce import advice, bundle, judge, published
+from reproduce.__main__ import app
 from reproduce.errata import ERRATA
 from reproduce.report import figures, proofs
-from reproduce.report.evidence import evidence
+from reproduce.report.evidence import beside, evidence
 from reproduce.rows import read_rows
 
 TESTS = Path(__file__).parent
@@ -129,6 +131,29 @@ def test_what_was_compiled_is_looked_for_within_the_results_and_then_beside_them
     (results / "a100").mkdir()
     shutil.copy(TESTS / "rows_sample.jsonl", results / "a100" / "rows.jsonl")
     assert evidence(results).compiled.path == results / "a100"
+
+
+def test_what_was_compiled_is_looked_for_beside_a_link_and_not_beside_what_it_leads_to(
+    tmp_path, monkeypatch
+):
+    disk, results = tmp_path / "disk" / "cpu", tmp_path / "results"
+    for folder in (disk, results / "a100"):
+        folder.mkdir(parents=True)
+        shutil.copy(TESTS / "rows_accounted.jsonl", folder / "rows.jsonl")
+    (results / "cpu").symlink_to(disk)
+    assert evidence(results / "cpu").compiled.rows
+    assert bundle.folders(results / "cpu")["a100/"] == results / "a100"
+    monkeypatch.chdir(results / "a100")
+    assert beside(Path(), "beyond") == results / "beyond"
+    assert beside(Path("../cpu"), "beyond") == results / "beyond"
+
+
+@pytest.mark.parametrize("verb", ["claims", "report"])
+def test_nothing_is_judged_where_no_row_is_of_the_articles_plans(tmp_path, verb):
+    shutil.copy(TESTS / "rows_beyond.jsonl", tmp_path / "rows.jsonl")
+    result = CliRunner().invoke(app, [verb, str(tmp_path)])
+    assert "all 50 are of plan 'beyond'; give a folder" in str(result.exception)
+    assert [path.name for path in tmp_path.iterdir()] == ["rows.jsonl"]
 
 
 def test_what_lies_beyond_the_article_is_on_the_page_and_apart_from_it(report):

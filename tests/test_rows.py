@@ -13,6 +13,7 @@ def row(**changes):
         "device": "a device",
         "seconds": (0.1, 0.2),
         "memory_bytes": {"a_counter": 3},
+        "gradient_seconds": (0.05, 0.1),
         "environment": {"identity": {"packages": {"jax": "1"}}},
         "code_hash": "abc",
         "started": "2026-01-01T00:00:00+00:00",

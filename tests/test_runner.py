@@ -13,7 +13,7 @@ import pytest
 from conftest import start_interruptible
 from fake_worker import CRASH, DONE, HANG, KILLED, OUT_OF_MEMORY, SHY, TIMED_CRASH
 
-from reproduce import conditions, cost, environment, runner, schedule, worker
+from reproduce import conditions, cost, environment, limits, runner, schedule, worker
 from reproduce.plan import METHODS, Case, PlanError, by_setting, cases
 from reproduce.processes import Processes
 from reproduce.progress import Progress
@@ -265,7 +265,7 @@ def test_what_cannot_be_measured_is_refused_before_anything_is(tmp_path, wrong, 
 
 
 def test_too_little_memory_or_disk_is_refused_before_anything_is_measured(tmp_path, monkeypatch):
-    monkeypatch.setattr(environment, "free_bytes", lambda on_gpu: 2**20)
+    monkeypatch.setattr(limits, "free_memory", lambda: limits.Free(2**20, "close other programs"))
     with pytest.raises(PlanError, match=r"of memory, .* are free"):
         measure(tmp_path, case())
     monkeypatch.setattr(conditions, "NEEDED_DISK_BYTES", 2**60)

@@ -1,5 +1,6 @@
 """Two runs in check mode give the same, and where they do not, it is found and named."""
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -162,6 +163,17 @@ def test_runs_of_other_cases_or_devices_are_not_compared(runs):
     for second in (runs["second"][1:], elsewhere):
         with pytest.raises(PlanError, match="measure both here, with the same plan"):
             verify.of_rows(runs["first"], second)
+
+
+def test_figures_are_drawn_and_compared_in_the_folder_as_it_is_named_here(tmp_path, monkeypatch):
+    sample = Path(__file__).parent / "rows_sample.jsonl"
+    (tmp_path / "first").mkdir()
+    shutil.copy(sample, tmp_path / "first" / "rows.jsonl")
+    monkeypatch.chdir(tmp_path)
+    found = verify.of_figures(Path("first"), read_rows(sample))
+    assert found.holds
+    assert found.compared == len(list(tmp_path.glob("first/*/*.*"))) > 20
+    assert not (ROOT / "first").exists()
 
 
 def output_of(program):

@@ -126,6 +126,15 @@ def test_an_operation_without_a_forward_mode_is_unsupported(find, monkeypatch):
     assert find(method="forward_over_reverse").status == "unsupported"
 
 
+def test_an_error_that_names_a_file_whose_name_is_no_text_can_be_written(find, monkeypatch):
+    def without_file(loss, params, v):
+        raise FileNotFoundError(2, "No such file", os.fsdecode(b"/x/\xff"))
+
+    monkeypatch.setitem(module("torch", "hvp").METHODS, "forward_over_reverse", without_file)
+    reason = find(method="forward_over_reverse").reason
+    assert "'/x/\\udcff'" in msgspec.json.decode(msgspec.json.encode(reason))
+
+
 def test_an_error_without_a_message_is_named_by_its_type(find, monkeypatch):
     def without_memory(loss, params, v):
         raise MemoryError

@@ -14,7 +14,7 @@ import pandas as pd
 import typer
 
 from paper_figures.figures import whole_file
-from reproduce import cost, environment
+from reproduce import conditions, cost, environment, limits
 from reproduce.plan import PlanError
 
 MEASURED_BY = (
@@ -70,11 +70,13 @@ def _check(names: list[str], folder: Path) -> None:
     """Nothing, if all of ``names`` can be measured into ``folder``.
 
     Raises:
-        PlanError: if there is no such part, or no such folder can be made.
+        PlanError: if there is no such part, a setting would change what is measured, or no such
+            folder can be made.
     """
     for name in names:
         if name not in PARTS:
             raise PlanError(f"part {name!r} was asked for; there are {', '.join(PARTS)}")
+    conditions.check_settings()
     with suppress(OSError):
         folder.mkdir(parents=True, exist_ok=True)
     if not os.access(folder, os.W_OK):
@@ -85,9 +87,10 @@ def _check_memory(names: list[str], on_gpu: bool) -> None:
     needed = max((PARTS[name].memory_bytes for name in names), default=0)
     free = environment.free_bytes(on_gpu)
     if needed > free:
+        remedy = "end what else uses the GPU" if on_gpu else limits.free_memory().remedy
         raise PlanError(
             f"the parts need about {cost.readable_bytes(needed)} of memory, "
-            f"{cost.readable_bytes(free)} are free; close other programs or name other parts"
+            f"{cost.readable_bytes(free)} are free; {remedy} or name other parts"
         )
 
 
@@ -100,10 +103,11 @@ def _is_current(path: Path) -> bool:
 
 @cache
 def _code() -> str:
-    """What stands for the code that measures, and the packages that it was locked with."""
+    """What stands for the code that measures, its packages as locked, and its settings."""
     package = environment.ROOT / "reproduce"
     sources = sorted(path for pattern in MEASURED_BY for path in package.glob(pattern))
     parts = [path.read_bytes() for path in (*sources, environment.ROOT / "requirements.lock")]
+    parts.append(repr(environment.settings()).encode())
     return hashlib.sha256(b"".join(parts)).hexdigest()[:12]
 
 

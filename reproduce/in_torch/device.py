@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from reproduce import measure
+from reproduce import limits, measure
 from reproduce.in_torch.hvp import Tree
 from reproduce.plan import Mode
 
@@ -48,7 +48,7 @@ def compile(
         raise NotImplementedError(msg)
     start = time.perf_counter()
     # For all cores, though fewer compile it while others compile beside it.
-    options = {"cpp.threads": len(os.sched_getaffinity(0)), "cpp.dynamic_threads": True}
+    options = {"cpp.threads": limits.cores(), "cpp.dynamic_threads": True}
     program = torch.compile(function, fullgraph=True, dynamic=False, options=options)
     wait(program(*arguments))
     return program, {}, time.perf_counter() - start

@@ -1,11 +1,13 @@
 """What a report is made of: the published numbers and the rows of two results folders."""
 
+import os
 from pathlib import Path
 
 import msgspec
 
 from reproduce import compare, sources
-from reproduce.rows import Row, read_rows
+from reproduce.plan import BEYOND
+from reproduce.rows import Row, RowsError, read_rows
 from reproduce.sources import Source
 
 MEASURED, COMPILED = "this run", "compiled for the A100"
@@ -47,10 +49,16 @@ def evidence(results: Path, compiled: Path | None = None) -> Evidence:
     There need not be anything compiled: then there are no rows of it.
 
     Raises:
-        RowsError: if ``results`` or ``compiled`` has no rows, or one cannot be read.
+        RowsError: if ``results`` or ``compiled`` has no rows, or one cannot be read; or if
+            ``results`` has none of the article's plans.
     """
     rows = compare.rows_of(results)
     measured = sources.of_rows(MEASURED, rows, "this plan has no such case")
+    if measured.cases.empty:
+        raise RowsError(
+            f"rows of the article's plans were expected in {results}, and all {len(rows)} are of "
+            f"plan {BEYOND!r}; give a folder that 'make all' has measured into"
+        )
     return Evidence(
         sources.of_article(),
         Folder(results, rows, measured),
@@ -67,6 +75,9 @@ def _compiled(results: Path, given: Path | None) -> Folder:
 
 
 def beside(results: Path, name: str) -> Path:
-    """Where ``make`` puts ``name``: within RESULTS if that was given, else in results/``name``."""
+    """Where ``make`` puts ``name``: within RESULTS if that was given, else in results/``name``.
+
+    Beside is beside the path as it was given, also where that is a link to somewhere else.
+    """
     within = results / name
-    return within if within.is_dir() else results.resolve().parent / name
+    return within if within.is_dir() else Path(os.path.abspath(results)).parent / name

@@ -24,7 +24,8 @@ def run(results: Path) -> bool:
     """
     compare.rows_of(results)
     names = {erratum.proof for erratum in ERRATA}
-    files = [path for path in _test_files() if any(name in path.read_text() for name in names)]
+    texts = {path: path.read_text(encoding="utf-8") for path in _test_files()}
+    files = [path for path, text in texts.items() if any(name in text for name in names)]
     command = [sys.executable, "-m", "pytest", "--quiet", "-p", "no:cacheprovider"]
     with whole_file(results / FILE) as unfinished:
         unfinished.touch()  # fails here, and not after all the proofs, where nothing can be written

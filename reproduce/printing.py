@@ -1,0 +1,114 @@
+"""What is printed, and how a command ends.
+
+Text is printed as it is: no part of a path, a reason or a warning is taken for markup or for an
+emoji. What machines read is UTF-8, whatever the locale.
+"""
+
+import errno
+import io
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
+
+import msgspec
+import typer
+from rich.console import Console
+
+from reproduce.plan import PlanError
+from reproduce.rows import RowsError, encodable, unusable
+
+WIDTH_OF_FILES = 120
+# How often a stream is handed on.
+HOW_OFTEN = ("line_buffering", "write_through")
+
+
+def console(**settings: Any) -> Console:
+    """A console with rich's further ``settings``, which prints text as it is."""
+    return Console(markup=False, emoji=False, highlight=False, **settings)
+
+
+def console_of_tables() -> Console:
+    """A console as wide as the terminal, or wide enough for tables where there is none."""
+    return console(width=None if console().is_terminal else WIDTH_OF_FILES)
+
+
+def print_json(value: Any) -> None:
+    """Prints ``value`` as JSON, in UTF-8."""
+    sys.stdout.reconfigure(encoding="utf-8")
+    print(msgspec.json.encode(_encodable(msgspec.to_builtins(value))).decode())
+
+
+def _encodable(value: Any) -> Any:
+    """``value`` with all of its texts as `encodable` has them."""
+    if isinstance(value, str):
+        return encodable(value)
+    if isinstance(value, dict):
+        return {_encodable(name): _encodable(each) for name, each in value.items()}
+    return list(map(_encodable, value)) if isinstance(value, list | tuple) else value
+
+
+class Output(io.TextIOWrapper):
+    """Standard output, which says that it is the one if it cannot be written."""
+
+    def write(self, text: str) -> int:
+        """Writes ``text``; returns its length.
+
+        Raises:
+            PlanError: if that fails.
+        """
+        if text == "":  # by which click tells text from bytes, passing over what it raises
+            return 0
+        with self._named():
+            return super().write(text)
+
+    def flush(self) -> None:
+        """Hands on what was written.
+
+        Raises:
+            PlanError: if that fails.
+        """
+        with self._named():
+            super().flush()
+
+    @contextmanager
+    def _named(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            with open(os.devnull, "wb") as nowhere:  # where what is left goes when Python ends
+                os.dup2(nowhere.fileno(), self.fileno())
+            if error.errno == errno.EPIPE:  # nobody reads it any more, which is no fault
+                raise
+            raise PlanError(
+                f"standard output cannot be written ({error.strerror}); "
+                "lead it elsewhere, and run the same command again: all that was finished is kept"
+            ) from None
+
+
+def run(app: typer.Typer, name: str) -> None:
+    """Runs the command line ``app``; what the user can mend ends it with one sentence and code 2.
+
+    A standard stream that is closed leads nowhere: nothing else may take its place.
+    """
+    for stream, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, stream) is None:
+            nowhere = os.open(os.devnull, os.O_RDWR)
+            setattr(sys, stream, os.fdopen(nowhere, mode, encoding="utf-8"))
+    if sys.stdout is sys.__stdout__:
+        kept = {name: getattr(sys.stdout, name) for name in ("encoding", *HOW_OFTEN)}
+        sys.stdout = Output(sys.stdout.detach(), **kept)
+    sys.stdout.reconfigure(errors="backslashreplace")  # names of files need not be UTF-8
+    try:
+        try:
+            app(prog_name=name)
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        sys.exit(1)
+    except (PlanError, RowsError, OSError) as error:
+        with suppress(OSError):
+            sentence = unusable(error) if isinstance(error, OSError) else error
+            print(f"error: {sentence}", file=sys.stderr)
+        sys.exit(2)
