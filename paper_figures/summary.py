@@ -9,9 +9,9 @@ import pandas as pd
 
 from reproduce import published
 from reproduce.plan import AMORTISED, BEYOND
+from reproduce.published import QUANTILES
 from reproduce.rows import Row
 
-QUANTILES = (0.2, 0.5, 0.8)
 CASE_KEY = (
     "plan",
     "framework",

@@ -10,7 +10,17 @@ from paper_figures import style
 from reproduce.claims import CLAIMS, Claim, Needs
 from reproduce.sources import Source, interval
 
-Verdict = Literal["reproduced", "not reproduced", "inconclusive", "not tested here"]
+Verdict = Literal[
+    "reproduced",
+    "not reproduced",
+    "consistent",
+    "inconsistent",
+    "inconclusive",
+    "not tested here",
+]
+# What is said of the article's text beside the article's own numbers.
+OF_ITSELF: dict[Verdict, Verdict] = {"reproduced": "consistent", "not reproduced": "inconsistent"}
+ON_CPU = "on this CPU"
 # Below, not even the range of the values holds the median 19 times in 20.
 FEWEST_REPETITIONS = 6
 LISTED_FIGURES = 4
@@ -31,7 +41,8 @@ class Judgement(msgspec.Struct, frozen=True, kw_only=True):
 
     ``deciding`` is, among the figures with this verdict, the nearest to an end of the
     accepted range or the farthest beyond it; None where nothing was tested. ``origin``
-    says on what the cases were measured, and where the article has something else.
+    says on what the cases were measured, and where the article has something else. ``holds_for``
+    is ``on this CPU`` where a CPU's numbers were judged by a claim about a GPU, else empty.
     """
 
     claim: str
@@ -43,6 +54,7 @@ class Judgement(msgspec.Struct, frozen=True, kw_only=True):
     deciding: Figure | None = None
     unit: str
     reason: str
+    holds_for: str = ""
     origin: tuple[str, ...] = ()
     figures: tuple[Figure, ...] = ()
 
@@ -61,13 +73,15 @@ def judge(claim: Claim, source: Source) -> Judgement:
     """The verdict: *reproduced* if the intervals of all figures lie in the accepted range.
 
     It is *not reproduced* if that of any figure lies outside as a whole, *inconclusive*
-    otherwise, and *not tested here* if the source has not the cases.
+    otherwise or with fewer than ``FEWEST_REPETITIONS``, and *not tested here* if the source has
+    not the cases. The article's text and its own numbers are *consistent* or *inconsistent*.
     """
     try:
         figures, notes, origin = _tested(claim, source)
     except _NotTestedError as lack:
         figures, notes, origin = (), [str(lack)], ()
     verdict, deciding = _overall(figures, claim.accepted)
+    is_of_cpu = source.on_cpu and claim.needs is not None and deciding is not None
     return Judgement(
         claim=claim.id,
         section=claim.section,
@@ -78,6 +92,7 @@ def judge(claim: Claim, source: Source) -> Judgement:
         deciding=deciding,
         unit=claim.unit,
         reason="; ".join(notes),
+        holds_for=ON_CPU if is_of_cpu else "",
         origin=origin,
         figures=figures,
     )
@@ -86,14 +101,24 @@ def judge(claim: Claim, source: Source) -> Judgement:
 def _tested(claim: Claim, source: Source) -> tuple[tuple[Figure, ...], list[str], tuple[str, ...]]:
     """The figures of ``claim``, notes on what they are computed from, and its origin."""
     if claim.needs is None:
-        return _figures(claim, None), ["from the models' sizes: no measurement is needed"], ()
+        sizes = ["from the models' sizes: no measurement is needed"]
+        return _figures(claim, None, source), sizes, ()
     values, notes = _select(source, claim.needs)
     cases = source.cases.loc[values.index]
-    figures = _figures(claim, values)
-    inside = sum(figure.verdict == "reproduced" for figure in figures)
-    count = f"{inside} of {len(figures)} intervals lie in the range"
-    notes = [count, *notes, *_in_the_image(claim, source), *_too_few_repetitions(cases)]
+    figures = _figures(claim, values, source)
+    inside = sum(_is_in(claim, figure) for figure in figures)
+    notes = [f"{inside} of {len(figures)} intervals lie in the range", *notes]
+    notes += _in_the_image(claim, source)
+    if too_few := _too_few_repetitions(cases):
+        notes.append(too_few)
+        figures = tuple(msgspec.structs.replace(each, verdict="inconclusive") for each in figures)
     return figures, notes, tuple(dict.fromkeys(cases["origin"]))
+
+
+def _is_in(claim: Claim, figure: Figure) -> bool:
+    """Whether the whole interval of ``figure`` is accepted."""
+    low, high = claim.accepted
+    return low <= figure.low and figure.high <= high
 
 
 def _select(source: Source, needs: Needs) -> tuple[pd.DataFrame, list[str]]:
@@ -150,13 +175,17 @@ def _listed(batch_sizes: Iterable[int]) -> str:
     return ", ".join(map(str, batch_sizes))
 
 
-def _figures(claim: Claim, values: pd.DataFrame | None) -> tuple[Figure, ...]:
+def _figures(claim: Claim, values: pd.DataFrame | None, source: Source) -> tuple[Figure, ...]:
     result = claim.rule(values)
     rows = zip(_labels(result), result[0].tolist(), *interval(result), strict=True)
-    return tuple(
-        Figure(_name(label, claim.needs), number, low, high, _verdict(low, high, claim.accepted))
-        for label, number, low, high in rows
-    )
+    said = OF_ITSELF if source.of_article and claim.needs else {}
+    found = []
+    for label, number, low, high in rows:
+        verdict = _verdict(low, high, claim.accepted)
+        found.append(
+            Figure(_name(label, claim.needs), number, low, high, said.get(verdict, verdict))
+        )
+    return tuple(found)
 
 
 def _labels(result: pd.DataFrame) -> list[dict]:
@@ -189,10 +218,14 @@ def _verdict(low: float, high: float, accepted: tuple[float, float]) -> Verdict:
 def _overall(
     figures: tuple[Figure, ...], accepted: tuple[float, float]
 ) -> tuple[Verdict, Figure | None]:
-    for verdict in ("not reproduced", "inconclusive", "reproduced"):
-        those = [figure for figure in figures if figure.verdict == verdict]
+    for verdicts in (
+        ("not reproduced", "inconsistent"),
+        ("inconclusive",),
+        ("reproduced", "consistent"),
+    ):
+        those = [figure for figure in figures if figure.verdict in verdicts]
         if those:
-            return verdict, min(those, key=lambda figure: _margin(figure.number, accepted))
+            return those[0].verdict, min(those, key=lambda figure: _margin(figure.number, accepted))
     return "not tested here", None
 
 
@@ -213,16 +246,17 @@ def _in_the_image(claim: Claim, source: Source) -> list[str]:
         return []
     if notes:
         return []
-    verdict, deciding = _overall(_figures(claim, values), claim.accepted)
+    verdict, deciding = _overall(_figures(claim, values, source), claim.accepted)
     return [f"at batch size {size}, which the image shows, {verdict}: {told(deciding, claim.unit)}"]
 
 
-def _too_few_repetitions(cases: pd.DataFrame) -> list[str]:
+def _too_few_repetitions(cases: pd.DataFrame) -> str:
+    """Why no verdict can rest on ``cases``; empty if one can."""
     fewest = cases["repetitions"].min()
     is_time = "time" in cases.index.get_level_values("quantity")
     if not is_time or fewest >= FEWEST_REPETITIONS:
-        return []
-    return [f"with {fewest} repetitions the interval is too narrow for 95 %"]
+        return ""
+    return f"a verdict takes {FEWEST_REPETITIONS} repetitions, and there are {fewest}"
 
 
 def amount(figure: Figure, unit: str) -> str:
@@ -259,9 +293,9 @@ def _by(found: list[Judgement], field: str) -> list[list[Judgement]]:
 
 
 def _cell(found: Judgement) -> str:
-    return f"**{found.verdict}**: " + (
-        told(found.deciding, found.unit) if found.deciding else found.reason
-    )
+    where = f" {found.holds_for}" if found.holds_for else ""
+    what = told(found.deciding, found.unit) if found.deciding else found.reason
+    return f"**{found.verdict}**{where}: {what}"
 
 
 def _origins(same_source: list[Judgement]) -> str:
@@ -294,7 +328,7 @@ def _grounds(found: Judgement) -> str:
 
 INTERVALS = """\
 All figures of a claim count: it is *reproduced* if their 95 % intervals lie in the range, *not
-reproduced* if one lies outside as a whole, else *inconclusive*. Shown is the figure that decided.
-Measured times have the bootstrap's interval over repetitions; of published times, whose raw values
-are not at hand, the interval comes from three quantiles. What changes from one run to the next is
-in no interval."""
+reproduced* if one lies outside as a whole, else *inconclusive*, as it is with too few repetitions.
+Of the article's text beside its own numbers, *consistent* and *inconsistent* are said instead.
+Shown is the figure that decided. Times have the bootstrap's interval over repetitions. What
+changes from one run to the next is in no interval."""

@@ -1,6 +1,7 @@
 """The verbs that judge: ``claims``, ``compare``, ``advise``, ``prove`` and ``report``."""
 
 from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated
 
@@ -48,8 +49,18 @@ def report(results: FolderOfRows, compiled: CompiledFolder = None) -> None:
     with whole_file(path) as unfinished:
         text = page.html(everything, found)
         unfinished.write_text(text, encoding="utf-8", errors="backslashreplace")
-    counts = Counter(each.verdict for each in found)
-    print(f"{path}: {', '.join(f'{count} {verdict}' for verdict, count in counts.items())}")
+    print(path)
+    for source in dict.fromkeys(each.source for each in found):
+        print(f"  {source}: {_counted(each for each in found if each.source == source)}")
+
+
+def _counted(found: Iterable[judge.Judgement]) -> str:
+    """How many verdicts there are of each kind; those that hold for a CPU are not of a kind."""
+    counts = Counter(each.holds_for or each.verdict for each in found)
+    return ", ".join(
+        f"{count} hold {said}" if said == judge.ON_CPU else f"{count} {said}"
+        for said, count in counts.items()
+    )
 
 
 def _judged(everything: Evidence) -> list[judge.Judgement]:

@@ -32,27 +32,29 @@ class Source(msgspec.Struct, frozen=True):
     ``cases`` is by ``CASE`` and has ``status``, ``value``, ``low`` and ``high`` (in
     seconds, bytes or operations), ``repetitions`` and ``origin``. ``draws`` is by
     ``CASE``, the done ones alone: its first column is the value, the others are the
-    draws. ``absent`` says why a case may be missing.
+    draws. ``absent`` says why a case may be missing. Those of the article itself, which its
+    text is compared with, are ``of_article``.
     """
 
     name: str
     absent: str
     cases: pd.DataFrame
     draws: pd.DataFrame
+    of_article: bool = False
+    on_cpu: bool = False
 
 
 def of_article() -> Source:
     """The published numbers.
 
-    The repetitions themselves are not at hand. The median of n values from a continuous
-    distribution is that distribution's quantile at a level that follows
-    Beta((n + 1)/2, (n + 1)/2); the quantile is read off the line through the published
-    20, 50 and 80 % quantiles. Memory was read off the images: uniform within the
-    uncertainty of each reading.
+    Times are drawn by the bootstrap over the released repetitions, of an HVP over its
+    overheads. Memory was read off the images: uniform within the uncertainty of each reading.
     """
     rng = np.random.default_rng(SEED)
     records = [
-        _record(row, "time", row.median_s, _drawn_medians(row, rng), row.n, _ARTICLE_TIME)
+        _record(
+            row, "time", row.median_s, _bootstrap(row.seconds, rng), len(row.seconds), _ARTICLE_TIME
+        )
         for row in published.time().itertuples()
     ] + [
         _record(
@@ -60,17 +62,12 @@ def of_article() -> Source:
         )
         for row in published.memory().itertuples()
     ]
-    return _source("published", "the article published no number of this kind", records)
+    absent = "the article published no number of this kind"
+    return _source("published", absent, records, of_article=True)
 
 
-_ARTICLE_TIME = "time: A100; intervals from the 20, 50 and 80 % quantiles, not from raw values"
+_ARTICLE_TIME = "time: A100; the authors' raw timings"
 _ARTICLE_MEMORY = "memory: A100; the rise of all used memory (NVML), read off the images"
-
-
-def _drawn_medians(row, rng: np.random.Generator) -> np.ndarray:
-    middle = (row.n + 1) / 2
-    levels = stats.beta(middle, middle).rvs(DRAWS, random_state=rng)
-    return np.interp(levels, summary.QUANTILES, (row.p20_s, row.median_s, row.p80_s))
 
 
 def _drawn_readings(row, rng: np.random.Generator) -> np.ndarray:
@@ -90,7 +87,8 @@ def of_rows(name: str, rows: Iterable[Row], absent: str) -> Source:
         for _, group in groupby(rows, _group)
         for record in _records_of_group(*summary.newest(list(group)), rng)
     ]
-    return _source(name, absent, records)
+    on_cpu = bool(rows) and all(row.device.startswith("CPU") for row in rows)
+    return _source(name, absent, records, on_cpu=on_cpu)
 
 
 def _measurements(rows: Iterable[Row]) -> list[Row]:
@@ -161,13 +159,13 @@ def _record(cell, quantity: str, value: float, draws: np.ndarray, count: int, or
     }
 
 
-def _source(name: str, absent: str, records: list[dict]) -> Source:
+def _source(name: str, absent: str, records: list[dict], **kind: bool) -> Source:
     columns = [*CASE, "status", "value", "repetitions", "origin", "draws"]
     cases = pd.DataFrame(records, columns=columns).set_index(CASE).sort_index()
     stacked = np.vstack([*cases.pop("draws"), np.empty((0, DRAWS))])
     draws = pd.DataFrame(np.column_stack([cases["value"], stacked]), cases.index)
     cases["low"], cases["high"] = interval(draws)
-    return Source(name, absent, cases, draws[cases["status"] == "done"])
+    return Source(name, absent, cases, draws[cases["status"] == "done"], **kind)
 
 
 def interval(draws: pd.DataFrame) -> tuple[list[float], list[float]]:

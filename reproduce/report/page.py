@@ -18,6 +18,8 @@ from reproduce.rows import read_rows
 SYMBOLS: dict[Verdict, str] = {
     "reproduced": "✓",
     "not reproduced": "✗",
+    "consistent": "✓",
+    "inconsistent": "✗",
     "inconclusive": "?",
     "not tested here": "–",
 }
