@@ -21,9 +21,9 @@ SPREAD_LIMIT = 0.1
 FIRST_VALUE_LIMIT = 0.5
 DIFFERENCE_LIMIT = 1e-2
 NVML_POLL_SECONDS = 0.001
-# How the frameworks, CUDA and its libraries say that memory did not suffice: of a CPU, a GPU, cuBLAS
-# by its code and in words, cuDNN before and since its version 9; and oneDNN, which has no memory for
-# a primitive that it has described (one that it does not know, it could not describe).
+# How the frameworks, CUDA and its libraries say that memory did not suffice: of a CPU, a GPU,
+# cuBLAS by its code and in words, cuDNN before and since its version 9; and oneDNN, which has no
+# memory for a primitive that it has described (what it does not know, it could not describe).
 OUT_OF_MEMORY = re.compile(
     "out of memory|out_of_memory|allocate memory|failed to allocate|alloc_failed|"
     "resource allocation failed|allocation_failed|could not create a primitive$",
