@@ -60,8 +60,13 @@ SETTINGS = (
     "TRITON_",
     "XLA_",
 )
-# Those that a run sets itself, by where it is and what else runs.
-SET_BY_A_RUN = ("TORCHINDUCTOR_CACHE_DIR", "TORCHINDUCTOR_COMPILE_THREADS")
+# Those that a run sets itself, by where it is and what else runs, and scikit-learn as it is loaded.
+SET_BY_A_RUN = (
+    "TORCHINDUCTOR_CACHE_DIR",
+    "TORCHINDUCTOR_COMPILE_THREADS",
+    "KMP_DUPLICATE_LIB_OK",
+    "KMP_INIT_AT_FORK",
+)
 # Those under which a row would not be what its mode and precision say, and why.
 REFUSED = {
     "JAX_CHECK_TRACER_LEAKS": "JAX compiles anew for every call",

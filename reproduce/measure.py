@@ -21,16 +21,13 @@ SPREAD_LIMIT = 0.1
 FIRST_VALUE_LIMIT = 0.5
 DIFFERENCE_LIMIT = 1e-2
 NVML_POLL_SECONDS = 0.001
-# How the frameworks, CUDA and its libraries say that memory did not suffice, in lower case: of a
-# CPU, a GPU, cuBLAS by its code and in words, and cuDNN before and since its version 9.
-OUT_OF_MEMORY = (
-    "out of memory",
-    "out_of_memory",
-    "allocate memory",
-    "failed to allocate",
-    "alloc_failed",
-    "resource allocation failed",
-    "allocation_failed",
+# How the frameworks, CUDA and its libraries say that memory did not suffice: of a CPU, a GPU,
+# cuBLAS by its code and in words, cuDNN before and since its version 9; and oneDNN, which has no
+# memory for a primitive that it has described (what it does not know, it could not describe).
+OUT_OF_MEMORY = re.compile(
+    "out of memory|out_of_memory|allocate memory|failed to allocate|alloc_failed|"
+    "resource allocation failed|allocation_failed|could not create a primitive$",
+    re.IGNORECASE,
 )
 # Parameters of mallopt(3) by their number: M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD,
 # M_MMAP_MAX and M_ARENA_MAX.
@@ -108,7 +105,7 @@ def product_error(product: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> fl
 
 def is_out_of_memory(error: Exception) -> bool:
     """Whether the text of ``error`` says that memory did not suffice."""
-    return any(text in str(error).lower() for text in OUT_OF_MEMORY)
+    return OUT_OF_MEMORY.search(str(error)) is not None
 
 
 def relative_difference(a: list[np.ndarray], b: list[np.ndarray]) -> float:

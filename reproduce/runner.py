@@ -37,7 +37,7 @@ def measure(
     Raises:
         PlanError: if the plan cannot be measured here, before anything is.
     """
-    _set_worker_environment(on_gpu)
+    set_worker_environment(on_gpu)
     conditions.check_time_limit(timeout_seconds)
     conditions.check(cases, folder, on_gpu, target)
     with _locked(folder), closing(RowsFile(folder / "rows.jsonl")) as rows:
@@ -79,7 +79,8 @@ def newest(rows: Iterable[Row]) -> dict[Case, Row]:
     return {row.case: row for row in rows}
 
 
-def _set_worker_environment(on_gpu: bool) -> None:
+def set_worker_environment(on_gpu: bool) -> None:
+    """Set what all that measures is to have in its environment, here and in what starts here."""
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     os.environ |= {
         "CUDA_DEVICE_ORDER": "PCI_BUS_ID",  # NVML's order

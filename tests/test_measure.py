@@ -232,6 +232,7 @@ def test_the_gpu_peak_is_the_most_that_polling_saw():
     "INTERNAL: failed to create cublas handle: the resource allocation failed",
     "INTERNAL: Failed to allocate 1024 bytes for new constant",
     "INTERNAL: CUDA_ERROR_OUT_OF_MEMORY: out of memory",
+    "could not create a primitive",
 ])  # fmt: skip
 def test_libraries_that_cannot_allocate_are_out_of_memory(text):
     torch, jax = module("torch", "device"), module("jax", "device")
@@ -239,5 +240,7 @@ def test_libraries_that_cannot_allocate_are_out_of_memory(text):
     assert torch.is_out_of_memory(RuntimeError(text))
     assert jax.is_out_of_memory(jax.jax.errors.JaxRuntimeError(text))
     assert not torch.is_out_of_memory(RuntimeError("cuDNN error: CUDNN_STATUS_NOT_SUPPORTED"))
+    unknown = "could not create a primitive descriptor for a convolution"
+    assert not torch.is_out_of_memory(RuntimeError(unknown))
     assert not jax.is_out_of_memory(jax.jax.errors.JaxRuntimeError("INTERNAL: no kernel"))
     assert not jax.is_out_of_memory(ValueError(text))

@@ -16,6 +16,7 @@ import typer
 from paper_figures.figures import whole_file
 from reproduce import conditions, cost, environment, limits
 from reproduce.plan import PlanError
+from reproduce.runner import set_worker_environment
 
 MEASURED_BY = (
     "beyond/algorithms.py",
@@ -53,15 +54,12 @@ def beyond(
     """Measure what HVPs are for, part by part; only what is missing, or whose code has changed."""
     wanted = names or list(PARTS)
     on_gpu = environment.gpu()[0] is not None
+    set_worker_environment(on_gpu)
     _check(wanted, results)
     missing = [name for name in wanted if not _is_current(results / f"{name}.csv")]
     _check_memory(missing, on_gpu)
     expected = cost.readable_seconds(sum(PARTS[name].seconds for name in missing))
     print(f"{len(missing)} of {len(wanted)} parts to measure, about {expected}.")
-    if on_gpu:
-        os.environ["CUDA_VISIBLE_DEVICES"] = environment.gpu()[0].uuid
-    else:
-        os.environ["JAX_PLATFORMS"] = "cpu"
     for name in missing:
         _measure(name, results / f"{name}.csv", environment.device(on_gpu))
 

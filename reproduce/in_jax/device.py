@@ -75,7 +75,9 @@ def compile_unoptimised() -> None:
 
     To be called before anything is computed.
     """
-    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {UNOPTIMISED}"
+    flags = os.environ.get("XLA_FLAGS", "")
+    if UNOPTIMISED not in flags:
+        os.environ["XLA_FLAGS"] = f"{flags} {UNOPTIMISED}"
 
 
 def share_programs(folder: Path) -> None:
