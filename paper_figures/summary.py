@@ -12,19 +12,7 @@ from reproduce.plan import AMORTISED, BEYOND
 from reproduce.published import QUANTILES
 from reproduce.rows import Row
 
-CASE_KEY = (
-    "plan",
-    "framework",
-    "mode",
-    "model",
-    "batch_size",
-    "method",
-    "quantity",
-    "vector",
-    "normalisation",
-    "vectors",
-)
-SETTINGS = ("device", "plan", "vector", "normalisation")
+SETTINGS = ("device", "plan", "vector", "normalisation", "seed")
 CELL = ["model", "batch_size", "method"]
 GIB = 2**30
 SMALLEST_LIMIT = 1e-4
@@ -91,7 +79,7 @@ def last_of_each_case(rows: Iterable[Row]) -> list[Row]:
     """
     last: dict[tuple, Row] = {}
     for row in rows:
-        case = row.device, *(getattr(row, key) for key in CASE_KEY)
+        case = row.device, row.case.key
         last.pop(case, None)  # so that the order is that of the rows that stay
         last[case] = row
     return list(last.values())

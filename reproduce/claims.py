@@ -12,7 +12,7 @@ import msgspec
 import numpy as np
 import pandas as pd
 
-from reproduce.plan import ARTICLE_MODELS, METHODS, POWERS_OF_TWO, Quantity
+from reproduce.plan import ARTICLE_MODELS, METHODS, POWERS_OF_TWO, REFERENCE, Quantity
 from reproduce.problems import PROBLEMS, weight_shapes
 
 JAX_JIT, JAX_EAGER, TORCH = ("jax", "jit"), ("jax", "eager"), ("torch", "eager")
@@ -103,9 +103,12 @@ def _slower_than(method: str, *others: str) -> Rule:
 
 
 def torch_over_jax(times: pd.DataFrame) -> pd.DataFrame:
-    """The HVPs' times in gradients, PyTorch's over JAX's."""
-    costs = in_gradients(times)
-    jax, torch = (costs.xs(name, level="framework").droplevel("mode") for name in ("jax", "torch"))
+    """Each HVP's time over forward-over-reverse's, PyTorch's over JAX's."""
+    others = [method for method in HVPS if method != REFERENCE]
+    compared = pd.concat(_more_than(each, REFERENCE)(in_gradients(times)) for each in others)
+    jax, torch = (
+        compared.xs(name, level="framework").droplevel("mode") for name in ("jax", "torch")
+    )
     return torch / jax
 
 
@@ -176,6 +179,7 @@ def scalars(model: str) -> int:
 _TIME = {"batch_sizes": dict.fromkeys(ARTICLE_MODELS, (128,)), "also_at": 64, "quantity": "time"}
 _RESNET_TIME = _TIME | {"batch_sizes": {"resnet34": (128,)}}
 _TRANSFORMER_TIME = _TIME | {"batch_sizes": dict.fromkeys(("vit", "bert"), (128,))}
+# From where the memory curves begin, too: at 1 and 2 the fixed cost of a call is half of its time.
 _CURVE = {"resnet34": POWERS_OF_TWO[2:]}
 _LINE = {"batch_sizes": _CURVE, "fewest_batch_sizes": 4}
 _MEMORY = {"batch_sizes": _CURVE | {"vit": (64,), "bert": (64,)}, "methods": HVPS}
@@ -200,7 +204,8 @@ CLAIMS = (
         section="Reverse mode",
         statement="in theory a gradient costs about two evaluations",
         needs=Needs(runs=(JAX_JIT, TORCH), methods=("evaluation", "gradient"), **_OPERATIONS),
-        figure="operations of the gradient over those of the evaluation",
+        figure='operations of the gradient over those of the evaluation, "about" taken for a '
+        "quarter (the 3 of matrix products would pass with a half)",
         rule=in_evaluations,
         unit="evaluations",
         low=2,
@@ -234,7 +239,7 @@ CLAIMS = (
     Claim(
         id="jax_reverse_over_reverse_slowest",
         section="Time complexity",
-        statement="in JAX reverse-over-reverse is always the slowest",
+        statement="in JAX reverse-over-reverse is the slowest at batch size 128",
         needs=Needs(runs=(JAX_JIT,), **_TIME),
         figure="time of reverse-over-reverse over that of each other HVP, gradient included",
         rule=_slower_than("reverse_over_reverse", "forward_over_reverse", "reverse_over_forward"),
@@ -264,11 +269,11 @@ CLAIMS = (
         low=1.01,
     ),
     Claim(
-        id="torch_resnet34_costs_as_in_jax",
+        id="torch_resnet34_scales_as_in_jax",
         section="Time complexity",
-        statement="for ResNet34 PyTorch's HVPs cost as many gradients as JAX's",
+        statement="for ResNet34 PyTorch's methods compare to each other as JAX's",
         needs=Needs(runs=(JAX_JIT, TORCH), **_RESNET_TIME),
-        figure=f"{_COST}, PyTorch's over JAX's",
+        figure="whole time of an HVP over forward-over-reverse's, PyTorch's over JAX's",
         rule=torch_over_jax,
         unit="times JAX's",
         low=1,
@@ -345,12 +350,13 @@ CLAIMS = (
     Claim(
         id="torch_forward_over_reverse_needs_more",
         section="Memory complexity",
-        statement="in PyTorch forward-over-reverse needs more memory than reverse-over-forward",
+        statement="in PyTorch forward-over-reverse needs much memory beside reverse-over-forward",
         needs=Needs(quantity="memory", runs=(TORCH,), **_MEMORY),
-        figure="memory of forward-over-reverse over that of reverse-over-forward",
+        figure='memory of forward-over-reverse over that of reverse-over-forward, "much" taken '
+        "for a tenth more",
         rule=_more_than("forward_over_reverse", "reverse_over_forward"),
         unit="times",
-        low=1.01,
+        low=1.1,
     ),
     Claim(
         id="torch_memory_linear_in_batch_size",

@@ -72,17 +72,13 @@ def compare(
 
 def _pairs(first: Sequence[Row], second: Sequence[Row]) -> list[tuple[Row, Row]]:
     by_case = [
-        {
-            tuple(getattr(row, key) for key in summary.CASE_KEY): row
-            for row in summary.measurements(rows)
-        }
-        for rows in (first, second)
+        {row.case.key: row for row in summary.measurements(rows)} for rows in (first, second)
     ]
     pairs = [(row, by_case[1][key]) for key, row in by_case[0].items() if key in by_case[1]]
     if not pairs:
         raise RowsError(
             "cases in both folders were expected, and there are none; "
-            "compare two folders of one plan, vector and normalisation"
+            "compare two folders of one plan, vector, normalisation and seed"
         )
     return sorted(pairs, key=lambda pair: str(pair[0].case))
 

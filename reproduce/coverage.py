@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 import msgspec
 
-from reproduce.plan import PLANS, accounted_cases, cases
+from reproduce.plan import PLANS, Case, accounted_cases, cases
 from reproduce.rows import Row
 
 
@@ -33,14 +33,17 @@ class Coverage(msgspec.Struct, frozen=True):
 
 def coverage(rows: Iterable[Row]) -> list[Coverage]:
     """Of each plan that ``rows`` belong to, and of the article's, measured and accounted for."""
-    newest: dict[tuple[str, bool], dict[str, Row]] = {("article", False): {}, ("article", True): {}}
+    newest: dict[tuple[str, bool], dict[Case, Row]] = {
+        ("article", False): {},
+        ("article", True): {},
+    }
     for row in rows:
-        newest.setdefault((row.plan, _is_accounted(row)), {})[str(row.case)] = row
+        newest.setdefault((row.plan, _is_accounted(row)), {})[row.case.key] = row
     return [_of_plan(*key, of_plan) for key, of_plan in newest.items() if key[0] in PLANS]
 
 
-def _of_plan(plan: str, is_accounted: bool, newest: dict[str, Row]) -> Coverage:
-    planned = [str(case) for case in (accounted_cases if is_accounted else cases)(plan)]
+def _of_plan(plan: str, is_accounted: bool, newest: dict[Case, Row]) -> Coverage:
+    planned = [case.key for case in (accounted_cases if is_accounted else cases)(plan)]
     found = [newest[case] for case in planned if case in newest]
     return Coverage(
         plan,
@@ -52,7 +55,7 @@ def _of_plan(plan: str, is_accounted: bool, newest: dict[str, Row]) -> Coverage:
             for row in found
             if row.status != "done"
         ),
-        tuple(case for case in planned if case not in newest),
+        tuple(str(case) for case in planned if case not in newest),
     )
 
 

@@ -91,8 +91,19 @@ class Case(msgspec.Struct, frozen=True, kw_only=True):
         at_once = f", {self.vectors} vectors at once" if self.vectors > 1 else ""
         return f"{self.method}{at_once}"
 
+    @property
+    def key(self) -> "Case":
+        """What makes two cases the same: all but how often they are measured."""
+        return msgspec.structs.replace(self, warmup=0, repetitions=1)
+
     def __str__(self) -> str:
-        return self.setting if self.quantity == "nvml" else f"{self.setting} {self.computed}"
+        name = self.setting if self.quantity == "nvml" else f"{self.setting} {self.computed}"
+        unusual = [
+            f"vector {self.vector}" if self.vector == "seeded" else "",
+            f"{self.normalisation} normalisation" if self.normalisation != "article" else "",
+            f"seed {self.seed}" if self.seed else "",
+        ]
+        return ", ".join(filter(None, [name, *unusual]))
 
 
 Setting = list[Case]

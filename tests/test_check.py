@@ -245,6 +245,13 @@ def test_coverage_counts_the_rows_plans_and_the_articles():
     assert found["article", True].done == found["article", True].planned == 126
 
 
+@pytest.mark.parametrize("other", [{"normalisation": "matched"}, {"seed": 1}], ids=str)
+def test_what_was_measured_otherwise_covers_no_plan(other):
+    rows = [msgspec.structs.replace(row, **other) for row in rows_of_plan_cpu()]
+    (article, _, cpu) = coverage(rows)
+    assert (article.plan, cpu.plan, cpu.done) == ("article", "cpu", 0)
+
+
 def test_a_case_that_was_repeated_counts_by_its_newest_row():
     rows = rows_of_plan_cpu()
     failed = msgspec.structs.replace(rows[0], status="error", reason="a crash")

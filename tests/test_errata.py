@@ -111,6 +111,7 @@ def test_a_published_bar_of_an_hvp_is_its_overhead_over_the_gradient():
 def test_reverse_over_reverse_is_the_slowest_in_jax_at_128_but_not_for_bert_at_64():
     slowest = {(m, b): seconds("jax", m, b).idxmax() for m in MODELS for b in (64, 128)}
     assert slowest.pop(("bert", 64)) == "reverse_over_forward"
+    assert seconds("jax", "resnet34", 1).idxmax() == "reverse_over_forward"
     assert set(slowest.values()) == {"reverse_over_reverse"}
     bert = published.time().query("framework == 'jax' and model == 'bert' and batch_size == 64")
     bert = bert.set_index("method")  # and the difference is more than the repetitions' spread
@@ -133,9 +134,8 @@ def test_reverse_over_reverse_of_resnet50_is_far_from_two_or_three_gradients_in_
 
 
 def test_sixteen_times_the_batch_takes_at_most_about_twice_the_time():
-    for framework, factor in (("jax", 2.1), ("torch", 1.1)):
-        one, sixteen = (seconds(framework, "resnet34", batch) for batch in (1, 16))
-        assert sixteen["gradient"] / one["gradient"] < factor
+    one, sixteen = (seconds("jax", "resnet34", batch) for batch in (1, 16))
+    assert sixteen["gradient"] / one["gradient"] < 2.1
 
 
 def test_reverse_over_reverse_of_resnet34_stands_out_in_pytorch_and_not_in_jax():

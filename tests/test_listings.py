@@ -193,7 +193,7 @@ def test_reverse_over_reverse_takes_the_operations_of_forward_over_reverse():
     assert operations(with_the_printed_scalar, *arguments) == reverse
 
 
-def test_reverse_over_forward_gives_the_gradient_at_no_further_operation():
+def test_reverse_over_forward_gives_the_gradient_at_the_cost_of_the_other_way_round():
     x, U, W, vu, vw = example((30, 40, 50))
 
     def directional_derivative(params, v):

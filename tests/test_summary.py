@@ -91,6 +91,7 @@ def test_the_last_row_of_a_case_replaces_the_earlier_ones(hvp_row):
         {"quantity": "memory"},
         {"vector": "seeded"},
         {"normalisation": "matched"},
+        {"seed": 1},
         {"device": "device B"},
     ],
     ids=lambda other: next(iter(other)),
@@ -108,6 +109,7 @@ def test_rows_that_differ_in_their_case_or_device_are_both_kept(hvp_row, other):
         {"device": "device B", "plan": "another"},
         {"vector": "seeded"},
         {"normalisation": "matched"},
+        {"seed": 1},
     ],
     ids=str,
 )
