@@ -13,6 +13,8 @@ from reproduce.rows import Row, RowsError
 
 FRAMEWORKS = {"jax": "JAX", "torch": "PyTorch"}
 MANY = 10
+# From a row to its seconds in every round.
+Seconds = Callable[[Row], np.ndarray]
 # What is saved less than this is within what times move by between two runs.
 NOTICEABLE = 0.05
 
@@ -36,8 +38,8 @@ def advice(rows: Iterable[Row]) -> str:
 def tables_of(rows: Iterable[Row]) -> dict[str, pd.DataFrame]:
     """By framework, the fastest and the smallest HVP of each model: one row a need.
 
-    Of HVPs that agree with forward-over-reverse: for few of them, for many at new points,
-    for many at one point, and for little memory.
+    Of HVPs that agree with forward-over-reverse: for few of them, for some at one point, for so
+    many that compiling pays, and for little memory. Methods whose rounds overlap share a place.
     """
     times = [row for row in _timed(rows) if not summary.is_wrong(row)]
     found = {name: _of_framework(name, times) for name in FRAMEWORKS}
@@ -73,8 +75,9 @@ def _of_framework(framework: str, times: Sequence[Row]) -> pd.DataFrame:
     own = [row for row in times if row.framework == framework]
     needs = {
         "few HVPs": _few,
-        "many HVPs, each at a new point": _new_points,
-        f"{MANY} HVPs and more at one point": _one_point,
+        f"{MANY} HVPs at one point": _one_point,
+        "many HVPs, each at a new point": _many_at_new_points,
+        "many HVPs at one point": _many_at_one_point,
         "little memory": _little_memory,
     }
     models = sorted({row.model for row in own}, key=style.model_order)
@@ -93,27 +96,50 @@ def _markdown(table: pd.DataFrame) -> str:
 
 def _few(rows: Sequence[Row]) -> str:
     """Without waiting for ``torch.compile``, the least time of one HVP at a new point."""
-    found = [row for row in rows if row.mode != "compile"]
-    return _named(min(found, key=_first_seconds), _first_seconds) if found else ""
-
-
-def _new_points(rows: Sequence[Row]) -> str:
-    """With ``torch.compile``, the least time of one HVP at a new point, and when it has paid."""
-    compiled = [row for row in rows if row.mode == "compile"]
-    others = [row for row in rows if row.mode != "compile"]
-    if not compiled or not others:
-        return ""
-    best = min(compiled, key=_first_seconds)
-    saved = min(map(_first_seconds, others)) - _first_seconds(best)
-    if saved <= NOTICEABLE * _first_seconds(best):
-        return _few(rows)
-    compiling = sum(took for name, took in best.compile_seconds.items() if name != "gradient")
-    paid = f"compiling takes {cost.readable_seconds(compiling)}, {compiling / saved:.0f} HVPs' gain"
-    return f"{_named(best, _first_seconds)}; {paid}"
+    return _fastest(_without_compiling(rows), _of_first)
 
 
 def _one_point(rows: Sequence[Row]) -> str:
-    return _named(min(rows, key=_mean_of_many), _mean_of_many)
+    """Without waiting for ``torch.compile``, the least mean time of ``MANY`` HVPs at a point."""
+    return _fastest(_without_compiling(rows), _of_many)
+
+
+def _many_at_new_points(rows: Sequence[Row]) -> str:
+    return _compiled(rows, _of_first)
+
+
+def _many_at_one_point(rows: Sequence[Row]) -> str:
+    return _compiled(rows, _of_many)
+
+
+def _without_compiling(rows: Sequence[Row]) -> list[Row]:
+    return [row for row in rows if row.mode != "compile"]
+
+
+def _compiled(rows: Sequence[Row], seconds: Seconds) -> str:
+    """With ``torch.compile``, the least time, and after how many HVPs compiling has paid."""
+    compiled, others = [row for row in rows if row.mode == "compile"], _without_compiling(rows)
+    if not compiled or not others:
+        return ""
+    best = min(compiled, key=_median(seconds))
+    saved = min(map(_median(seconds), others)) - _median(seconds)(best)
+    if saved <= NOTICEABLE * _median(seconds)(best):
+        return _fastest(others, seconds)
+    compiling = sum(took for name, took in best.compile_seconds.items() if name != "gradient")
+    paid = f"compiling takes {cost.readable_seconds(compiling)}, {compiling / saved:.0f} HVPs' gain"
+    return f"{_fastest(compiled, seconds)}; {paid}"
+
+
+def _fastest(rows: Sequence[Row], seconds: Seconds) -> str:
+    """The least median time, and the methods that have it: with those whose rounds overlap."""
+    if not rows:
+        return ""
+    by_time = sorted(rows, key=_median(seconds))
+    best = by_time[0]
+    tied = [row for row in by_time if min(seconds(row)) <= max(seconds(best))]
+    took = _median(seconds)(best)
+    gradients = took / np.median(best.gradient_seconds)
+    return f"{' or '.join(map(_label, tied))}: {took:.2f} s, {gradients:.1f} gradients"
 
 
 def _little_memory(rows: Sequence[Row]) -> str:
@@ -125,17 +151,18 @@ def _little_memory(rows: Sequence[Row]) -> str:
     return f"{_label(best)}: {size} (most: {_label(most)}, {largest})"
 
 
-def _first_seconds(row: Row) -> float:
-    return summary.point_seconds(row) + float(np.median(row.seconds))
+def _of_first(row: Row) -> np.ndarray:
+    """The seconds of one HVP at a new point, in every round."""
+    return summary.point_seconds(row) + np.array(row.seconds)
 
 
-def _mean_of_many(row: Row) -> float:
-    return summary.point_seconds(row) / MANY + float(np.median(row.seconds))
+def _of_many(row: Row) -> np.ndarray:
+    """The mean seconds of ``MANY`` HVPs at one point, in every round."""
+    return summary.point_seconds(row) / MANY + np.array(row.seconds)
 
 
-def _named(row: Row, seconds: Callable[[Row], float]) -> str:
-    gradients = seconds(row) / np.median(row.gradient_seconds)
-    return f"{_label(row)}: {seconds(row):.2f} s, {gradients:.1f} gradients"
+def _median(seconds: Seconds) -> Callable[[Row], float]:
+    return lambda row: float(np.median(seconds(row)))
 
 
 def _label(row: Row) -> str:

@@ -148,10 +148,10 @@ def test_what_compiling_hardly_saves_is_not_advised():
     assert cell.startswith("reverse-over-forward: 1.04 s")
 
 
-def test_the_readme_has_the_answer_of_the_recorded_rows():
+def test_the_docs_have_the_answer_of_the_recorded_rows():
     root = Path(__file__).parent.parent
     answer = advice(read_rows(root / "tests" / "rows_beyond.jsonl"))
-    assert answer in (root / "README.md").read_text()
+    assert answer in (root / "docs" / "which_hvp.md").read_text()
 
 
 def test_the_time_for_several_vectors_is_divided_by_their_number():
@@ -271,8 +271,16 @@ def test_the_answer_names_the_fastest_for_each_need():
     rows = changed(rows, of("jax", "jit", "linearized"), seconds=(0.1,) * 5)
     table = table_of(advice(rows), "JAX")
     assert table["few HVPs"]["ViT"] == "reverse-over-forward: 0.50 s, 0.2 gradients"
-    assert table["10 HVPs and more at one point"]["ViT"].startswith("linearised once: 0.20 s")
-    assert "many HVPs, each at a new point" not in table
+    assert table["10 HVPs at one point"]["ViT"].startswith("linearised once: 0.20 s")
+    assert not any(need.startswith("many") for need in table)
+
+
+def test_methods_whose_rounds_overlap_share_the_first_place():
+    rows = [row for row in ROWS if row.framework == "jax" and row.method in METHODS]
+    for method, first in zip(METHODS[1:], (0.5, 0.4, 0.7), strict=True):
+        rows = changed(rows, of("jax", "jit", method), seconds=(first, first + 0.1, first + 0.2))
+    cell = table_of(advice(rows), "JAX")["few HVPs"]["ViT"]
+    assert cell.startswith("reverse-over-forward or forward-over-reverse: 0.50 s")
 
 
 def test_the_answer_weighs_compiling_against_what_it_gains():
@@ -284,6 +292,18 @@ def test_the_answer_weighs_compiling_against_what_it_gains():
     assert cell == (
         "compiled, forward-over-reverse: 1.00 s, 0.5 gradients; compiling takes 60 s, 30 HVPs' gain"
     )
+
+
+def test_what_compiling_costs_is_told_where_many_hvps_are_at_one_point():
+    point = {"point_seconds": (1.0,) * 5, "seconds": (1.0,) * 5}
+    rows = [row for row in ROWS if (row.model, row.vectors) == ("vit", 1)]
+    rows = changed(rows, of("torch", "compile", "linearized"), **point)
+    rows = changed(rows, lambda row: row.mode != "compile", seconds=(3.1,) * 5, point_seconds=())
+    compiling = next(filter(of("torch", "compile", "linearized"), rows)).compile_seconds
+    paid = sum(took for name, took in compiling.items() if name != "gradient") / (3.1 - 1.1)
+    cell = table_of(advice(rows), "PyTorch")["many HVPs at one point"]["ViT"]
+    assert cell.startswith("compiled, linearised once: 1.10 s")
+    assert cell.endswith(f", {paid:.0f} HVPs' gain")
 
 
 def test_the_answer_leaves_out_what_is_wrong_and_names_it():
