@@ -227,11 +227,10 @@ def _assemble(quantity: str, shown: dict[str, pd.DataFrame], notes: dict[str, st
     figure = Figure(layout="none")
     all_axes = figure.subplots(1, len(shown), squeeze=False)[0]
     panels.bars(all_axes[0], scaled[0])
-    all_axes[0].set_ylabel(style.overhead_label(quantity, unit))
     for axes, table in zip(all_axes[1:], scaled[1:], strict=True):
         panels.curve(axes, table)
-        axes.set_ylabel(style.axis_label(quantity, unit))
     for axes, title in zip(all_axes, shown, strict=True):
+        axes.set_ylabel(style.axis_label(quantity, unit))
         axes.set_title(title)
     references = [name for name in style.REFERENCES if name in scaled[0]]
     keys = style.legend_keys(references)

@@ -288,14 +288,9 @@ def unit(quantity: str, largest: float) -> tuple[float, str]:
 
 
 def axis_label(quantity: str, unit_name: str) -> str:
-    """Return the label of a value axis, such as ``Memory [GiB]``."""
-    return f"{QUANTITIES[quantity]} [{unit_name}]"
-
-
-def overhead_label(quantity: str, unit_name: str) -> str:
-    """Return the label of the first value axis, which says that HVP times are overheads."""
+    """Return the label of a value axis, such as ``Memory [GiB]``; HVPs' times are overheads."""
     overhead = "\n(HVP: on top of the gradient)" if quantity == "time" else ""
-    return axis_label(quantity, unit_name) + overhead
+    return f"{QUANTITIES[quantity]} [{unit_name}]{overhead}"
 
 
 def top_inches(legend_rows: int, title_lines: int) -> float:

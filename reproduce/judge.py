@@ -7,7 +7,7 @@ import msgspec
 import pandas as pd
 
 from paper_figures import style
-from reproduce.claims import CLAIMS, Claim, Needs
+from reproduce.claims import CLAIMS, NOT_JUDGED, Claim, Needs
 from reproduce.sources import Source, interval
 
 Verdict = Literal[
@@ -103,7 +103,7 @@ def _tested(claim: Claim, source: Source) -> tuple[tuple[Figure, ...], list[str]
     if claim.needs is None:
         sizes = ["from the models' sizes: no measurement is needed"]
         return _figures(claim, None, source), sizes, ()
-    values, notes = _select(source, claim.needs)
+    values, notes = _select(source, _as_counted_in(source, claim.needs))
     cases = source.cases.loc[values.index]
     figures = _figures(claim, values, source)
     inside = sum(_is_in(claim, figure) for figure in figures)
@@ -113,6 +113,13 @@ def _tested(claim: Claim, source: Source) -> tuple[tuple[Figure, ...], list[str]
         notes.append(too_few)
         figures = tuple(msgspec.structs.replace(each, verdict="inconclusive") for each in figures)
     return figures, notes, tuple(dict.fromkeys(cases["origin"]))
+
+
+def _as_counted_in(source: Source, needs: Needs) -> Needs:
+    """``needs`` of ``source``: the article's memory is NVML's, which rows have under that name."""
+    if source.of_article or not needs.of_whole_gpu:
+        return needs
+    return msgspec.structs.replace(needs, quantity="nvml")
 
 
 def _is_in(claim: Claim, figure: Figure) -> bool:
@@ -160,6 +167,8 @@ def _complete_batch_sizes(found: pd.DataFrame, needs: Needs) -> list[int]:
 
 def _lack(source: Source, needs: Needs, model: str, taken: list[int]) -> str:
     if needs.quantity not in source.cases.index.get_level_values("quantity"):
+        if needs.of_whole_gpu:
+            return "not comparable by another counter than NVML's: measure with --nvml, on a GPU"
         return f"no {needs.quantity}: {source.absent}"
     runs = " and ".join(style.RUNS[run] for run in needs.runs)
     statuses = _of_model(source.cases, needs, model)["status"]
@@ -306,7 +315,9 @@ def _origins(same_source: list[Judgement]) -> str:
 
 def claims_markdown(found: list[Judgement]) -> str:
     """The table of the verdicts, then each claim's rule and what every verdict rests on."""
+    others = "".join(f"- {statement}: {why}.\n" for statement, why in NOT_JUDGED.items())
     parts = ["# The article's claims, judged", claims_table(found), INTERVALS]
+    parts += ["Not judged, since no number here decides it:", others]
     for same_claim in _by(found, "claim"):
         first = same_claim[0]
         parts.append(f"## {first.claim}")

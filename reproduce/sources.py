@@ -30,7 +30,8 @@ class Source(msgspec.Struct, frozen=True):
     """Cases from one place, and where they come from.
 
     ``cases`` is by ``CASE`` and has ``status``, ``value``, ``low`` and ``high`` (in
-    seconds, bytes or operations), ``repetitions`` and ``origin``. ``draws`` is by
+    seconds, bytes, operations, or of norms for a ``difference`` from forward-over-reverse),
+    ``repetitions`` and ``origin``. ``draws`` is by
     ``CASE``, the done ones alone: its first column is the value, the others are the
     draws. ``absent`` says why a case may be missing. Those of the article itself, which its
     text is compared with, are ``of_article``.
@@ -102,16 +103,21 @@ def _group(row: Row) -> tuple[str, str, str]:
 def _records_of_group(rows: Sequence[Row], left_out: str, rng: np.random.Generator) -> list[dict]:
     counter = summary.shared_counter(rows) if rows[0].quantity in {"memory", "nvml"} else None
     origin = "; ".join(filter(None, (_origin(rows[0], counter), left_out)))
-    return [
-        _record(row, row.quantity, *_value_and_draws(row, counter, rng), len(row.seconds), origin)
-        # In an order of their own, since each takes the next random numbers.
-        for row in sorted(rows, key=lambda row: str(row.case))
-    ]
+    records = []
+    # In an order of their own, since each takes the next random numbers.
+    for row in sorted(rows, key=lambda row: str(row.case)):
+        value_and_draws = _value_and_draws(row, counter, rng)
+        records.append(_record(row, row.quantity, *value_and_draws, len(row.seconds), origin))
+        if row.quantity == "time" and row.relative_difference is not None:
+            exactly = row.relative_difference, np.full(DRAWS, row.relative_difference)
+            records.append(_record(row, "difference", *exactly, 1, origin))
+    return records
 
 
 def _origin(row: Row, counter: summary.Counter | None) -> str:
     text = f"{' '.join(_group(row))}: {row.device}, plan {row.plan!r}"
-    if row.quantity != "operations" and not style.ran_as_in_the_article(row.device, row.plan):
+    device = row.device.partition(" (")[0]  # without how it came about
+    if row.quantity != "operations" and not style.ran_as_in_the_article(device, row.plan):
         text += f" (the article: {style.ARTICLE_DEVICE}, plan {style.ARTICLE_PLAN!r})"
     if counter:
         text += f"; memory is {counter.name} (the article: the rise of all used memory, NVML)"

@@ -28,7 +28,7 @@ SEE = {
     "bench_hvp_memory_jax_without_jit": "reverse-over-reverse next to the other two without jit",
     "bench_hvp_memory_torch": "forward-over-reverse next to reverse-over-forward in PyTorch",
     "hess_eig": "the signs of the two eigenvalues, which tell a minimum from a saddle point",
-    "computational_graph": "one vertex a value of the function, one edge an operation",
+    "computational_graph": "one vertex a value of the function, with the operation that gives it",
     "forward_diff": "how a tangent goes along the edges, from the parents of a vertex to itself",
     "reverse_diff": "how a cotangent goes against the edges, from the children of a vertex",
 }

@@ -43,6 +43,7 @@ def html(evidence: Evidence, found: Sequence[Judgement]) -> str:
         columns=_columns(evidence, found),
         sections=_grouped(found),
         intervals=judge.INTERVALS,
+        not_judged=judge.NOT_JUDGED,
         benches=figures.benches(evidence),
         diagrams=figures.diagrams(evidence.measured),
         deviations=tables.deviations(evidence),
