@@ -137,9 +137,9 @@ def _fastest(rows: Sequence[Row], seconds: Seconds) -> str:
     by_time = sorted(rows, key=_median(seconds))
     best = by_time[0]
     tied = [row for row in by_time if min(seconds(row)) <= max(seconds(best))]
-    took = _median(seconds)(best)
-    gradients = took / np.median(best.gradient_seconds)
-    return f"{' or '.join(map(_label, tied))}: {took:.2f} s, {gradients:.1f} gradients"
+    gradients = np.median(seconds(best) / np.array(best.gradient_seconds))
+    took = f"{_median(seconds)(best):.2f} s, {gradients:.1f} gradients"
+    return f"{' or '.join(map(_label, tied))}: {took}"
 
 
 def _little_memory(rows: Sequence[Row]) -> str:

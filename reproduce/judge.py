@@ -8,7 +8,7 @@ import pandas as pd
 
 from paper_figures import style
 from reproduce.claims import CLAIMS, NOT_JUDGED, Claim, Needs
-from reproduce.sources import Source, interval
+from reproduce.sources import IN_GRADIENTS, Source, interval
 
 Verdict = Literal[
     "reproduced",
@@ -262,7 +262,7 @@ def _in_the_image(claim: Claim, source: Source) -> list[str]:
 def _too_few_repetitions(cases: pd.DataFrame) -> str:
     """Why no verdict can rest on ``cases``; empty if one can."""
     fewest = cases["repetitions"].min()
-    is_time = "time" in cases.index.get_level_values("quantity")
+    is_time = cases.index.get_level_values("quantity").isin(["time", IN_GRADIENTS]).any()
     if not is_time or fewest >= FEWEST_REPETITIONS:
         return ""
     return f"a verdict takes {FEWEST_REPETITIONS} repetitions, and there are {fewest}"

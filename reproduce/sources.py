@@ -19,6 +19,9 @@ from reproduce import published
 from reproduce.rows import Row
 
 CASE = ["quantity", "framework", "mode", "model", "batch_size", "method"]
+# The one number that says what an HVP costs: the median over rounds of its time over that of the
+# gradient of the same round.
+IN_GRADIENTS = "time in gradients"
 DRAWS = 1000
 CONFIDENCE = 0.95
 SEED = 0
@@ -30,10 +33,10 @@ class Source(msgspec.Struct, frozen=True):
     """Cases from one place, and where they come from.
 
     ``cases`` is by ``CASE`` and has ``status``, ``value``, ``low`` and ``high`` (in
-    seconds, bytes, operations, or of norms for a ``difference`` from forward-over-reverse),
-    ``repetitions`` and ``origin``. ``draws`` is by
-    ``CASE``, the done ones alone: its first column is the value, the others are the
-    draws. ``absent`` says why a case may be missing. Those of the article itself, which its
+    seconds, gradients, bytes, operations, or of norms for a ``difference`` from
+    forward-over-reverse), ``repetitions`` and ``origin``. ``draws`` is by ``CASE``, the done
+    ones alone: its first column is the value, the others are the draws. ``absent`` says why a
+    case may be missing. Those of the article itself, which its
     text is compared with, are ``of_article``.
     """
 
@@ -63,8 +66,26 @@ def of_article() -> Source:
         )
         for row in published.memory().itertuples()
     ]
+    records += _in_gradients(records)
     absent = "the article published no number of this kind"
     return _source("published", absent, records, of_article=True)
+
+
+def _in_gradients(times: list[dict]) -> list[dict]:
+    """What each HVP of the article costs; it released overheads, and gradients by themselves."""
+    of_cell = {
+        tuple(each[name] for name in CASE): each for each in times if each["quantity"] == "time"
+    }
+    return [
+        each
+        | {
+            "quantity": IN_GRADIENTS,
+            "value": 1 + each["value"] / of_cell[*cell, "gradient"]["value"],
+            "draws": 1 + each["draws"] / of_cell[*cell, "gradient"]["draws"],
+        }
+        for (*cell, method), each in of_cell.items()
+        if method != "gradient"
+    ]
 
 
 _ARTICLE_TIME = "time: A100; the authors' raw timings"
@@ -108,6 +129,9 @@ def _records_of_group(rows: Sequence[Row], left_out: str, rng: np.random.Generat
     for row in sorted(rows, key=lambda row: str(row.case)):
         value_and_draws = _value_and_draws(row, counter, rng)
         records.append(_record(row, row.quantity, *value_and_draws, len(row.seconds), origin))
+        if row.quantity == "time" and row.method != "gradient":
+            costs = _median_and_draws(np.divide(row.seconds, row.gradient_seconds), rng)
+            records.append(_record(row, IN_GRADIENTS, *costs, len(row.seconds), origin))
         if row.quantity == "time" and row.relative_difference is not None:
             exactly = row.relative_difference, np.full(DRAWS, row.relative_difference)
             records.append(_record(row, "difference", *exactly, 1, origin))
@@ -131,8 +155,7 @@ def _value_and_draws(
     if row.status != "done":
         return missing
     if row.quantity == "time":
-        overheads = summary.overhead_seconds(row)
-        return (np.median(overheads), _bootstrap(overheads, rng)) if len(overheads) > 1 else missing
+        return _median_and_draws(summary.overhead_seconds(row), rng)
     if row.quantity == "operations":
         return (row.flops, np.full(DRAWS, row.flops)) if row.flops else missing
     if counter is None:
@@ -140,6 +163,15 @@ def _value_and_draws(
     value = counter.bytes_of(row)
     spread = UNCERTAINTY.get(counter.name, 0.0)
     return value, value * (1 + spread * rng.uniform(-1, 1, DRAWS))
+
+
+def _median_and_draws(
+    values: Sequence[float], rng: np.random.Generator
+) -> tuple[float, np.ndarray]:
+    """The median of ``values``, and draws of it; nothing, if there are too few for an interval."""
+    if len(values) < 2:
+        return np.nan, np.full(DRAWS, np.nan)
+    return np.median(values), _bootstrap(values, rng)
 
 
 def _bootstrap(values: Sequence[float], rng: np.random.Generator) -> np.ndarray:
@@ -188,9 +220,8 @@ def summary_table(rows: Iterable[Row]) -> pd.DataFrame:
 
     ``p20_seconds``, ``median_seconds`` and ``p80_seconds`` are quantiles over the
     repetitions, for an HVP of its time on top of the gradient; ``memory_gib`` is by the
-    counter that ``memory_counter`` names. ``ratio_to_gradient`` is the whole of the
-    method (for a time: overhead and gradient) over the gradient of the same device,
-    plan, model and batch size.
+    counter that ``memory_counter`` names. ``ratio_to_gradient`` is over the gradient of the
+    same device, plan, model and batch size, for a time over that of the same round.
     """
     rows = sorted(_measurements(rows), key=_settings)
     records = [
@@ -217,16 +248,17 @@ def _summary_records(rows: list[Row]) -> list[dict]:
     }
     for each in found:
         gradient = gradients.get((each["model"], each["batch_size"]), np.nan)
-        is_overhead = each["quantity"] == "time" and each["method"] != "gradient"
-        each["ratio_to_gradient"] = each["whole"] / gradient + is_overhead
+        each["ratio_to_gradient"] = each.pop("in_gradients") or each["whole"] / gradient
     return found
 
 
 def _summary_record(row: Row, counter: summary.Counter | None) -> dict:
     done = row.status == "done"
-    seconds = np.full(3, np.nan)
+    seconds, in_gradients = np.full(3, np.nan), None
     if done and row.quantity == "time":
         seconds = np.quantile(summary.overhead_seconds(row), summary.QUANTILES)
+        if row.method != "gradient":
+            in_gradients = summary.ratio(row)[1]
     memory_bytes = counter.bytes_of(row) if done and counter else np.nan
     flops = row.flops if done and row.flops else np.nan
     return {
@@ -237,5 +269,6 @@ def _summary_record(row: Row, counter: summary.Counter | None) -> dict:
         "memory_gib": memory_bytes / 2**30,
         "memory_counter": counter.name if counter else "",
         "flops": flops,
+        "in_gradients": in_gradients,
         "whole": {"time": seconds[1], "operations": flops}.get(row.quantity, memory_bytes),
     }

@@ -12,7 +12,7 @@ from paper_figures import style, summary
 from paper_figures.figures import BENCHES, DIAGRAMS, Bench
 from reproduce.plan import ARTICLE_MODELS
 from reproduce.report.evidence import MEASURED, Evidence, Folder
-from reproduce.sources import Source
+from reproduce.sources import IN_GRADIENTS, Source
 
 RUN = ["quantity", "framework", "mode"]
 # That of the bars in the article's figures.
@@ -95,9 +95,7 @@ def beyond(folder: Path) -> list[Shown]:
 def _bench(name: str, bench: Bench, evidence: Evidence) -> Shown:
     kind = (bench.quantity, bench.framework, bench.mode)
     sources = (*(folder.source for folder in evidence.folders), evidence.article)
-    costs = _side_by_side(
-        {source.name: costs_in_gradients(_of_kind(source, kind)) for source in sources}
-    )
+    costs = _side_by_side({source.name: costs_in_gradients(source, kind) for source in sources})
     images = [
         image
         for folder in evidence.folders
@@ -106,17 +104,19 @@ def _bench(name: str, bench: Bench, evidence: Evidence) -> Shown:
     return Shown(name, _sentence(name, bench, costs), tuple(images), _labelled(costs))
 
 
-def costs_in_gradients(cases: pd.DataFrame) -> pd.Series:
+def costs_in_gradients(source: Source, kind: tuple[str, str, str]) -> pd.Series:
     """What each HVP takes as a multiple of its gradient, by model, batch size and method.
 
-    ``cases`` are those of one quantity, framework and mode. Of times it is the whole of the HVP.
+    ``kind`` is the quantity, framework and mode.
     """
-    values = cases["value"].droplevel(RUN)
+    quantity, *run = kind
+    if quantity == "time":
+        return _of_kind(source, (IN_GRADIENTS, *run))["value"].droplevel(RUN).dropna()
+    values = _of_kind(source, kind)["value"].droplevel(RUN)
     is_gradient = values.index.get_level_values("method") == "gradient"
     hvps, gradients = values[~is_gradient], values[is_gradient].droplevel("method")
     ratios = hvps / gradients.reindex(hvps.index.droplevel("method")).to_numpy()
-    is_overhead = "time" in cases.index.get_level_values("quantity")
-    return (ratios + is_overhead).dropna()
+    return ratios.dropna()
 
 
 def _of_kind(source: Source, kind: tuple[str, str, str]) -> pd.DataFrame:
