@@ -83,10 +83,10 @@ def times(cost, run=claims.JAX_JIT, models=ARTICLE_MODELS, batch_size=128, **fie
     ]
 
 
-def memory(run, counters_of, batch_sizes=(64,), models=ARTICLE_MODELS, **fields):
+def memory(run, counters_of, batch_sizes=(64,), models=ARTICLE_MODELS, quantity="memory", **fields):
     """``counters_of(batch size, method)`` gives the recorded bytes."""
     return [
-        row("memory", run, model, size, method, memory_bytes=counters_of(size, method), **fields)
+        row(quantity, run, model, size, method, memory_bytes=counters_of(size, method), **fields)
         for model in models
         for size in batch_sizes
         for method in METHODS
@@ -97,6 +97,13 @@ def xla(function):
     return lambda size, method: {
         "xla_temp_bytes": round(function(size, method)),
         "xla_output_bytes": 0,
+    }
+
+
+def whole_gpu(function):
+    return lambda size, method: {
+        "nvml_used_before_bytes": 100,
+        "nvml_used_peak_bytes": 100 + round(function(size, method)),
     }
 
 
@@ -270,8 +277,12 @@ def test_the_line_is_fitted_in_the_order_of_the_batch_sizes_whatever_the_order_o
     ],
 )
 def test_a_flat_start_is_told_from_a_line(function, verdict):
-    rows = memory(claims.JAX_JIT, xla(function), (4, 8, 16, 32, 64, 128))
-    assert judged("jit_memory_not_linear_at_small_batch_sizes", rows).verdict == verdict
+    sizes, claim = (4, 8, 16, 32, 64, 128), "jit_memory_not_linear_at_small_batch_sizes"
+    rows = memory(claims.JAX_JIT, whole_gpu(function), sizes, quantity="nvml")
+    assert judged(claim, rows).verdict == verdict
+    of_program = judged(claim, memory(claims.JAX_JIT, xla(function), sizes))
+    assert of_program.verdict == "not tested here"
+    assert "not comparable by another counter than NVML's" in of_program.reason
 
 
 @pytest.mark.parametrize(("more", "verdict"), [(1.08, "reproduced"), (1.2, "not reproduced")])
@@ -337,20 +348,24 @@ def test_parameters_and_not_running_statistics_are_counted():
 
 def test_what_a_source_has_not_is_not_tested_and_says_why():
     found = judged("jax_hvp_costs_two_to_three_gradients", [])
-    assert (found.verdict, found.reason) == ("not tested here", "no time: there are none")
+    assert (found.verdict, found.reason) == (
+        "not tested here",
+        "no time in gradients: there are none",
+    )
     assert found.deciding is None
 
 
 def test_a_case_that_ran_out_of_memory_is_named_and_no_verdict_drawn_without_it():
     rows = times(2.5)
-    failed = changed(rows[:1], status="out_of_memory", reason="too large", seconds=())
-    found = judged("jax_hvp_costs_two_to_three_gradients", failed + rows[1:])
+    nothing = {"seconds": (), "gradient_seconds": ()}
+    failed = changed(rows[1:2], status="out_of_memory", reason="too large", **nothing)
+    found = judged("jax_hvp_costs_two_to_three_gradients", [rows[0], *failed, *rows[2:]])
     assert found.verdict == "not tested here"
     assert "1 with status 'out_of_memory'" in found.reason
 
 
 def test_where_the_largest_batch_failed_the_next_is_judged_and_named():
-    rows = times(2.5, batch_size=64) + times(3.6)[1:]
+    rows = times(2.5, batch_size=64) + times(3.6)[2:]
     found = judged("jax_hvp_costs_two_to_three_gradients", rows)
     assert "ResNet34 at batch size 64 instead of 128" in found.reason
     assert {figure.of for figure in found.figures} >= {"ResNet34, batch 64, reverse-over-forward"}

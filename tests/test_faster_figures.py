@@ -267,8 +267,8 @@ def test_without_a_done_hvp_of_plan_beyond_there_is_no_answer_and_no_file(tmp_pa
 
 
 def test_the_answer_names_the_fastest_for_each_need():
-    rows = changed(ROWS, of("jax", "jit", "reverse_over_forward"), seconds=(0.5,) * 5)
-    rows = changed(rows, of("jax", "jit", "linearized"), seconds=(0.1,) * 5)
+    rows = changed(ROWS, of("jax", "jit", "reverse_over_forward"), seconds=(0.5,) * 3)
+    rows = changed(rows, of("jax", "jit", "linearized"), seconds=(0.1,) * 3)
     table = table_of(advice(rows), "JAX")
     assert table["few HVPs"]["ViT"] == "reverse-over-forward: 0.50 s, 0.2 gradients"
     assert table["10 HVPs at one point"]["ViT"].startswith("linearised once: 0.20 s")
@@ -285,9 +285,9 @@ def test_methods_whose_rounds_overlap_share_the_first_place():
 
 def test_the_answer_weighs_compiling_against_what_it_gains():
     rows = [row for row in ROWS if row.framework == "torch" and row.method in METHODS]
-    rows = changed(rows, of("torch", "compile", "forward_over_reverse"), seconds=(1.0,) * 5)
+    rows = changed(rows, of("torch", "compile", "forward_over_reverse"), seconds=(1.0,) * 3)
     for method in METHODS[1:3]:
-        rows = changed(rows, of("torch", "eager", method), seconds=(3.0,) * 5)
+        rows = changed(rows, of("torch", "eager", method), seconds=(3.0,) * 3)
     cell = table_of(advice(rows), "PyTorch")["many HVPs, each at a new point"]["ViT"]
     assert cell == (
         "compiled, forward-over-reverse: 1.00 s, 0.5 gradients; compiling takes 60 s, 30 HVPs' gain"
@@ -295,10 +295,10 @@ def test_the_answer_weighs_compiling_against_what_it_gains():
 
 
 def test_what_compiling_costs_is_told_where_many_hvps_are_at_one_point():
-    point = {"point_seconds": (1.0,) * 5, "seconds": (1.0,) * 5}
+    point = {"point_seconds": (1.0,) * 3, "seconds": (1.0,) * 3}
     rows = [row for row in ROWS if (row.model, row.vectors) == ("vit", 1)]
     rows = changed(rows, of("torch", "compile", "linearized"), **point)
-    rows = changed(rows, lambda row: row.mode != "compile", seconds=(3.1,) * 5, point_seconds=())
+    rows = changed(rows, lambda row: row.mode != "compile", seconds=(3.1,) * 3, point_seconds=())
     compiling = next(filter(of("torch", "compile", "linearized"), rows)).compile_seconds
     paid = sum(took for name, took in compiling.items() if name != "gradient") / (3.1 - 1.1)
     cell = table_of(advice(rows), "PyTorch")["many HVPs at one point"]["ViT"]
@@ -308,7 +308,7 @@ def test_what_compiling_costs_is_told_where_many_hvps_are_at_one_point():
 
 def test_the_answer_leaves_out_what_is_wrong_and_names_it():
     fastest = of("torch", "eager", "curvlinops")
-    rows = changed(ROWS, fastest, seconds=(0.01,) * 5, relative_difference=0.006)
+    rows = changed(ROWS, fastest, seconds=(0.01,) * 3, relative_difference=0.006)
     text = advice(rows)
     assert "curvlinops" not in table_of(text, "PyTorch")["few HVPs"]["ViT"]
     assert "PyTorch, curvlinops for ViT (by 0.6 %)" in text
