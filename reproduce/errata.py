@@ -41,6 +41,14 @@ FORMULAS = (
         "test_the_gradient_of_the_bilevel_problem_has_the_outer_function_at_its_end",
     ),
     Erratum(
+        "inverse-in-direction",
+        "doubt",
+        "Inverse Hessian-vector products, below the linear system",
+        "only computes the inverse of the matrix in the direction v",
+        "in the direction b: v is what comes out",
+        "test_the_solution_is_the_inverse_in_the_direction_of_the_right_hand_side",
+    ),
+    Erratum(
         "conjugate-gradient-definite",
         "omission",
         "Box: conjugate gradient",
@@ -92,6 +100,14 @@ LISTINGS = (
         "test_reverse_over_reverse_returns_a_function_as_printed_and_an_hvp_when_called",
     ),
     Erratum(
+        "vjp-in-a-tuple",
+        "doubt",
+        "Reverse mode, the call for a VJP",
+        "jax.vjp(f, x)[1](v)",
+        "jax.vjp(f, x)[1](v)[0]: it comes in a tuple, with an entry for each variable",
+        "test_the_calls_for_a_jvp_and_a_vjp_are_right_and_a_vjp_comes_in_a_tuple",
+    ),
+    Erratum(
         "reverse-over-reverse-tree",
         "doubt",
         "Listing hvp_reverse_over_reverse",
@@ -126,6 +142,14 @@ COSTS = (
         "two more operations than f",
         "three more products, where f has two",
         "test_the_jvp_of_the_example_takes_three_more_products_and_not_two",
+    ),
+    Erratum(
+        "parents-of-a-jvp",
+        "doubt",
+        "Forward mode, memory of the listing of jvp",
+        "a vertex has up to four parents: vz2",
+        "vz2 is three elementary operations, of two parents each",
+        "test_no_elementary_operation_of_the_jvp_has_more_than_two_parents",
     ),
     Erratum(
         "reverse-over-reverse-operations",
@@ -255,6 +279,15 @@ MEASUREMENTS = (
         "(not said)",
         "inference mode in JAX, taken out in PyTorch: two different networks",
         "test_batch_normalisation_of_the_article_makes_two_different_networks",
+    ),
+    Erratum(
+        "running-statistics",
+        "confounder",
+        "Benchmark, ResNet34 in JAX",
+        "(not said)",
+        "what was differentiated, model.params of Flax's ResNet, has the running statistics of "
+        "batch normalisation in it",
+        "test_the_params_of_flaxs_resnet_have_its_running_statistics_in_them",
     ),
     Erratum(
         "first-call-memory",

@@ -152,6 +152,13 @@ def test_memory_of_berts_reverse_over_reverse_is_smaller_with_jit():
     assert high["reverse_over_reverse"] < 0.93 * others
 
 
+def test_the_params_of_flaxs_resnet_have_its_running_statistics_in_them():
+    configuration, model = module("jax", "models").MODELS["resnet"]
+    config = problems.PROBLEMS["tiny_resnet"].config
+    built = model(configuration(**config), input_shape=(1, 32, 32, 3))
+    assert set(built.params) == {"params", "batch_stats"}
+
+
 def test_memory_with_jit_starts_at_one_floor_for_every_method():
     small, middle, large = (
         gib("jax", "jit", "resnet34", batch)["memory_gib"] for batch in (4, 64, 128)

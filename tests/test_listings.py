@@ -3,6 +3,7 @@
 from functools import cache
 
 import jax
+import jax.extend.core
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -178,6 +179,16 @@ def test_the_jvp_of_the_example_takes_three_more_products_and_not_two():
     assert jvp - loss == pytest.approx(2 * (n * d + 2 * m * n), rel=0.05)
 
 
+def test_no_elementary_operation_of_the_jvp_has_more_than_two_parents():
+    program = jax.make_jaxpr(listings.jvp)(*example((3, 4, 5)))
+    constants = jax.extend.core.Literal
+    parents = [
+        [each for each in operation.invars if not isinstance(each, constants)]
+        for operation in program.eqns
+    ]
+    assert max(map(len, parents)) == 2
+
+
 def test_reverse_over_reverse_takes_the_operations_of_forward_over_reverse():
     arguments = example((30, 40, 50))
     forward, forward_last, reverse = (
@@ -219,6 +230,14 @@ def symmetric(eigenvalues, seed=0):
     noise = np.random.default_rng(seed).standard_normal((len(eigenvalues),) * 2)
     basis = np.linalg.qr(noise)[0]
     return jnp.asarray(basis @ np.diag(eigenvalues) @ basis.T)
+
+
+def test_the_solution_is_the_inverse_in_the_direction_of_the_right_hand_side():
+    hessian, b = np.diag([1.0, 4.0]), np.array([1.0, 1.0])
+    v = solve(lambda v: hessian @ v, b, tolerance=1e-12).v
+    inverse = np.linalg.inv(hessian)
+    np.testing.assert_allclose(v, inverse @ b, **TOLERANCE)
+    assert not np.allclose(v, inverse @ v)
 
 
 def test_conjugate_gradients_break_down_at_a_saddle_and_ours_say_so():
