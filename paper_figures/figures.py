@@ -159,12 +159,19 @@ def draw(name: str, rows: Sequence[Row]) -> Figure:
         title = style.curve_title(run, curve_model, row.device)
         shown[title] = table.xs(curve_model, level="model")
     notes = {
-        "deviation": style.deviation_note(run, row.device) if "published" in table else "",
+        "deviation": _deviation(run, row.device, table) if "published" in table else "",
         "values": note,
         "settings": style.settings_note(row.quantity, row.vector, row.normalisation),
         "machine": style.machine_note(row.device, row.plan),
     }
     return _assemble(bench.quantity, shown, notes)
+
+
+def _deviation(run: tuple[str, str], device: str, table: pd.DataFrame) -> str:
+    """Return how far ``table`` is from what was published, and why; empty where it was run."""
+    why = style.deviation_note(run, device)
+    hvps = table.drop(index="gradient", level="method")
+    return f"{style.compared_note(hvps['median'] / hvps['published'])} {why}" if why else ""
 
 
 def _references(bench: Bench, rows: Sequence[Row], cells: pd.Index) -> dict[str, list[float]]:

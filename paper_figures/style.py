@@ -8,6 +8,8 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
+import pandas as pd
+
 INK = "#222222"
 MUTED = "#555555"
 WARNING = "#8a1c1c"
@@ -82,21 +84,18 @@ COUNTERS = {
 }
 DEVIATIONS = {
     ("jax", "jit"): (
-        "Published at small batch sizes: probably the workspace of the first call, 0.73 GiB for "
-        "every method. HVPs of ViT and BERT are 6 to 18 % below published, probably since the "
-        "compiler is another (JAX 0.4.21 then, 0.10.2 now)."
+        "Published is what NVML saw of the whole GPU during the first call: at small batch sizes "
+        "nearly the same for every method, probably a workspace."
     ),
     ("jax", "eager"): (
-        "Published has on top what NVML sees: code and workspaces of the libraries, for ResNet34 "
-        "0.6 to 1.1 GiB at any batch size. Its reverse-over-reverse (JAX 0.4.21) grew by more per "
-        "sample; that is not explained."
+        "Published has on top what NVML sees: code and workspaces of the libraries. That "
+        "ResNet34's reverse-over-reverse grew by more per sample is not explained."
     ),
     ("torch", "eager"): (
         "Dashed: what PyTorch's allocator would reserve if the parameters require gradients, as in "
-        "the article's code: PyTorch then records the HVP once more. With that, "
-        "forward-over-reverse of ViT and BERT is within 2 % of published. Group normalisation in "
-        "place of layer normalisation raises reverse-over-forward. ResNet34 has 0.6 to 3.4 GiB on "
-        "top: probably code and workspaces of the CUDA libraries."
+        "the article's code: PyTorch then records the HVP once more. Group normalisation in place "
+        "of layer normalisation raises reverse-over-forward. Published has on top what NVML sees: "
+        "probably code and workspaces of the CUDA libraries."
     ),
 }
 # (size of the unit, its name), smallest first; a larger unit starts at a tenth of itself.
@@ -352,6 +351,13 @@ def deviation_note(run: tuple[str, str], device: str) -> str:
     It is empty where there are no published ones, or where the device was run.
     """
     return DEVIATIONS[run] if is_articles(device) and not_run(device) else ""
+
+
+def compared_note(ratios: pd.Series) -> str:
+    """Return how far HVPs are from the published values, by their ``ratios`` to those."""
+    low, high = (100 * (ratios.agg(each) - 1) for each in ("min", "max"))
+    ends = [f"{abs(end):.0f} % {'below' if end < 0 else 'above'}" for end in (low, high)]
+    return f"HVPs here are {' to '.join(ends)} published."
 
 
 def settings_note(quantity: str, vector: str, normalisation: str) -> str:
