@@ -19,7 +19,7 @@ from reproduce.progress import Progress
 from reproduce.rows import read_rows, unusable
 
 SAMPLE = Path(__file__).parent / "rows_sample.jsonl"
-BEYOND = Path(__file__).parent / "rows_beyond.jsonl"
+BEYOND = Path(__file__).parent.parent / "docs/recorded/cpu-amd-epyc/beyond/rows.jsonl"
 ODD_NAMES = ["m[old]", "[/]", "[red]x[/red]", ":smile:", "a [link=x]b", "[bold]:warning:"]
 
 

@@ -22,6 +22,7 @@ from reproduce.rows import read_rows
 
 TESTS = Path(__file__).parent
 ROOT = TESTS.parent
+RECORDED = ROOT / "docs" / "recorded" / "cpu-amd-epyc"
 LARGEST_BYTES = 5 << 20
 pytestmark = pytest.mark.xdist_group("report")
 
@@ -47,7 +48,7 @@ def written(folder, with_figures=False):
             assert run("paper_figures", each).returncode == 0
         beyond = folder / "beyond"
         beyond.mkdir()
-        shutil.copy(TESTS / "rows_beyond.jsonl", beyond / "rows.jsonl")
+        shutil.copy(RECORDED / "beyond" / "rows.jsonl", beyond / "rows.jsonl")
         assert run("paper_figures", beyond, *faster.FIGURES).returncode == 0
     found = run("reproduce", "report", folder)
     assert found.returncode == 0, found.stderr
@@ -147,7 +148,7 @@ def test_what_was_compiled_is_looked_for_beside_a_link_and_not_beside_what_it_le
 
 @pytest.mark.parametrize("verb", ["claims", "report"])
 def test_nothing_is_judged_where_no_row_is_of_the_articles_plans(tmp_path, verb):
-    shutil.copy(TESTS / "rows_beyond.jsonl", tmp_path / "rows.jsonl")
+    shutil.copy(RECORDED / "beyond" / "rows.jsonl", tmp_path / "rows.jsonl")
     result = CliRunner().invoke(app, [verb, str(tmp_path)])
     assert "all 50 are of plan 'beyond'; give a folder" in str(result.exception)
     assert [path.name for path in tmp_path.iterdir()] == ["rows.jsonl"]
@@ -159,7 +160,7 @@ def test_what_lies_beyond_the_article_is_on_the_page_and_apart_from_it(report):
     assert "Nothing here is in the article" in section
     for name in faster.FIGURES:
         assert page.count(f'<figure id="{name}">') == section.count(f'<figure id="{name}">') == 1
-    for table in advice.tables_of(read_rows(TESTS / "rows_beyond.jsonl")).values():
+    for table in advice.tables_of(read_rows(RECORDED / "beyond" / "rows.jsonl")).values():
         assert all(f">{cell}</td>" in section for cell in table.to_numpy().ravel())
 
 
