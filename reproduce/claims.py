@@ -431,8 +431,8 @@ CLAIMS = (
 
 # What the article says beside these, and why no number here decides it.
 NOT_JUDGED = {
-    "a JVP costs about two evaluations": "no plan counts a JVP alone (see erratum jvp-operations)",
-    "jit removes what is redundant": "XLA counts operations before it optimises alone",
+    "a JVP costs about two evaluations": "no plan counts a JVP alone; see erratum jvp-operations",
+    "jit removes what is redundant": "XLA counts operations only before it optimises",
     "an HVP's time in PyTorch is a discrepancy with theory": "it says which time, and not how far "
     "from theory is a discrepancy",
 }
