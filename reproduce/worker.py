@@ -127,7 +127,8 @@ def _instance(case: Case, site: Site) -> Instance:
             f"a {wanted} was asked for, the framework uses the {device.platform()}; "
             "see workers.log for why it could not load the other"
         )
-    device.use_cores(site.preparing_cores)
+    # With another number of threads than it was compiled for, torch.compile would compile anew.
+    device.use_cores(limits.cores() if case.mode == "compile" else site.preparing_cores)
     if site.target is None and case.quantity != "nvml":  # the article's count has compilation
         device.share_programs(site.programs)
     tools = Tools(hvp.METHODS | peers.METHODS, many_vectors, models, device)

@@ -37,10 +37,10 @@ CASE = Case(
 
 @pytest.fixture
 def find(tmp_path):
-    def find(**changes):
-        cores = len(os.sched_getaffinity(0))
+    def find(wait_for_turn=lambda: None, preparing_cores=None, **changes):
+        cores = preparing_cores or len(os.sched_getaffinity(0))
         site = worker.Site(tmp_path / "log", preparing_cores=cores, gpu=None, programs=tmp_path)
-        return worker.find([msgspec.structs.replace(CASE, **changes)], site)[0]
+        return worker.find([msgspec.structs.replace(CASE, **changes)], site, wait_for_turn)[0]
 
     return find
 
@@ -312,6 +312,18 @@ def test_what_cannot_be_compiled_is_unsupported_and_says_why(find, monkeypatch):
     finding = find(mode="compile")
     assert finding.status == "unsupported"
     assert "graph_break" in finding.reason or "graph break" in finding.reason
+
+
+def test_what_was_compiled_on_one_core_is_not_compiled_again_when_all_cores_time(find):
+    graphs = []
+
+    def count():
+        graphs.append(torch._dynamo.utils.counters["stats"]["unique_graphs"])
+
+    finding = find(count, preparing_cores=1, mode="compile", method="gradient")
+    count()
+    assert finding.status == "done"
+    assert graphs[0] == graphs[1] > 0
 
 
 @pytest.mark.parametrize(("framework", "method"), DIVIDED)
