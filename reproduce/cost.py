@@ -52,8 +52,8 @@ WITHOUT_JIT_COMPILING_SECONDS = 12
 # compiles two at a time) and on a core, and with torch.compile.
 GPU_COMPILING_SECONDS = {"resnet34": 12, "vit": 25, "bert": 25}
 CPU_COMPILING_SECONDS = {"resnet34": 6, "vit": 5, "bert": 5}
-COMPILING_SECONDS_OF_OTHERS = 2
-TORCH_COMPILING_SECONDS = {"resnet34": 55, "vit": 100, "bert": 100}
+COMPILING_SECONDS_OF_OTHERS = 1.5
+TORCH_COMPILING_SECONDS = {"resnet34": 80, "vit": 150, "bert": 150}
 # Importing and reaching a GPU, in each process; on a CPU it forks from one that has imported.
 GPU_STARTING_SECONDS, CPU_STARTING_SECONDS = 10, 1
 
