@@ -49,9 +49,9 @@ def report(results: FolderOfRows, compiled: CompiledFolder = None) -> None:
     with whole_file(path) as unfinished:
         text = page.html(everything, found)
         unfinished.write_text(text, encoding="utf-8", errors="backslashreplace")
-    print(path)
     for source in dict.fromkeys(each.source for each in found):
-        print(f"  {source}: {_counted(each for each in found if each.source == source)}")
+        print(f"{source}: {_counted(each for each in found if each.source == source)}")
+    print(path)
 
 
 def _counted(found: Iterable[judge.Judgement]) -> str:

@@ -49,7 +49,7 @@ def test_a_plan_is_measured_drawn_and_reported(smoke):
     assert {row.case for row in read_rows(folder / "rows.jsonl")} == {*cases("smoke")}
     drawn = {path.stem for path in (folder / "figures").glob("*.png")}
     assert drawn == {name for name in NAMES if not name.endswith("_b64")}
-    assert "report.html: " in result.stdout.splitlines()[-1]
+    assert result.stdout.splitlines()[-1].endswith("report.html")
 
 
 def test_what_is_measured_and_drawn_is_left_as_it_is(smoke):
