@@ -15,9 +15,10 @@ from typing import Any
 
 import msgspec
 
-from paper_figures import beyond
 from paper_figures.figures import whole_file
 from reproduce import compare
+from reproduce.beyond.parts import PARTS
+from reproduce.drawing import OF_BEYOND
 from reproduce.environment import ROOT
 from reproduce.redraw import FIGURES, TABLES
 from reproduce.report.evidence import beside
@@ -35,10 +36,10 @@ WRITTEN = (
     "summary.csv",
     "advice.md",
     "proofs.xml",
-    *(f"{name}.csv" for name in beyond.FIGURES),
+    *(f"{name}.csv" for name in PARTS),
     *(
         f"figures/{name}.{suffix}"
-        for name in (*FIGURES, *beyond.FIGURES)
+        for name in dict.fromkeys((*FIGURES, *OF_BEYOND))
         for suffix in ("png", "pdf")
     ),
     *(f"tables/{name}.{suffix}" for name in TABLES for suffix in ("csv", "md")),

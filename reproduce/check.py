@@ -114,7 +114,7 @@ def _of_files(wrong: dict[str, str]) -> Iterator[Objection]:
 
 
 def _of_row(row: Row) -> Iterator[Objection]:
-    """What ``row`` lacks a reason for, and its warnings.
+    """What ``row`` does not say that it should, and its warnings.
 
     Yields:
         An objection to each.
