@@ -2,6 +2,7 @@
 
 import os
 import random
+import re
 import resource
 import subprocess
 import sys
@@ -307,7 +308,8 @@ def test_a_real_worker_that_may_not_allocate_is_out_of_memory(tmp_path, monkeypa
     wanted = case(model="resnet34", batch_size=64, seed=1000)
     (row,) = measure(tmp_path, wanted, timeout_seconds=120)
     assert row.status == "out_of_memory", row.reason
-    assert "DefaultCPUAllocator: can't allocate memory" in row.reason
+    # Of the allocator, or of oneDNN, whose primitives are where it may be that memory ends.
+    assert re.search("DefaultCPUAllocator: can't allocate|could not create a primitive", row.reason)
 
 
 @pytest.mark.parametrize("error", ["ImportError", "RuntimeError"])
