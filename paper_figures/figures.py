@@ -151,7 +151,7 @@ def draw(name: str, rows: Sequence[Row]) -> Figure:
     values, note = _values(bench, rows)
     cells = [(m, b, method) for m in sizes for b in sizes[m] for method in style.METHODS]
     table = summary.with_gaps(summary.summarise(rows, values), cells)
-    table = table.assign(**_references(bench, rows, table.index))
+    table = table.assign(**_published(bench, rows, table.index))
     row, run = rows[0], (bench.framework, bench.mode)
     title = style.batch_title(run, batch_size, row.device)
     shown = {title: table.xs(batch_size, level="batch_size")}
@@ -161,7 +161,7 @@ def draw(name: str, rows: Sequence[Row]) -> Figure:
     notes = {
         "deviation": _deviation(run, row.device, table) if "published" in table else "",
         "values": note,
-        "settings": style.settings_note(row.quantity, row.vector, row.normalisation),
+        "settings": style.settings_note(row),
         "machine": style.machine_note(row.device, row.plan),
     }
     return _assemble(bench.quantity, shown, notes)
@@ -174,18 +174,13 @@ def _deviation(run: tuple[str, str], device: str, table: pd.DataFrame) -> str:
     return f"{style.compared_note(hvps['median'] / hvps['published'])} {why}" if why else ""
 
 
-def _references(bench: Bench, rows: Sequence[Row], cells: pd.Index) -> dict[str, list[float]]:
-    """Return what the values at ``cells`` are held against, in bytes, as far as there is any."""
-    is_published = bench.quantity == "memory" and style.is_articles(rows[0].device)
-    known = {
-        "published": summary.published_bytes(bench.framework, bench.mode) if is_published else {},
-        "reserved": summary.reserved_bytes(rows),
-    }
-    return {
-        name: [values.get(cell, np.nan) for cell in cells]
-        for name, values in known.items()
-        if values.keys() & set(cells)
-    }
+def _published(bench: Bench, rows: Sequence[Row], cells: pd.Index) -> dict[str, list[float]]:
+    """Return the column of what was published of ``cells``, in bytes; none if nothing was."""
+    if bench.quantity != "memory" or not style.is_articles(rows[0].device):
+        return {}
+    known = summary.published_bytes(bench.framework, bench.mode)
+    found = [known.get(cell, np.nan) for cell in cells]
+    return {} if np.isnan(found).all() else {"published": found}
 
 
 def _batch_sizes(bench: Bench, rows: Sequence[Row]) -> dict[str, list[int]]:
@@ -239,8 +234,7 @@ def _assemble(quantity: str, shown: dict[str, pd.DataFrame], notes: dict[str, st
     for axes, title in zip(all_axes, shown, strict=True):
         axes.set_ylabel(style.axis_label(quantity, unit))
         axes.set_title(title)
-    references = [name for name in style.REFERENCES if name in scaled[0]]
-    keys = style.legend_keys(references)
+    keys = style.legend_keys("published" in scaled[0])
     legend = {style.legend_label(key): _legend_key(key, len(shown) > 1) for key in keys}
     layout.lay_out(figure, legend, notes)
     return figure
@@ -249,7 +243,5 @@ def _assemble(quantity: str, shown: dict[str, pd.DataFrame], notes: dict[str, st
 def _legend_key(key: str, with_line: bool) -> tuple[Artist, ...]:
     if key == "published":
         return (Line2D([], [], **style.published_bar()), Line2D([], [], **style.published_key()))
-    if key == "reserved":
-        return (Patch(**style.reserve()),)
     bar = Patch(**style.bar(key))
     return (bar, Line2D([], [], **style.line(key))) if with_line else (bar,)

@@ -19,8 +19,8 @@ RANGE = ("low", "median", "high")
 def bars(axes: Axes, summary: pd.DataFrame) -> None:
     """Draw the medians of one batch size as bars grouped by model, with 20-80 % error bars.
 
-    ``summary`` is indexed by (model, method) in drawing order. What is ``reserved`` extends
-    a bar, what is ``published`` is a marker on it.
+    ``summary`` is indexed by (model, method) in drawing order. What is ``published`` is a marker
+    on a bar.
     """
     models = summary.index.unique("model")
     for place, method in enumerate(style.METHODS):
@@ -31,9 +31,6 @@ def bars(axes: Axes, summary: pd.DataFrame) -> None:
         axes.bar(at[done], drawn["median"], BAR_WIDTH, **style.bar(method))
         spread = (drawn["high"] > drawn["low"]).to_numpy()
         _error_bars(axes, at[done][spread], drawn[spread])
-        if "reserved" in summary:
-            more = drawn["reserved"] - drawn["median"]
-            axes.bar(at[done], more, BAR_WIDTH, drawn["median"], **style.reserve())
         if "published" in summary:
             axes.plot(at, values["published"], **style.published_bar())
         for x, status in zip(at[~done], values["status"][~done], strict=True):
@@ -41,7 +38,7 @@ def bars(axes: Axes, summary: pd.DataFrame) -> None:
     axes.set_xticks(range(len(models)), [style.model_label(model) for model in models])
     axes.set_xlim(-0.6, len(models) - 0.4)
     axes.tick_params(axis="x", length=0)
-    _from_zero(axes, summary.filter([*RANGE, "reserved", "published"]))
+    _from_zero(axes, summary.filter([*RANGE, "published"]))
 
 
 def curve(axes: Axes, summary: pd.DataFrame) -> None:

@@ -5,10 +5,11 @@ All text that a reader of a figure sees is here.
 
 import math
 import re
-from collections.abc import Sequence
 from typing import Any
 
 import pandas as pd
+
+from reproduce.rows import Row
 
 INK = "#222222"
 MUTED = "#555555"
@@ -43,11 +44,7 @@ THEORY = {
     "reverse_over_forward": 8 / 3,
     "reverse_over_reverse": 8 / 3,
 }
-# What values are held against, in the order of the legend.
-REFERENCES = {
-    "published": "Published (NVML, first call)",
-    "reserved": "Reserve if autograd records, simulated",
-}
+PUBLISHED_LABEL = "Published (NVML, first call)"
 RUNS = {
     ("jax", "jit"): "JAX with jit",
     ("jax", "eager"): "JAX without jit",
@@ -80,7 +77,9 @@ COUNTERS = {
     ),
     "resident_set": "rise of the process's resident set during one call",
     "live_arrays": "peak of the arrays alive during one call, beyond its arguments",
-    "live_tensors": "peak of the tensors alive during one call, beyond its arguments",
+    "simulated_reserve": (
+        "rise of what PyTorch's caching allocator reserves during one call, simulated"
+    ),
 }
 DEVIATIONS = {
     ("jax", "jit"): (
@@ -92,10 +91,8 @@ DEVIATIONS = {
         "ResNet34's reverse-over-reverse grew by more per sample is not explained."
     ),
     ("torch", "eager"): (
-        "Dashed: what PyTorch's allocator would reserve if the parameters require gradients, as in "
-        "the article's code: PyTorch then records the HVP once more. Group normalisation in place "
-        "of layer normalisation raises reverse-over-forward. Published has on top what NVML sees: "
-        "probably code and workspaces of the CUDA libraries."
+        "Published has on top what NVML sees: probably code of the CUDA libraries and workspaces, "
+        "large ones of ResNet34's convolutions."
     ),
 }
 # (size of the unit, its name), smallest first; a larger unit starts at a tenth of itself.
@@ -216,11 +213,6 @@ def published_key() -> dict[str, Any]:
     return published_line("gradient") | {"color": MUTED, "marker": "o"}
 
 
-def reserve() -> dict[str, Any]:
-    """Return the keyword arguments of the part of a bar that is reserved and not in use."""
-    return {"facecolor": "none", "edgecolor": INK, "linewidth": 0.9, "linestyle": (0, (3, 2))}
-
-
 def error_bar() -> dict[str, Any]:
     """Return the keyword arguments of an error bar."""
     return {"fmt": "none", "ecolor": INK, "elinewidth": 1.6, "capsize": 3, "capthick": 1.2}
@@ -256,15 +248,15 @@ def note(kind: str) -> dict[str, Any]:
     return look | ({"color": MUTED} if kind in {"values", "deviation"} else warning)
 
 
-def legend_keys(references: Sequence[str]) -> list[str]:
-    """Return what the legend names, down its two columns: methods, then ``references``."""
+def legend_keys(has_published: bool) -> list[str]:
+    """Return what the legend names, down its two columns: methods and what was published."""
     methods = list(METHODS)
-    return [*methods[:2], *references[:1], *methods[2:], *references[1:]]
+    return [*methods[:2], *(["published"] * has_published), *methods[2:]]
 
 
 def legend_label(key: str) -> str:
-    """Return the text of the legend for a method or a reference."""
-    return REFERENCES[key] if key in REFERENCES else method_label(key)
+    """Return the text of the legend for a method or what was published."""
+    return PUBLISHED_LABEL if key == "published" else method_label(key)
 
 
 def legend(panels: int) -> dict[str, Any]:
@@ -360,14 +352,21 @@ def compared_note(ratios: pd.Series) -> str:
     return f"HVPs here are {' to '.join(ends)} published."
 
 
-def settings_note(quantity: str, vector: str, normalisation: str) -> str:
-    """Return the line on vector and normalisation; empty if both are the article's."""
-    if vector in ARTICLE_VECTORS[quantity] and normalisation == "article":
+def settings_note(row: Row) -> str:
+    """Return the line on the settings of ``row``; empty if all are the article's."""
+    differ = []
+    if row.vector not in ARTICLE_VECTORS[row.quantity]:
+        differ.append(f"vector: {VECTORS[row.vector]}")
+    if row.normalisation != "article":
+        differ.append(f"batch normalisation: {NORMALISATIONS[row.normalisation]}")
+    if row.framework == "torch" and not row.recorded:
+        differ.append("parameters require no gradients")
+    if row.framework == "torch" and row.layer_norm != "native":
+        differ.append("layer normalisation repaired")
+    if not differ:
         return ""
-    return (
-        f"Vector: {VECTORS[vector]} · batch normalisation: {NORMALISATIONS[normalisation]} "
-        "— not the article's settings"
-    )
+    listed = " · ".join(differ)
+    return f"{listed[0].upper()}{listed[1:]} — not the article's settings"
 
 
 def machine_note(device: str, plan: str) -> str:
@@ -392,10 +391,10 @@ Published values were read off the article's images; `memory_against_published.c
 uncertainty of each."""
 COMPARED_TABLES = {
     "ours": "",
-    "reserved": "With the simulated reserve of PyTorch's allocator in place of its tensors:",
-    "recorded": (
-        "The same, with parameters that require gradients, as the article's released code "
-        "passes them, so that PyTorch records every HVP once more:"
+    "tensors": "The tensors in that reserve alone:",
+    "unrecorded": (
+        "And with parameters that require no gradients, so that PyTorch does not record every "
+        "HVP once more:"
     ),
 }
 OPERATIONS_TABLE = """# Floating-point operations

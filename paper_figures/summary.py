@@ -12,7 +12,7 @@ from reproduce.plan import AMORTISED, BEYOND
 from reproduce.published import QUANTILES
 from reproduce.rows import Row
 
-SETTINGS = ("device", "plan", "vector", "normalisation", "seed")
+SETTINGS = ("device", "plan", "vector", "normalisation", "recorded", "layer_norm", "seed")
 CELL = ["model", "batch_size", "method"]
 GIB = 2**30
 SMALLEST_LIMIT = 1e-4
@@ -47,14 +47,14 @@ TORCH_ALLOCATOR = Counter(
 RESIDENT_SET = Counter("resident_set", ("resident_peak_bytes",), ("resident_before_bytes",))
 LIVE_ARRAYS = Counter("live_arrays", ("live_peak_bytes",))
 LIVE_TENSORS = Counter("live_tensors", ("live_peak_bytes",))
+UNRECORDED_TENSORS = Counter("unrecorded_tensors", ("unrecorded_live_peak_bytes",))
 SIMULATED_RESERVE = Counter("simulated_reserve", ("simulated_reserved_bytes",))
-RECORDED_RESERVE = Counter("recorded_reserve", ("recorded_reserved_bytes",))
 WHOLE_GPU = Counter("whole_gpu", ("nvml_used_peak_bytes",), ("nvml_used_before_bytes",))
 
 COUNTERS = {
     ("jax", "jit"): (XLA_PROGRAM,),
     ("jax", "eager"): (JAX_ALLOCATOR, RESIDENT_SET, LIVE_ARRAYS),
-    ("torch", "eager"): (TORCH_ALLOCATOR, RESIDENT_SET, LIVE_TENSORS),
+    ("torch", "eager"): (TORCH_ALLOCATOR, RESIDENT_SET, SIMULATED_RESERVE),
     ("torch", "compile"): (TORCH_ALLOCATOR, RESIDENT_SET),
 }
 # Whose timed rows tell the memory of the same call.
@@ -218,18 +218,6 @@ def with_gaps(frame: pd.DataFrame, cells: Iterable[tuple[str, int, str]]) -> pd.
     """Return the frame at ``cells``, those it has not with the status ``not_measured``."""
     full = frame.reindex(pd.MultiIndex.from_tuples(cells, names=CELL))
     return full.fillna({"status": "not_measured"})
-
-
-def reserved_bytes(rows: Iterable[Row]) -> dict[tuple[str, int, str], int]:
-    """Return what PyTorch's allocator would reserve for the article's parameters, simulated.
-
-    Those are recorded by autograd. By (model, batch size, method).
-    """
-    return {
-        (row.model, row.batch_size, row.method): RECORDED_RESERVE.bytes_of(row)
-        for row in rows
-        if RECORDED_RESERVE.is_in(row)
-    }
 
 
 def published_bytes(framework: str, mode: str) -> dict[tuple[str, int, str], float]:

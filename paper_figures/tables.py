@@ -17,17 +17,17 @@ CASE = ["framework", "mode", *summary.CELL]
 # What is compared with the published value, and the name of its deviation.
 OURS = {
     "ours": "deviation",
-    "reserved": "reserved_deviation",
-    "recorded": "recorded_deviation",
+    "tensors": "tensors_deviation",
+    "unrecorded": "unrecorded_deviation",
 }
 # Digits after the point, by column of the CSV.
 DIGITS = {
     "ours_gib": 5,
     "deviation_percent": 2,
-    "reserved_gib": 5,
-    "reserved_deviation_percent": 2,
-    "recorded_gib": 5,
-    "recorded_deviation_percent": 2,
+    "tensors_gib": 5,
+    "tensors_deviation_percent": 2,
+    "unrecorded_gib": 5,
+    "unrecorded_deviation_percent": 2,
     "gflop": 3,
     "gradients": 4,
     "theory_gradients": 4,
@@ -66,8 +66,8 @@ def _save(text: str, path: Path) -> Path:
 def memory_against_published(rows: Sequence[Row]) -> tuple[pd.DataFrame, str]:
     """Return memory beside the article's, a line for each cell that both have, and its Markdown.
 
-    In GiB; the deviation, ours / published − 1, in percent; and both once more with the
-    simulated reserve of PyTorch's allocator, without and with recorded parameters.
+    In GiB; the deviation, ours / published − 1, in percent; and both once more for the tensors
+    in PyTorch's simulated reserve, as they are and without what autograd records.
 
     Raises:
         CannotDraw: no row is of the article's device, run or not, and of a cell that it
@@ -94,8 +94,8 @@ def _beside_published(rows: Sequence[Row]) -> pd.DataFrame:
             row.device,
             row.status,
             _gib(counter, row),
-            _gib(summary.SIMULATED_RESERVE, row),
-            _gib(summary.RECORDED_RESERVE, row),
+            _tensors_gib(summary.LIVE_TENSORS, row),
+            _tensors_gib(summary.UNRECORDED_TENSORS, row),
         )
         for row in _in_order(rows)
     ]
@@ -113,11 +113,15 @@ def _gib(counter: summary.Counter, row: Row) -> float:
     return counter.bytes_of(row) / summary.GIB if counter.is_in(row) else np.nan
 
 
+def _tensors_gib(counter: summary.Counter, row: Row) -> float:
+    return _gib(counter, row) if row.framework == "torch" else np.nan
+
+
 def _memory_section(rows: Sequence[Row], table: pd.DataFrame) -> str:
     row, run = rows[0], (rows[0].framework, rows[0].mode)
     notes = [
         style.memory_note(summary.shared_counter(rows).name),
-        style.settings_note(row.quantity, row.vector, row.normalisation),
+        style.settings_note(row),
         style.machine_note(row.device, row.plan),
     ]
     parts = [

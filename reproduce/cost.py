@@ -43,6 +43,7 @@ GRADIENTS_IN: dict[Method, float] = {
     "autograd_hvp": 5.5,
     "autograd_vhp": 3.5,
     "curvlinops": 3.7,
+    "repaired_reverse_over_forward": 2.7,
 }
 # Without jit, JAX compiles single operations and then spends its time between them.
 WITHOUT_JIT_GRADIENT_SECONDS = {"resnet34": 1.4, "vit": 2.5, "bert": 2.5}
@@ -71,6 +72,8 @@ PROGRAM_SAMPLE_BYTES = {
     "bert": 0.065 * GIB,
 }
 SAMPLE_BYTES = {"resnet34": 0.12 * GIB, "resnet50": 0.3 * GIB, "vit": 0.2 * GIB, "bert": 0.2 * GIB}
+# With what autograd records of an HVP, and of the gradient that is its vector.
+RECORDED_SAMPLE_BYTES = SAMPLE_BYTES | {"vit": 0.26 * GIB, "bert": 0.26 * GIB}
 WEIGHT_BYTES = {"resnet34": 0.1 * GIB, "resnet50": 0.1 * GIB, "vit": 0.35 * GIB, "bert": 0.45 * GIB}
 LOADED_FRAMEWORKS_BYTES = 1 * GIB
 # What they map, of which that is used.
@@ -152,6 +155,7 @@ def memory_bytes(setting: Sequence[Case]) -> int:
     case = setting[0]
     more = max(case.vectors for case in setting) - 1
     samples = PROGRAM_SAMPLE_BYTES if case.mode == "jit" else SAMPLE_BYTES
+    samples = RECORDED_SAMPLE_BYTES if case.recorded else samples
     activations = samples.get(case.model, 0) * case.batch_size * (1 + 0.2 * more)
     # What each method holds is there at once.
     copies = 6 + 2.5 * more + sum(case.method in AMORTISED for case in setting)

@@ -70,7 +70,7 @@ class Instance:
         self.case, self.tools, self.weights, self.checks = case, tools, weights, checks
         self.problem = problems.PROBLEMS[case.model]
         models = tools.models
-        self.loss, self.params = models.build(self.problem, weights, case.normalisation)
+        self.loss, self.params = self.build(weights)
         batch = problems.batch(self.problem, case.batch_size, case.seed)
         self.batch = models.to_device(batch)
         self.digests = {}
@@ -120,7 +120,13 @@ class Instance:
 
     def vector(self, values: dict[str, np.ndarray]) -> Any:
         """``values`` as a tree like the parameters."""
-        return self.tools.models.build(self.problem, values, self.case.normalisation)[1]
+        return self.build(values)[1]
+
+    def build(self, weights: dict[str, np.ndarray]) -> tuple[Callable[[Any, Any], Any], Any]:
+        """The loss of the case's network, and its parameters."""
+        case = self.case
+        kind = case.normalisation, case.layer_norm, case.recorded
+        return self.tools.models.build(self.problem, weights, *kind)
 
     def seeded(self, seed: int) -> Any:
         """The normal vector of ``seed``, a tree like the parameters."""
@@ -146,10 +152,13 @@ class Experiment:
         seconds, first = measure.timed(self.whole(call), time.perf_counter)
         self.finding.warmup_seconds = [seconds]
         if self.case.method == "gradient" and self.case.vector == "gradient":
-            self.instance.v = first
+            self.instance.v = first  # with what autograd recorded of it, as the article's
         self.look_at(first)
         self.finding.relative_difference = self.difference_from_reference(first)
-        self.finding.warnings = measure.disagreement(self.finding.relative_difference)
+        self.finding.warnings = measure.disagreement(
+            self.finding.relative_difference,
+            self.case.method == "reverse_over_forward" and self.case.layer_norm == "native",
+        )
         del first
         self.device.count_call(self.whole(call), self.finding.memory_bytes)
         self.timed_call = call if self.at_point is None else partial(call, self.at_point())

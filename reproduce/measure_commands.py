@@ -2,7 +2,7 @@
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 from rich.table import Table
@@ -12,6 +12,7 @@ from reproduce.drawing import OF_ACCOUNTING, draw
 from reproduce.plan import (
     NEEDING_A_GPU,
     PLANS,
+    LayerNorm,
     Normalisation,
     PlanError,
     Setting,
@@ -30,6 +31,22 @@ MoreModels = Annotated[
 GivenVector = Annotated[Vector | None, typer.Option(help="What the Hessian is multiplied with.")]
 GivenNormalisation = Annotated[
     Normalisation, typer.Option(help="Batch normalisation as in the article, or equal in both.")
+]
+GivenRecorded = Annotated[
+    Literal["yes", "no"] | None,
+    typer.Option(
+        "--recorded",
+        help="Whether PyTorch's parameters require gradients, as the authors' do, so that autograd "
+        "records every call once more; as in the plan if not given.",
+    ),
+]
+GivenLayerNorm = Annotated[
+    LayerNorm | None,
+    typer.Option(
+        "--layer-norm",
+        help="PyTorch's own layer normalisation, by which reverse-over-forward is wrong, or an "
+        "equal one; as in the plan if not given.",
+    ),
 ]
 Seed = Annotated[
     int, typer.Option(min=0, max=2**32 - 1, help="Seed of weights, inputs and vector.")
@@ -90,6 +107,8 @@ def measure(
     more_model: MoreModels = None,
     vector: GivenVector = None,
     normalisation: GivenNormalisation = "article",
+    recorded: GivenRecorded = None,
+    layer_norm: GivenLayerNorm = None,
     seed: Seed = 0,
     nvml: Nvml = False,
     timeout_seconds: Annotated[float, typer.Option(help="Time limit of one case.")] = 600,
@@ -106,6 +125,8 @@ def measure(
         more_models=tuple(more_model or ()),
         vector=vector,
         normalisation=normalisation,
+        recorded=None if recorded is None else recorded == "yes",
+        layer_norm=layer_norm,
         seed=seed,
         nvml=nvml,
     )

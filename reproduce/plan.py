@@ -8,7 +8,7 @@ prepares them side by side with other settings, and times them in turn.
 """
 
 from collections.abc import Iterable, Iterator
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta
@@ -25,10 +25,13 @@ ArticleMethod = Literal[
 # What is computed at a point once serves every HVP at that point.
 AmortisedMethod = Literal["linearized", "graph_kept"]
 Peer = Literal["autograd_grad", "autograd_hvp", "autograd_vhp", "curvlinops"]
-Method = Literal[ArticleMethod, AmortisedMethod, Peer]
+# Of a network with PyTorch's own layer normalisation, by which reverse-over-forward is wrong.
+Repaired = Literal["repaired_reverse_over_forward"]
+Method = Literal[ArticleMethod, AmortisedMethod, Peer, Repaired]
 Quantity = Literal["time", "memory", "nvml", "operations"]
 Vector = Literal["gradient", "params", "seeded"]
 Normalisation = Literal["article", "matched"]
+LayerNorm = Literal["native", "repaired"]
 Count = Annotated[int, Meta(ge=1)]
 
 METHODS = tuple(name for name in ArticleMethod.__args__ if name != "evaluation")
@@ -53,9 +56,12 @@ class Case(msgspec.Struct, frozen=True, kw_only=True):
     ``vector`` is what the Hessian is multiplied with: the gradient, as in the
     article's timings, the parameters, as in its memory runs (so that nothing is
     computed before the measured call), or a seeded normal vector. ``normalisation`` is how batch
-    normalisation is treated: ``article`` (inference mode in JAX, the identity in
-    PyTorch) or ``matched`` (inference mode in both). ``vectors`` is how many vectors
-    one call multiplies with.
+    normalisation is treated: ``article`` (inference mode in JAX, whose running statistics are
+    differentiated, too; the identity in PyTorch) or ``matched`` (inference mode in both).
+    ``vectors`` is how many vectors one call multiplies with. Of PyTorch alone: whether the
+    parameters require gradients, so that autograd records every call once more (``recorded``),
+    and whose layer normalisation a network has (``layer_norm``): PyTorch's own, by which
+    reverse-over-forward is wrong, or an equal one that is right.
     """
 
     plan: str
@@ -71,6 +77,8 @@ class Case(msgspec.Struct, frozen=True, kw_only=True):
     normalisation: Normalisation = "article"
     seed: int = 0
     vectors: Count = 1
+    recorded: bool = False
+    layer_norm: LayerNorm = "repaired"
 
     @property
     def setting(self) -> str:
@@ -102,6 +110,8 @@ class Case(msgspec.Struct, frozen=True, kw_only=True):
             f"vector {self.vector}" if self.vector == "seeded" else "",
             f"{self.normalisation} normalisation" if self.normalisation != "article" else "",
             f"seed {self.seed}" if self.seed else "",
+            "recorded" if self.recorded else "",
+            "native layer norm" if self.layer_norm == "native" else "",
         ]
         return ", ".join(filter(None, [name, *unusual]))
 
@@ -138,6 +148,8 @@ _CPU = _bars_and_curve("resnet34", (1, 2, 4), vit=1, bert=1)
 _SMOKE = _bars_and_curve("tiny_resnet", (1, 2), tiny_vit=2, tiny_bert=2)
 _FOUR = dict.fromkeys(ARTICLE_MODELS, (4,))
 _SIXTY_FOUR = dict.fromkeys(ARTICLE_MODELS, (64,))
+# Of the networks with layer normalisation.
+_BARS, _BAR = (dict.fromkeys(("vit", "bert"), sizes) for sizes in (BARS, BARS[:1]))
 _ONE_RESNET = {"resnet34": (1,)}
 _TWO_HVPS = ("forward_over_reverse", "reverse_over_forward")
 _TWO_PEERS = ("autograd_grad", "curvlinops")
@@ -147,6 +159,7 @@ PLANS: dict[str, tuple[Grid, ...]] = {
     "article": (
         Grid("time", "jax", "jit", _ARTICLE, 90, 3),
         Grid("time", "torch", "eager", _ARTICLE, 90, 3),
+        Grid("time", "torch", "eager", _BARS, 90, 3, Repaired.__args__, in_article=False),
         Grid("memory", "jax", "eager", _ARTICLE_MEMORY),
         # One call takes seconds, whatever the GPU.
         Grid("time", "jax", "eager", _SIXTY_FOUR, 5, 1, in_article=False),
@@ -154,6 +167,7 @@ PLANS: dict[str, tuple[Grid, ...]] = {
     "quick": (
         Grid("time", "jax", "jit", _QUICK, 20, 3),
         Grid("time", "torch", "eager", _QUICK, 20, 3),
+        Grid("time", "torch", "eager", _BAR, 20, 3, Repaired.__args__, in_article=False),
         Grid("memory", "jax", "eager", _QUICK),
     ),
     # Without JAX's time without jit, which the article has not and which takes minutes here.
@@ -181,6 +195,15 @@ PLANS: dict[str, tuple[Grid, ...]] = {
         Grid("time", "torch", "eager", _ONE_RESNET, 3, 2, _TWO_HVPS[:1], _VECTORS),
     ),
 }
+# Of PyTorch in each plan: whether parameters require gradients, and which layer normalisation is
+# taken. The authors had their parameters as a module has them, and its own layer normalisation.
+_TORCH: dict[str, tuple[bool, LayerNorm]] = {
+    "article": (True, "native"),
+    "quick": (True, "native"),
+    "cpu": (True, "repaired"),
+    SMOKE: (True, "repaired"),
+    BEYOND: (False, "repaired"),
+}
 # The article's memory grid, by the counter that it used; added to a plan on demand.
 NVML = tuple(
     Grid("nvml", framework, mode, _ARTICLE_MEMORY)
@@ -199,14 +222,17 @@ def cases(
     vector: Vector | None = None,
     normalisation: Normalisation = "article",
     seed: int = 0,
+    recorded: bool | None = None,
+    layer_norm: LayerNorm | None = None,
     nvml: bool = False,
 ) -> list[Case]:
     """The cases of the plan ``name``, so that a run that is cut short can still be drawn.
 
     The bars of the figures come first, then the curve of the grid's first model.
     Memory cases multiply with the parameters and time cases with the gradient, unless
-    ``vector`` is given. ``more_models`` are measured at the batch sizes of the grid's
-    first model. With ``nvml``, the memory of the whole GPU is measured, too, as the article's was.
+    ``vector`` is given. ``recorded`` and ``layer_norm`` are the plan's own, unless given.
+    ``more_models`` are measured at the batch sizes of the grid's first model. With ``nvml``,
+    the memory of the whole GPU is measured, too, as the article's was.
 
     Raises:
         PlanError: if there is no plan ``name``.
@@ -230,6 +256,7 @@ def cases(
                 normalisation=normalisation,
                 seed=seed,
                 vectors=at_once,
+                **_kind(name, grid.framework, recorded, layer_norm),
             ),
         )
         for grid in (*PLANS[name], *(NVML if nvml else ()))
@@ -238,6 +265,21 @@ def cases(
         for at_once in grid.vectors
     ]
     return [case for _, case in sorted(found, key=lambda ranked: ranked[0])]
+
+
+def _kind(
+    name: str,
+    framework: Framework,
+    recorded: bool | None = None,
+    layer_norm: LayerNorm | None = None,
+) -> dict[str, Any]:
+    if framework != "torch":
+        return {}
+    of_plan = _TORCH[name]
+    return {
+        "recorded": of_plan[0] if recorded is None else recorded,
+        "layer_norm": layer_norm or of_plan[1],
+    }
 
 
 def by_setting(cases: Iterable[Case]) -> list[Setting]:
@@ -262,7 +304,7 @@ def accounted_cases(name: str) -> list[Case]:
     """
     of_plan = [case for case in cases(name) if case.quantity == "memory"]
     memory = [
-        msgspec.structs.replace(case, framework=framework, mode=mode)
+        msgspec.structs.replace(case, framework=framework, mode=mode, **_kind(name, framework))
         for framework, mode in (("jax", "jit"), ("jax", "eager"), ("torch", "eager"))
         for case in of_plan
     ]
@@ -279,6 +321,7 @@ def accounted_cases(name: str) -> list[Case]:
             warmup=0,
             repetitions=1,
             vector="params",
+            **_kind(name, framework),
         )
         for framework, mode in (("jax", "jit"), ("torch", "eager"))
         for model in _models(memory)

@@ -77,12 +77,15 @@ def module(framework, name):
     return importlib.import_module(f"reproduce.in_{framework}.{name}")
 
 
-def build(framework, name, normalisation="article"):
-    """``(loss, params)`` of the problem ``name``, with its batch inside the loss."""
+def build(framework, name, *kind):
+    """``(loss, params)`` of the problem ``name``, with its batch inside the loss.
+
+    ``kind`` is what ``models.build`` takes beside: normalisation, layer normalisation, recording.
+    """
     if name in FAMILIES:
         models = module(framework, "models")
         weights = problems.weights(FAMILIES[name], dtype="float64")
-        loss, params = models.build(FAMILIES[name], weights, normalisation)
+        loss, params = models.build(FAMILIES[name], weights, *kind)
         batch = models.to_device(problems.batch(FAMILIES[name], 3, dtype="float64"))
         return (lambda params: loss(params, batch)), params
     return {"quadratic": _quadratic, "mlp": _mlp}[name](framework)

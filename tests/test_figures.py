@@ -370,13 +370,21 @@ def test_rows_of_other_settings_than_the_newest_are_left_out(other):
     ("other", "said"),
     [
         ({"vector": "seeded"}, "Vector: a seeded normal vector"),
-        ({"normalisation": "matched"}, "batch normalisation: inference mode in both"),
+        ({"normalisation": "matched"}, "Batch normalisation: inference mode in both"),
+        ({"recorded": False}, "Parameters require no gradients"),
+        ({"layer_norm": "repaired"}, "Layer normalisation repaired"),
     ],
 )
 @pytest.mark.parametrize("name", ["bench_hvp_time_torch", "bench_hvp_memory_torch"])
-def test_the_figure_names_vector_and_normalisation_unless_they_are_the_articles(name, other, said):
+def test_the_figure_names_each_setting_unless_it_is_the_articles(name, other, said):
     bench = figures.BENCHES[name]
-    settings = {"vector": style.ARTICLE_VECTORS[bench.quantity][0], "normalisation": "article"}
+    planned = next(case for case in cases("article") if case.framework == "torch")
+    settings = {
+        "vector": style.ARTICLE_VECTORS[bench.quantity][0],
+        "normalisation": planned.normalisation,
+        "recorded": planned.recorded,
+        "layer_norm": planned.layer_norm,
+    }
     rows = [msgspec.structs.replace(row, **settings) for row in rows_of(name)]
     assert "article's settings" not in " ".join(texts(figures.draw(name, rows)))
     rows = [msgspec.structs.replace(row, **other) for row in rows]

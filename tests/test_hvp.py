@@ -184,14 +184,37 @@ def test_pytorchs_own_layer_norm_would_make_reverse_over_forward_wrong():
     native = torch.nn.LayerNorm(5, dtype=torch.float64)
     native.weight.data.copy_(weight)
     difference = {}
-    for name, layer in (("native", native), ("ours", module("torch", "models").LayerNorm(native))):
+    for kind in ("native", "repaired"):
+        layer = module("torch", "models").LayerNorm(native, kind)
         loss = lambda params: (layer(params["x"]) ** 3).sum()  # noqa: B023, E731
         right, other = (hvp.METHODS[m](loss, {"x": x}, v)["x"].detach().numpy() for m in HVPS[:2])
-        difference[name] = measure.relative_difference([other], [right])
-    assert difference["ours"] < 1e-12
+        difference[kind] = measure.relative_difference([other], [right])
+    assert difference["repaired"] < 1e-12
     assert difference["native"] > 1e-3  # mended upstream? then LayerNorm of ours can go
     x = x.detach()
     np.testing.assert_allclose(layer(x).detach(), native(x).detach(), rtol=1e-12)
+
+
+def test_of_a_network_with_pytorchs_own_layer_norm_the_repaired_hvp_is_right():
+    loss, params = build("torch", "bert", "article", "native")
+    v = random_like("torch", params)
+    dense = dense_product("torch", loss, params, v)
+    methods = module("torch", "hvp").METHODS | module("torch", "peers").METHODS
+    for method in ("forward_over_reverse", "reverse_over_reverse", "repaired_reverse_over_forward"):
+        assert_equal(flat(methods[method](loss, params, v)), dense, 1e-10)
+    wrong = flat(methods["reverse_over_forward"](loss, params, v))
+    assert measure.relative_difference([wrong], [dense]) > 1e-3
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_what_autograd_records_changes_no_number(method):
+    results = []
+    for recorded in (False, True):
+        loss, params = build("torch", "bert", "article", "native", recorded)
+        product = module("torch", "hvp").METHODS[method](loss, params, params)
+        assert all(leaf.requires_grad == recorded for leaf in product.values())
+        results.append(flat({name: leaf.detach() for name, leaf in product.items()}))
+    np.testing.assert_array_equal(*results)
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -43,7 +43,8 @@ def test_a_plan_has_all_that_the_five_benchmark_figures_are_drawn_from(name):
     runs = summary.COUNTED_WHILE_TIMED
     counted = {(*run, "memory") for run in runs if (*run, "time") in measured}
     assert drawn <= measured | counted
-    assert {case.method for case in cases(name)} == set(METHODS)
+    of_article = {case.method for case in cases(name)} - {"repaired_reverse_over_forward"}
+    assert of_article == set(METHODS)
 
 
 @pytest.mark.parametrize(

@@ -179,18 +179,19 @@ def test_there_is_no_counter_where_the_rows_have_none_in_common(hvp_row):
     assert summary.shared_counter(rows) is None
 
 
-@pytest.mark.parametrize(("framework", "name"), [("jax", "live_arrays"), ("torch", "live_tensors")])
-def test_accounted_rows_count_their_live_peak(hvp_row, framework, name):
+@pytest.mark.parametrize(
+    ("framework", "name", "counted"),
+    [("jax", "live_arrays", 9), ("torch", "simulated_reserve", 12)],
+)
+def test_accounted_rows_count_what_is_alive_and_in_pytorch_the_reserve(
+    hvp_row, framework, name, counted
+):
     recorded = {"live_argument_bytes": 4, "live_peak_bytes": 9}
+    if framework == "torch":
+        recorded["simulated_reserved_bytes"] = 12
     rows = memory_rows(hvp_row, recorded, framework=framework, mode="eager")
     counter = summary.shared_counter(rows)
-    assert (counter.name, counter.bytes_of(rows[0])) == (name, 9)
-
-
-def test_the_simulated_reserve_is_that_of_the_rows_that_have_it(hvp_row):
-    rows = memory_rows(hvp_row, {"recorded_reserved_bytes": 7}, {})
-    rows[1] = changed(rows[1], method="gradient")
-    assert summary.reserved_bytes(rows) == {CELL: 7}
+    assert (counter.name, counter.bytes_of(rows[0])) == (name, counted)
 
 
 def test_published_memory_is_in_bytes_and_of_one_framework_and_mode():

@@ -28,33 +28,30 @@ def memory(
 
     ``live_peak_bytes`` is the most that was alive at once beyond the arguments'
     ``live_argument_bytes``, both as the allocator rounds them, and
-    ``simulated_reserved_bytes`` is by how much its reserve would have risen. The same two
-    as ``recorded_…`` are with parameters (and with ``v``, where it is those) that require
-    gradients, as in the article's released code: PyTorch then records the whole HVP once
-    more, beside the transforms. None of them depends on
-    mode or target, and there is no program to keep in ``cache``.
+    ``simulated_reserved_bytes`` is by how much its reserve would have risen. Where the parameters
+    require gradients, PyTorch records the whole HVP once more, beside the transforms;
+    ``unrecorded_live_peak_bytes`` is without that. None of them depends on mode or target, and
+    there is no program to keep in ``cache``.
     """
-    plain, recorded = (_run(function, arguments, is_recorded) for is_recorded in (False, True))
-    argument_bytes = plain.argument_bytes
+    live = _run(function, arguments)
     found = {
-        "live_argument_bytes": argument_bytes,
-        "live_peak_bytes": plain.peak_bytes,
-        "simulated_reserved_bytes": plain.reserved_bytes,
-        "recorded_live_peak_bytes": recorded.peak_bytes,
-        "recorded_reserved_bytes": recorded.reserved_bytes,
+        "live_argument_bytes": live.argument_bytes,
+        "live_peak_bytes": live.peak_bytes,
+        "simulated_reserved_bytes": live.reserved_bytes,
     }
-    return argument_bytes + plain.peak_bytes, found, 0.0
+    if any(leaf.requires_grad for leaf in tree_leaves(arguments)):
+        unrecorded = tree_map_only(torch.Tensor, torch.Tensor.detach, arguments)
+        found["unrecorded_live_peak_bytes"] = _run(function, unrecorded).peak_bytes
+    return live.argument_bytes + live.peak_bytes, found, 0.0
 
 
-def _run(function: Callable[..., Tree], arguments: Tree, is_recorded: bool) -> "LiveTensors":
+def _run(function: Callable[..., Tree], arguments: Tree) -> "LiveTensors":
     fake = FakeTensorMode(allow_non_fake_inputs=True)
     fake.cache_enabled = False  # it may answer for a symbolic zero with an ordinary tensor
-    params, *others = tree_map_only(torch.Tensor, fake.from_tensor, arguments)
-    for leaf in tree_leaves(params):
-        leaf.requires_grad_(is_recorded)
-    live = LiveTensors((params, others))
+    arguments = tree_map_only(torch.Tensor, fake.from_tensor, arguments)
+    live = LiveTensors(arguments)
     with fake, live:
-        result = function(params, *others)
+        result = function(*arguments)
     del result
     return live
 

@@ -87,7 +87,7 @@ def dense_hessian_product(loss: Loss, params: Tree, v: Tree) -> Tree:
 
 def inner_product(a: Tree, b: Tree) -> torch.Tensor:
     """⟨a, b⟩, a scalar: the sum over all entries."""
-    return sum((a[name] * b[name]).sum() for name in a)
+    return sum(torch.dot(a[name].ravel(), b[name].ravel()) for name in a)
 
 
 METHODS = {

@@ -16,9 +16,9 @@ from transformers import (
     ViTForImageClassification,
 )
 
+from reproduce import plan as kinds
 from reproduce.in_torch.device import default_device
 from reproduce.in_torch.hvp import Tree
-from reproduce.plan import Normalisation
 from reproduce.problems import Problem
 
 MODELS = {
@@ -30,61 +30,80 @@ WEIGHT_DECAY = 0.5e-4
 
 
 class LayerNorm(torch.nn.Module):
-    """Layer normalisation as group normalisation with one group: the same function.
+    """Layer normalisation, PyTorch's own or as group normalisation with one group: one function.
 
-    PyTorch's own layer normalisation has a forward mode that cannot be differentiated
-    again: it takes the mean and the deviation for constants, without a warning, and
-    reverse-over-forward HVPs through it are wrong (in 2.10 as in the article's 2.1).
-    Group normalisation has not got that fault. Source: pytorch/pytorch issue 196700.
+    PyTorch's own has a forward mode that cannot be differentiated again: it takes the mean and
+    the deviation for constants, without a warning, and reverse-over-forward HVPs through it are
+    wrong (in 2.10 as in the article's 2.1). Group normalisation has not got that fault.
+    Source: pytorch/pytorch issue 196700.
     """
 
-    is_native = False
+    kind_in_block: kinds.LayerNorm | None = None
 
-    def __init__(self, native: torch.nn.LayerNorm) -> None:
+    def __init__(self, native: torch.nn.LayerNorm, kind: kinds.LayerNorm) -> None:
         super().__init__()
         self.weight, self.bias, self.eps = native.weight, native.bias, native.eps
+        self.kind = kind
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """``x`` of shape (…, width), normalised over its last axis."""
-        if self.is_native:
+        if (self.kind_in_block or self.kind) == "native":
             return layer_norm(x, x.shape[-1:], self.weight, self.bias, self.eps)
         rows = x.reshape(-1, x.shape[-1])
         return group_norm(rows, 1, self.weight, self.bias, self.eps).view_as(x)
 
 
 @contextmanager
-def native_layer_norm() -> Iterator[None]:
-    """PyTorch's own layer normalisation inside the block: right for forward-over-reverse.
+def every_layer_norm(kind: kinds.LayerNorm) -> Iterator[None]:
+    """Inside the block, every ``LayerNorm`` is of this kind, whatever it was built as.
 
-    Where gradients are taken with grad mode off, as in curvlinops, group normalisation's
-    has no forward mode.
+    PyTorch's own is right for forward-over-reverse, and the only one where gradients are taken
+    with grad mode off, as in curvlinops: there group normalisation's has no forward mode.
     """
-    LayerNorm.is_native = True
+    LayerNorm.kind_in_block = kind
     try:
         yield
     finally:
-        LayerNorm.is_native = False
+        LayerNorm.kind_in_block = None
+
+
+class NoNorm(torch.nn.Module):
+    """The identity in the place of a batch normalisation, whose unused parameters it keeps."""
+
+    def __init__(self, native: torch.nn.BatchNorm2d) -> None:
+        super().__init__()
+        self.weight, self.bias = native.weight, native.bias
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """``x`` as it is."""
+        return x
 
 
 def build(
-    problem: Problem, weights: dict[str, np.ndarray], normalisation: Normalisation
+    problem: Problem,
+    weights: dict[str, np.ndarray],
+    normalisation: kinds.Normalisation = "article",
+    layer_norm: kinds.LayerNorm = "repaired",
+    recorded: bool = False,
 ) -> tuple[Callable[[Tree, Tree], torch.Tensor], Tree]:
     """``loss(params, batch)`` and its ``params``: a dictionary with d scalars.
 
     The loss is the mean cross-entropy plus 0.5e-4 times the squared norm of every
     parameter with more than one axis. Dropout is off. Batch normalisation is the
-    identity under the ``article`` normalisation (it has no parameters then), and in
-    inference mode under ``matched``. Attention is the plain one: the fused kernels
-    have neither a forward mode nor a second derivative. Layer normalisation is a
-    ``LayerNorm`` of our own, a departure from the article, whose HVPs it makes right.
+    identity under the ``article`` normalisation, and in inference mode under ``matched``.
+    Attention is the plain one: the fused kernels have neither a forward mode nor a second
+    derivative. If ``recorded``, the parameters require gradients, as the article's do.
     """
     configuration, model = MODELS[problem.family]
     with torch.device("meta"):
         module = model(configuration(**problem.config, attn_implementation="eager")).eval()
-    _replace(module, torch.nn.LayerNorm, LayerNorm)
+    _replace(module, torch.nn.LayerNorm, lambda native: LayerNorm(native, layer_norm))
     if normalisation == "article":
-        _replace(module, torch.nn.BatchNorm2d, torch.nn.Identity)
-    params = {name: _tensor(weights[name]) for name, _ in module.named_parameters()}
+        _replace(module, torch.nn.BatchNorm2d, NoNorm)
+    params = {
+        name: _tensor(weights[name]).requires_grad_(recorded)
+        for name, _ in module.named_parameters()
+    }
     buffers = {name: _buffer(name, meta, weights) for name, meta in module.named_buffers()}
     return _Loss(module, buffers), params
 
@@ -100,7 +119,7 @@ class _Loss:
         logits = functional_call(self.module, params | self.buffers, kwargs=inputs).logits
         weights = [value for value in params.values() if value.ndim > 1]
         return cross_entropy(logits, batch["labels"]) + WEIGHT_DECAY * sum(
-            (w**2).sum() for w in weights
+            w.norm() ** 2 for w in weights
         )
 
 

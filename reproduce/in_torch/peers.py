@@ -1,4 +1,4 @@
-"""HVPs as other libraries compute them, in PyTorch, to be timed beside ours.
+"""HVPs to be timed beside the article's, in PyTorch: other libraries', and one of its own repaired.
 
 Each takes ``(loss, params, v)``, as the article's in ``hvp.py`` do: dictionaries are matched by
 name, and a parameter that the loss does not use, or uses linearly, has zeros where ∇²f does.
@@ -6,9 +6,9 @@ name, and a parameter that the loss does not use, or uses linearly, has zeros wh
 
 import torch
 
-from reproduce.in_torch.hvp import Loss, Tree
+from reproduce.in_torch.hvp import Loss, Tree, reverse_over_forward
 from reproduce.in_torch.many_vectors import in_order, recorded_vjp
-from reproduce.in_torch.models import native_layer_norm
+from reproduce.in_torch.models import every_layer_norm
 
 
 def autograd_grad(loss: Loss, params: Tree, v: Tree) -> Tree:
@@ -57,13 +57,22 @@ def curvlinops(loss: Loss, params: Tree, v: Tree) -> Tree:
             [(torch.zeros(1), torch.zeros(1))],  # the batch is in the loss
             check_deterministic=False,
         )
-        with native_layer_norm():
+        with every_layer_norm("native"):
             return dict(zip(params, operator @ in_order(v, params), strict=True))
 
     try:
         return product(loss)
     except RuntimeError:  # its vmap fails where a part of the product does not depend on v
         return product(lambda params: loss(params) + 0 * sum((x**2).sum() for x in params.values()))
+
+
+def repaired_reverse_over_forward(loss: Loss, params: Tree, v: Tree) -> Tree:
+    """∇²f(params) v by reverse-over-forward, of a loss with PyTorch's own layer normalisation.
+
+    In its place is an equal one, through which the HVP is right. Cost: 8/3 gradients.
+    """
+    with every_layer_norm("repaired"):
+        return reverse_over_forward(loss, params, v)
 
 
 class _Module(torch.nn.Module):
@@ -103,4 +112,5 @@ METHODS = {
     "autograd_hvp": autograd_hvp,
     "autograd_vhp": autograd_vhp,
     "curvlinops": curvlinops,
+    "repaired_reverse_over_forward": repaired_reverse_over_forward,
 }

@@ -29,7 +29,7 @@ KINDS = {
     "confounder": "Confounders: what makes a comparison one of something else, too",
     "doubt": "Doubts: matters of reading, or not proven for what the article ran",
 }
-FORMATS = {"deviation [%]": "{:+.1f}", "its deviation [%]": "{:+.1f}", "10⁹ operations": "{:.1f}"}
+FORMATS = {"deviation [%]": "{:+.1f}", "10⁹ operations": "{:.1f}"}
 MISSING = "–"
 
 
