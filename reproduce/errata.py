@@ -273,6 +273,32 @@ MEASUREMENTS = (
         "test_the_published_times_in_jax_are_too_short_for_float32",
     ),
     Erratum(
+        "token-classification",
+        "error",
+        "Benchmark, the link to BERT",
+        "FlaxBertForTokenClassification",
+        "BERT for sequence classification is what ran: one label for a sequence, not for a token",
+        "test_bert_for_token_classification_does_not_take_one_label_for_a_sequence",
+    ),
+    Erratum(
+        "weight-penalty",
+        "omission",
+        "Time complexity, what is differentiated",
+        "the gradient of the model",
+        "of the mean cross-entropy and 0.5e-4 Σ‖w‖² over parameters with more than one axis, "
+        "which adds 1e-4 v to an HVP there",
+        "test_the_penalty_adds_a_ten_thousandth_of_the_vector_where_there_is_more_than_one_axis",
+    ),
+    Erratum(
+        "weights",
+        "omission",
+        "Benchmark, the three networks",
+        "(not said)",
+        "ResNet34 and BERT are pretrained, ViT is initialised anew; what is computed is the same "
+        "at any weights, its result is not",
+        "test_an_hvp_is_one_program_for_any_weights_and_another_vector",
+    ),
+    Erratum(
         "batch-normalisation",
         "confounder",
         "Benchmark, ResNet34",

@@ -9,11 +9,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
-from cases import FAMILIES, HVPS, build, flat, module
+from cases import FAMILIES, FRAMEWORKS, HVPS, build, flat, module, random_like
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
+from transformers import (
+    BertConfig,
+    FlaxBertForSequenceClassification,
+    FlaxBertForTokenClassification,
+)
 
-from reproduce import problems, published
+from reproduce import measure, problems, published
 from reproduce.errata import ERRATA, Kind
 from reproduce.plan import METHODS
 from reproduce.problems import Problem
@@ -200,6 +205,58 @@ def test_the_published_times_in_jax_are_too_short_for_float32():
     assert all(rates["torch", model] < 0.65 * FLOAT32_PEAK for model in TRANSFORMERS)
     assert torch.backends.cudnn.allow_tf32
     assert not torch.backends.cuda.matmul.allow_tf32
+
+
+def test_bert_for_token_classification_does_not_take_one_label_for_a_sequence(monkeypatch):
+    bert, models = FAMILIES["bert"], module("jax", "models")
+    batch, weights = problems.batch(bert, 3), problems.weights(bert)
+    loss, params = models.build(bert, weights, "article")
+    assert np.isfinite(loss(params, batch))
+    monkeypatch.setitem(models.MODELS, "bert", (BertConfig, FlaxBertForTokenClassification))
+    loss, params = models.build(bert, weights, "article")
+    with pytest.raises(ValueError, match="same number of dimensions"):
+        loss(params, batch)
+    of_sequence, of_tokens = (
+        model(BertConfig(**bert.config), input_shape=batch["input_ids"].shape)
+        for model in (FlaxBertForSequenceClassification, FlaxBertForTokenClassification)
+    )
+    assert of_sequence(batch["input_ids"]).logits.shape == (3, 2)
+    assert of_tokens(batch["input_ids"]).logits.shape == (3, 5, 2)
+    assert set(of_sequence.params["bert"]) - set(of_tokens.params["bert"]) == {"pooler"}
+
+
+@pytest.mark.parametrize("framework", FRAMEWORKS)
+def test_the_penalty_adds_a_ten_thousandth_of_the_vector_where_there_is_more_than_one_axis(
+    framework, monkeypatch
+):
+    loss, params = build(framework, "bert")
+    v = random_like(framework, params)
+
+    def product():
+        return jax.tree.leaves(module(framework, "hvp").forward_over_reverse(loss, params, v))
+
+    with_penalty = product()
+    monkeypatch.setattr(module(framework, "models"), "WEIGHT_DECAY", 0.0)
+    for one, other, direction in zip(with_penalty, product(), jax.tree.leaves(v), strict=True):
+        added = 1e-4 * direction if direction.ndim > 1 else 0 * direction
+        np.testing.assert_allclose(one - other, added, rtol=1e-6, atol=1e-12)
+
+
+def test_an_hvp_is_one_program_for_any_weights_and_another_vector():
+    bert, models, hvp = FAMILIES["bert"], module("jax", "models"), module("jax", "hvp")
+    batch = models.to_device(problems.batch(bert, 3))
+
+    def program_and_result(seed):
+        loss, params = models.build(bert, problems.weights(bert, seed, "float64"), "article")
+        function = jax.jit(
+            lambda p, v, batch: hvp.forward_over_reverse(lambda p: loss(p, batch), p, v)
+        )
+        arguments = params, random_like("jax", params), batch
+        return function.lower(*arguments).as_text(), flat(function(*arguments))
+
+    (program, result), (same_program, other_result) = map(program_and_result, (0, 1))
+    assert program == same_program
+    assert measure.relative_difference([other_result], [result]) > 0.1
 
 
 def test_batch_normalisation_of_the_article_makes_two_different_networks():
