@@ -6,6 +6,7 @@ from pathlib import Path
 
 import jax
 import jax.numpy as jnp
+import msgspec
 import numpy as np
 import pytest
 import torch
@@ -129,6 +130,29 @@ def test_an_hvp_of_a_transformer_in_pytorch_takes_three_to_four_gradients():
             assert gradients("torch", model, batch_size).between(3.0, 3.65).all()
         for batch_size in (1, 2, 4, 8, 16, 32):
             assert gradients("torch", model, batch_size).max() < 4.1
+
+
+@pytest.mark.parametrize("model", TRANSFORMERS)
+def test_hvps_of_transformers_in_pytorch_take_little_more_time_than_their_operations(model):
+    problem = problems.PROBLEMS[model]
+    shallow = msgspec.structs.replace(problem, config=problem.config | {"num_hidden_layers": 1})
+    models, accounting = module("torch", "models"), module("torch", "accounting")
+    loss, params = models.build(shallow, problems.weights(shallow), "article")
+    batch = models.to_device(problems.batch(shallow, 4))
+
+    def operations(method):
+        compute = module("torch", "hvp").METHODS[method]
+        return accounting.flops(
+            lambda p, v: compute(lambda p: loss(p, batch), p, v), params, params
+        )
+
+    of_gradient = operations("gradient")
+    counted = np.array([operations(method) / of_gradient for method in HVPS])
+    assert counted == pytest.approx([9 / 3, 8 / 3, 9 / 3], rel=0.02)
+    for batch_size in (64, 128):
+        taken = gradients("torch", model, batch_size)
+        assert (taken / counted).between(1, 1.25).all()
+        assert (taken > 1.5 * 2).all()  # the article's theory: two gradients
 
 
 def test_reverse_over_reverse_of_resnet50_is_far_from_two_or_three_gradients_in_jax():
