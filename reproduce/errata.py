@@ -164,8 +164,8 @@ COSTS = (
         "error",
         "Reverse-over-reverse, memory",
         "forward-over-reverse stores only the vertices of f",
-        "and their tangents (vz1 in its listing): twice the gradient's memory, as measured",
-        "test_memory_of_forward_over_reverse_grows_about_twice_as_fast_as_the_gradients",
+        "and their tangents (vz1 in its listing): twice what the gradient stores",
+        "test_forward_over_reverse_keeps_twice_as_many_bytes_a_layer_as_the_gradient",
     ),
     Erratum(
         "gradient-beside-hvp",
