@@ -277,9 +277,9 @@ MEASUREMENTS = (
         "confounder",
         "Time complexity, JAX beside PyTorch",
         "(not said)",
-        "JAX multiplies in TF32 (it is faster than float32 can be); PyTorch keeps float32 "
-        "but for convolutions",
-        "test_the_published_times_in_jax_are_too_short_for_float32",
+        "JAX multiplies in TF32: its ViT and BERT are faster than float32 can be; PyTorch by "
+        "default keeps float32 but for convolutions",
+        "test_the_published_times_of_dense_products_in_jax_are_too_short_for_float32",
     ),
     Erratum(
         "token-classification",

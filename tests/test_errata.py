@@ -202,24 +202,23 @@ def test_memory_with_jit_starts_at_one_floor_for_every_method():
     assert (middle[list(HVPS)] > 1.9 * middle["gradient"]).all()
 
 
-# XLA's count of one gradient at batch 4, and the peak of an A100 by NVIDIA's data sheet.
-GRADIENT_OPERATIONS = {"resnet34": 80.6e9, "vit": 77.1e9, "bert": 66.4e9}
+# XLA's count of one gradient at batch 4, and the peak of an A100 by NVIDIA's data sheet. ResNet34
+# proves nothing: it is at 1.9 times float32's peak, and Winograd's convolutions take 2.25 times
+# fewer operations than are counted, or fewer yet. The products of ViT and BERT are dense.
+GRADIENT_OPERATIONS = {"vit": 77.1e9, "bert": 66.4e9}
 FLOAT32_PEAK, TF32_PEAK = 19.5e12, 156e12
 
 
-def test_the_published_times_in_jax_are_too_short_for_float32():
-    rates = {
-        (framework, model): GRADIENT_OPERATIONS[model]
-        * 16
-        / seconds(framework, model, 64)["gradient"]
-        for framework in BARS
-        for model in MODELS
-    }
-    for model in MODELS:
-        assert 1.8 * FLOAT32_PEAK < rates["jax", model] < TF32_PEAK
-    # PyTorch: convolutions in TF32, matrix products below the peak of float32, as by default.
-    assert rates["torch", "resnet34"] > 1.8 * FLOAT32_PEAK
-    assert all(rates["torch", model] < 0.65 * FLOAT32_PEAK for model in TRANSFORMERS)
+@pytest.mark.parametrize("model", TRANSFORMERS)
+@pytest.mark.parametrize("batch_size", [64, 128])
+def test_the_published_times_of_dense_products_in_jax_are_too_short_for_float32(model, batch_size):
+    in_jax, in_torch = (
+        GRADIENT_OPERATIONS[model] * batch_size / 4 / seconds(each, model, batch_size)["gradient"]
+        for each in BARS
+    )
+    assert 1.8 * FLOAT32_PEAK < in_jax < TF32_PEAK
+    # PyTorch: below the peak of float32, and by default in it; in TF32 are convolutions.
+    assert in_torch < 0.7 * FLOAT32_PEAK
     assert torch.backends.cudnn.allow_tf32
     assert not torch.backends.cuda.matmul.allow_tf32
 
