@@ -2,6 +2,7 @@
 
 import ast
 import weakref
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 
@@ -389,14 +390,15 @@ def test_forward_over_reverse_keeps_twice_as_many_bytes_a_layer_as_the_gradient(
 BERT = Problem("bert", FAMILIES["bert"].config | {"hidden_size": 16}, input_size=8, labels=2)
 
 
-def test_forward_over_reverse_needs_the_most_only_if_autograd_records_it_again():
+@pytest.mark.parametrize("is_native", [False, True], ids=["ours", "native, as the authors had"])
+def test_forward_over_reverse_needs_the_most_only_if_autograd_records_it_again(is_native):
     models, hvp = module("torch", "models"), module("torch", "hvp")
     loss, params = models.build(BERT, problems.weights(BERT), "article")
     batch = models.to_device(problems.batch(BERT, 64))  # activations outweigh parameters
 
     def peak(method, recorded):
         leaves = {name: p.clone().requires_grad_(recorded) for name, p in params.items()}
-        with LiveBytes() as bytes_:
+        with models.native_layer_norm() if is_native else nullcontext(), LiveBytes() as bytes_:
             result = hvp.METHODS[method](lambda p: loss(p, batch), leaves, params)
         assert any(value.requires_grad for value in result.values()) == recorded
         return bytes_.peak
