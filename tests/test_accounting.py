@@ -223,7 +223,7 @@ def test_a_deep_linear_network_costs_as_many_products_a_layer_as_the_docstrings_
         return (y * y).sum()
 
     product = 2 * width * width * batch * depth
-    wanted = {"evaluation": 1, "gradient": 3} | dict.fromkeys(METHODS[1:], 8)
+    wanted = {"evaluation": 1, "jvp": 3, "gradient": 3} | dict.fromkeys(METHODS[1:], 8)
     if framework == "torch":  # computes the gradient, too, which XLA finds to be unused
         wanted |= {"forward_over_reverse": 9, "reverse_over_reverse": 9}
     for method, products in wanted.items():
