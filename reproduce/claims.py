@@ -444,7 +444,9 @@ CLAIMS = (
 
 # What the article says beside these, and why no number here decides it.
 NOT_JUDGED = {
-    "jit removes what is redundant": "no plan counts the operations that XLA has left of a program",
+    "jit removes what is redundant": "conjectured of memory; of the operations, jit leaves out the "
+    "gradient's own, a ninth of forward-over-reverse and of reverse-over-reverse, whose memory "
+    "without jit is not alike",
     "an HVP's time in PyTorch is a discrepancy with theory": "it says which time, and not how far "
-    "from theory is a discrepancy",
+    "from theory is a discrepancy; see erratum discrepancy-with-theory",
 }
