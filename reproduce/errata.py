@@ -233,8 +233,8 @@ RESULTS = (
         "doubt",
         "Time complexity, PyTorch, ViT and BERT",
         "a discrepancy with what we would expect in theory",
-        "the theory meant is 2 gradients; counted, what PyTorch computes is 9/3, and 8/3 for "
-        "reverse-over-forward, and the released timings are at most a quarter above it",
+        "the text's theory is 2 gradients; by count PyTorch computes 9/3 (reverse-over-forward "
+        "8/3), and the released timings are at most a quarter above that",
         "test_hvps_of_transformers_in_pytorch_take_little_more_time_than_their_operations",
     ),
     Erratum(
