@@ -34,11 +34,12 @@ MODELS = {
     "tiny_vit": "tiny ViT",
     "tiny_bert": "tiny BERT",
 }
-EVALUATION = "Evaluation"
+COUNTED = {"evaluation": "Evaluation", "jvp": "JVP"}
 # Operations as multiples of the gradient's, where all are products of a layer's input and weight:
-# 1 for the evaluation, 3 for the gradient, 8 for an HVP that gives no gradient beside it.
+# 1 for the evaluation, 3 for a JVP or the gradient, 8 for an HVP that gives no gradient beside it.
 THEORY = {
     "evaluation": 1 / 3,
+    "jvp": 1.0,
     "gradient": 1.0,
     "forward_over_reverse": 8 / 3,
     "reverse_over_forward": 8 / 3,
@@ -169,7 +170,7 @@ def model_order(model: str) -> tuple[int, str]:
 
 def method_label(method: str) -> str:
     """Return the name of ``method`` as in the article's legends."""
-    return METHODS[method][0] if method in METHODS else EVALUATION
+    return METHODS[method][0] if method in METHODS else COUNTED[method]
 
 
 def bar(method: str) -> dict[str, Any]:
@@ -401,8 +402,8 @@ OPERATIONS_TABLE = """# Floating-point operations
 
 Counted, not run. For JAX, XLA counts the traced program before it optimises it; for PyTorch,
 products and convolutions are counted, and nothing that is done entry by entry. Theory counts
-the products of the layers alone: a gradient costs 3 evaluations, an HVP 8, or 9 (3 gradients)
-where it computes the gradient as well."""
+the products of the layers alone: a JVP and a gradient cost 3 evaluations each, an HVP 8, or 9
+(3 gradients) where it computes the gradient as well."""
 GFLOP_TABLE = "In 10⁹ operations:"
 GRADIENTS_TABLE = "In multiples of the gradient:"
 

@@ -17,6 +17,7 @@ Framework = Literal["jax", "torch"]
 Mode = Literal["jit", "eager", "compile"]
 ArticleMethod = Literal[
     "evaluation",
+    "jvp",
     "gradient",
     "forward_over_reverse",
     "reverse_over_forward",
@@ -34,7 +35,9 @@ Normalisation = Literal["article", "matched"]
 LayerNorm = Literal["native", "repaired"]
 Count = Annotated[int, Meta(ge=1)]
 
-METHODS = tuple(name for name in ArticleMethod.__args__ if name != "evaluation")
+# Counted and not measured: the article's figures have neither.
+COUNTED = ("evaluation", "jvp")
+METHODS = tuple(name for name in ArticleMethod.__args__ if name not in COUNTED)
 AMORTISED = AmortisedMethod.__args__
 PEERS = Peer.__args__
 POWERS_OF_TWO = (1, 2, 4, 8, 16, 32, 64, 128)
@@ -297,7 +300,7 @@ def accounted_cases(name: str) -> list[Case]:
 
     These are the memory of JAX with and without jit and of PyTorch, at the sizes of the plan's
     memory cases; and, for every model in both frameworks at the largest batch that all models
-    have, the operations of an evaluation and of each method.
+    have, the operations of an evaluation, of a JVP and of each method.
 
     Raises:
         PlanError: if there is no plan ``name``.

@@ -223,7 +223,7 @@ def test_a_deep_linear_network_costs_as_many_products_a_layer_as_the_docstrings_
         return (y * y).sum()
 
     product = 2 * width * width * batch * depth
-    wanted = {"evaluation": 1, "gradient": 3} | dict.fromkeys(METHODS[1:], 8)
+    wanted = {"evaluation": 1, "jvp": 3, "gradient": 3} | dict.fromkeys(METHODS[1:], 8)
     if framework == "torch":  # computes the gradient, too, which XLA finds to be unused
         wanted |= {"forward_over_reverse": 9, "reverse_over_reverse": 9}
     for method, products in wanted.items():
@@ -232,6 +232,36 @@ def test_a_deep_linear_network_costs_as_many_products_a_layer_as_the_docstrings_
         )
         # The first layer has no cotangent to hand on, and entrywise work is not a product.
         assert found / product == pytest.approx(products, rel=0.05), method
+
+
+def test_jit_leaves_out_the_products_of_a_gradient_that_no_hvp_asks_for():
+    depth, width = 20, 64
+    params = [jnp.ones((width, width))] * depth
+    product = 2 * width**3 * depth
+
+    def loss(params):
+        y = jnp.ones((width, width))
+        for weights in params:
+            y = jnp.tanh(weights @ y)
+        return (y * y).sum()
+
+    def counted(method):
+        def function(params, v):
+            return module("jax", "hvp").METHODS[method](loss, params, v)
+
+        results = [
+            operation.outvars[0].aval.shape
+            for operation in jax.make_jaxpr(function)(params, params).eqns
+            if operation.primitive.name == "dot_general"
+        ]
+        traced = jax.jit(function).lower(params, params)
+        by_xla = [each.cost_analysis()["flops"] for each in (traced, traced.compile())]
+        return results.count((width, width)) / depth, *(flops / product for flops in by_xla)
+
+    without_jit = {"forward_over_reverse": 9, "reverse_over_forward": 8, "reverse_over_reverse": 9}
+    for method, products in without_jit.items():
+        # JAX leaves out what is not used, and XLA's optimisation finds nothing more.
+        assert counted(method) == pytest.approx((products, 8, 8), rel=0.05), method
 
 
 def test_two_accountings_give_the_same_rows_but_for_the_times(tmp_path):

@@ -25,6 +25,7 @@ COSTS_OF_HVPS = {"forward_over_reverse": 2.5, "reverse_over_forward": 2.5}
 BY_ID = {claim.id: claim for claim in claims.CLAIMS}
 PUBLISHED = {
     "dense_hessian_out_of_reach": "reproduced",
+    "jvp_costs_two_evaluations": "not tested here",
     "gradient_costs_two_evaluations": "not tested here",
     "hvp_costs_four_evaluations": "not tested here",
     "reverse_over_forward_costs_as_forward_over_reverse": "not tested here",
@@ -333,7 +334,9 @@ def operations(costs):
     ("gradient", "hvp", "verdict"), [(2.0, 4.0, "reproduced"), (3.0, 8.0, "not reproduced")]
 )
 def test_operations_are_counted_in_evaluations(gradient, hvp, verdict):
-    rows = operations({"evaluation": 1.0, "gradient": gradient, **dict.fromkeys(HVPS, hvp)})
+    costs = {"evaluation": 1.0, "jvp": gradient, "gradient": gradient, **dict.fromkeys(HVPS, hvp)}
+    rows = operations(costs)
+    assert judged("jvp_costs_two_evaluations", rows).verdict == verdict
     assert judged("gradient_costs_two_evaluations", rows).verdict == verdict
     assert judged("hvp_costs_four_evaluations", rows).verdict == verdict
     assert judged("hvp_costs_four_evaluations", rows).deciding.number == hvp

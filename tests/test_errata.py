@@ -2,21 +2,30 @@
 
 import ast
 import weakref
+from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
+import msgspec
 import numpy as np
 import pytest
 import torch
-from cases import FAMILIES, HVPS, build, flat, module
+from cases import FAMILIES, FRAMEWORKS, HVPS, build, flat, module, random_like
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
+from transformers import (
+    BertConfig,
+    FlaxBertForSequenceClassification,
+    FlaxBertForTokenClassification,
+)
 
-from reproduce import problems, published
+from reproduce import measure, problems, published
 from reproduce.errata import ERRATA, Kind
 from reproduce.plan import METHODS
 from reproduce.problems import Problem
+from reproduce.target import load
 
 MODELS = ("resnet34", "vit", "bert")
 TRANSFORMERS = ("vit", "bert")
@@ -126,6 +135,29 @@ def test_an_hvp_of_a_transformer_in_pytorch_takes_three_to_four_gradients():
             assert gradients("torch", model, batch_size).max() < 4.1
 
 
+@pytest.mark.parametrize("model", TRANSFORMERS)
+def test_hvps_of_transformers_in_pytorch_take_little_more_time_than_their_operations(model):
+    problem = problems.PROBLEMS[model]
+    shallow = msgspec.structs.replace(problem, config=problem.config | {"num_hidden_layers": 1})
+    models, accounting = module("torch", "models"), module("torch", "accounting")
+    loss, params = models.build(shallow, problems.weights(shallow), "article")
+    batch = models.to_device(problems.batch(shallow, 4))
+
+    def operations(method):
+        compute = module("torch", "hvp").METHODS[method]
+        return accounting.flops(
+            lambda p, v: compute(lambda p: loss(p, batch), p, v), params, params
+        )
+
+    of_gradient = operations("gradient")
+    counted = np.array([operations(method) / of_gradient for method in HVPS])
+    assert counted == pytest.approx([9 / 3, 8 / 3, 9 / 3], rel=0.02)
+    for batch_size in (64, 128):
+        taken = gradients("torch", model, batch_size)
+        assert (taken / counted).between(1, 1.25).all()
+        assert (taken > 1.5 * 2).all()  # the article's theory: two gradients
+
+
 def test_reverse_over_reverse_of_resnet50_is_far_from_two_or_three_gradients_in_jax():
     found = [gradients("jax", "resnet50", batch) for batch in (1, 2, 4, 8, 16, 32, 64, 128)]
     assert min(ratios["reverse_over_reverse"] for ratios in found) > 3.3
@@ -171,35 +203,77 @@ def test_memory_with_jit_starts_at_one_floor_for_every_method():
     assert (middle[list(HVPS)] > 1.9 * middle["gradient"]).all()
 
 
-@pytest.mark.parametrize(
-    ("framework", "mode"), [("jax", "jit"), ("jax", "eager"), ("torch", "eager")]
-)
-def test_memory_of_forward_over_reverse_grows_about_twice_as_fast_as_the_gradients(framework, mode):
-    middle, large = (gib(framework, mode, "resnet34", b)["memory_gib"] for b in (64, 128))
-    growth = large - middle
-    assert 1.7 < growth["forward_over_reverse"] / growth["gradient"] < 2.1
-
-
-# XLA's count of one gradient at batch 4, and the peak of an A100 by NVIDIA's data sheet.
-GRADIENT_OPERATIONS = {"resnet34": 80.6e9, "vit": 77.1e9, "bert": 66.4e9}
+# XLA's count of one gradient at batch 4, and the peak of an A100 by NVIDIA's data sheet. ResNet34
+# proves nothing: it is at 1.9 times float32's peak, and Winograd's convolutions take 2.25 times
+# fewer operations than are counted, or fewer yet. The products of ViT and BERT are dense.
+GRADIENT_OPERATIONS = {"vit": 77.1e9, "bert": 66.4e9}
 FLOAT32_PEAK, TF32_PEAK = 19.5e12, 156e12
 
 
-def test_the_published_times_in_jax_are_too_short_for_float32():
-    rates = {
-        (framework, model): GRADIENT_OPERATIONS[model]
-        * 16
-        / seconds(framework, model, 64)["gradient"]
-        for framework in BARS
-        for model in MODELS
-    }
-    for model in MODELS:
-        assert 1.8 * FLOAT32_PEAK < rates["jax", model] < TF32_PEAK
-    # PyTorch: convolutions in TF32, matrix products below the peak of float32, as by default.
-    assert rates["torch", "resnet34"] > 1.8 * FLOAT32_PEAK
-    assert all(rates["torch", model] < 0.65 * FLOAT32_PEAK for model in TRANSFORMERS)
+@pytest.mark.parametrize("model", TRANSFORMERS)
+@pytest.mark.parametrize("batch_size", [64, 128])
+def test_the_published_times_of_dense_products_in_jax_are_too_short_for_float32(model, batch_size):
+    in_jax, in_torch = (
+        GRADIENT_OPERATIONS[model] * batch_size / 4 / seconds(each, model, batch_size)["gradient"]
+        for each in BARS
+    )
+    assert 1.8 * FLOAT32_PEAK < in_jax < TF32_PEAK
+    # PyTorch: below the peak of float32, and by default in it; in TF32 are convolutions.
+    assert in_torch < 0.7 * FLOAT32_PEAK
     assert torch.backends.cudnn.allow_tf32
     assert not torch.backends.cuda.matmul.allow_tf32
+
+
+def test_bert_for_token_classification_does_not_take_one_label_for_a_sequence(monkeypatch):
+    bert, models = FAMILIES["bert"], module("jax", "models")
+    batch, weights = problems.batch(bert, 3), problems.weights(bert)
+    loss, params = models.build(bert, weights, "article")
+    assert np.isfinite(loss(params, batch))
+    monkeypatch.setitem(models.MODELS, "bert", (BertConfig, FlaxBertForTokenClassification))
+    loss, params = models.build(bert, weights, "article")
+    with pytest.raises(ValueError, match="same number of dimensions"):
+        loss(params, batch)
+    of_sequence, of_tokens = (
+        model(BertConfig(**bert.config), input_shape=batch["input_ids"].shape)
+        for model in (FlaxBertForSequenceClassification, FlaxBertForTokenClassification)
+    )
+    assert of_sequence(batch["input_ids"]).logits.shape == (3, 2)
+    assert of_tokens(batch["input_ids"]).logits.shape == (3, 5, 2)
+    assert set(of_sequence.params["bert"]) - set(of_tokens.params["bert"]) == {"pooler"}
+
+
+@pytest.mark.parametrize("framework", FRAMEWORKS)
+def test_the_penalty_adds_a_ten_thousandth_of_the_vector_where_there_is_more_than_one_axis(
+    framework, monkeypatch
+):
+    loss, params = build(framework, "bert")
+    v = random_like(framework, params)
+
+    def product():
+        return jax.tree.leaves(module(framework, "hvp").forward_over_reverse(loss, params, v))
+
+    with_penalty = product()
+    monkeypatch.setattr(module(framework, "models"), "WEIGHT_DECAY", 0.0)
+    for one, other, direction in zip(with_penalty, product(), jax.tree.leaves(v), strict=True):
+        added = 1e-4 * direction if direction.ndim > 1 else 0 * direction
+        np.testing.assert_allclose(one - other, added, rtol=1e-6, atol=1e-12)
+
+
+def test_an_hvp_is_one_program_for_any_weights_and_another_vector():
+    bert, models, hvp = FAMILIES["bert"], module("jax", "models"), module("jax", "hvp")
+    batch = models.to_device(problems.batch(bert, 3))
+
+    def program_and_result(seed):
+        loss, params = models.build(bert, problems.weights(bert, seed, "float64"), "article")
+        function = jax.jit(
+            lambda p, v, batch: hvp.forward_over_reverse(lambda p: loss(p, batch), p, v)
+        )
+        arguments = params, random_like("jax", params), batch
+        return function.lower(*arguments).as_text(), flat(function(*arguments))
+
+    (program, result), (same_program, other_result) = map(program_and_result, (0, 1))
+    assert program == same_program
+    assert measure.relative_difference([other_result], [result]) > 0.1
 
 
 def test_batch_normalisation_of_the_article_makes_two_different_networks():
@@ -282,17 +356,49 @@ class LiveBytes(TorchDispatchMode):
         self.live -= self.known.pop(key)
 
 
+@pytest.mark.parametrize("framework", FRAMEWORKS)
+def test_forward_over_reverse_keeps_twice_as_many_bytes_a_layer_as_the_gradient(
+    framework, tmp_path
+):
+    ones = {"jax": jnp.ones, "torch": torch.ones}[framework]
+    width, batch = 8, 512  # layers' outputs outweigh parameters
+    hvp, accounting = module(framework, "hvp"), module(framework, "accounting")
+
+    def loss(params):  # the article's linear perceptron, with more layers
+        z = ones((width, batch))
+        for name in sorted(params):
+            z = params[name] @ z
+        return (z * z).sum() / 2
+
+    def peak(method, depth):
+        params = {f"W{layer:02}": ones((width, width)) for layer in range(depth)}
+        compute = partial(hvp.METHODS[method], loss)
+        if framework == "jax":
+            counted = accounting.memory(compute, "eager", load("a100"), tmp_path, params, params)
+            return counted[1]["live_peak_bytes"]
+        with LiveBytes() as bytes_:
+            compute(params, params)
+        return bytes_.peak
+
+    gradient, product = (
+        peak(method, depth=20) - peak(method, depth=10)
+        for method in ("gradient", "forward_over_reverse")
+    )
+    assert product / gradient == pytest.approx(2, rel=0.03)
+
+
 BERT = Problem("bert", FAMILIES["bert"].config | {"hidden_size": 16}, input_size=8, labels=2)
 
 
-def test_forward_over_reverse_needs_the_most_only_if_autograd_records_it_again():
+@pytest.mark.parametrize("is_native", [False, True], ids=["ours", "native, as the authors had"])
+def test_forward_over_reverse_needs_the_most_only_if_autograd_records_it_again(is_native):
     models, hvp = module("torch", "models"), module("torch", "hvp")
     loss, params = models.build(BERT, problems.weights(BERT), "article")
     batch = models.to_device(problems.batch(BERT, 64))  # activations outweigh parameters
 
     def peak(method, recorded):
         leaves = {name: p.clone().requires_grad_(recorded) for name, p in params.items()}
-        with LiveBytes() as bytes_:
+        with models.native_layer_norm() if is_native else nullcontext(), LiveBytes() as bytes_:
             result = hvp.METHODS[method](lambda p: loss(p, batch), leaves, params)
         assert any(value.requires_grad for value in result.values()) == recorded
         return bytes_.peak

@@ -165,7 +165,7 @@ def test_rows_that_the_article_has_not_are_not_compared(tmp_path, other):
 def test_operations_are_in_units_of_a_milliard_and_of_the_gradient(tmp_path):
     lines, _ = written("operations", ROWS, tmp_path)
     gradients = {case_of(row)[:-1]: row.flops for row in COUNTED if row.method == "gradient"}
-    theory = {"evaluation": 1 / 3, "gradient": 1} | dict.fromkeys(METHODS[1:], 8 / 3)
+    theory = {"evaluation": 1 / 3, "jvp": 1, "gradient": 1} | dict.fromkeys(METHODS[1:], 8 / 3)
     assert list(lines) == [case_of(row) for row in COUNTED]
     for row in COUNTED:
         line = lines[case_of(row)]
@@ -186,7 +186,7 @@ def test_operations_to_be_read_have_both_and_the_theory_below(tmp_path, run):
         place = style.model_label(row.model), str(row.batch_size), style.method_label(row.method)
         assert gflop[place] == f"{row.flops / 1e9:.1f}"
     theory = [cell for (model, _, _), cell in gradients.items() if model == "Theory"]
-    assert theory == ["0.33", "1.00", "2.67", "2.67", "2.67"]
+    assert theory == ["0.33", "1.00", "1.00", "2.67", "2.67", "2.67"]
 
 
 def test_operations_without_a_gradient_have_no_multiple(tmp_path):

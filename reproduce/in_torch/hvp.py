@@ -2,7 +2,7 @@
 
 Each takes ``(loss, params, v)``: ``loss`` maps a dictionary of parameters with d
 scalars to a scalar, ``v`` is a dictionary like it, and so is what all but
-``evaluation`` return.
+the first two return.
 Costs are operation counts for a network of dense layers, where one evaluation
 takes one product with each weight, a gradient three and an HVP eight.
 Source: the article's section "HVPs without explicit Hessian computation".
@@ -20,6 +20,11 @@ Loss = Callable[[Tree], torch.Tensor]
 def evaluation(loss: Loss, params: Tree, v: Tree) -> torch.Tensor:
     """f(params), a scalar; ``v`` is not used. Cost: 1/3 gradient."""
     return loss(params)
+
+
+def directional_derivative(loss: Loss, params: Tree, v: Tree) -> torch.Tensor:
+    """⟨∇f(params), v⟩, a scalar: the JVP of the loss, by forward mode. Cost: 1 gradient."""
+    return jvp(loss, (params,), (v,))[1]
 
 
 def gradient(loss: Loss, params: Tree, v: Tree) -> Tree:
@@ -92,6 +97,7 @@ def inner_product(a: Tree, b: Tree) -> torch.Tensor:
 
 METHODS = {
     "evaluation": evaluation,
+    "jvp": directional_derivative,
     "gradient": gradient,
     "forward_over_reverse": forward_over_reverse,
     "reverse_over_forward": reverse_over_forward,
