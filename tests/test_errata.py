@@ -2,7 +2,6 @@
 
 import ast
 import weakref
-from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 
@@ -231,7 +230,7 @@ def test_bert_for_token_classification_does_not_take_one_label_for_a_sequence(mo
     assert np.isfinite(loss(params, batch))
     monkeypatch.setitem(models.MODELS, "bert", (BertConfig, FlaxBertForTokenClassification))
     loss, params = models.build(bert, weights, "article")
-    with pytest.raises(ValueError, match="same number of dimensions"):
+    with pytest.raises(ValueError, match="Incompatible shapes"):
         loss(params, batch)
     of_sequence, of_tokens = (
         model(BertConfig(**bert.config), input_shape=batch["input_ids"].shape)
@@ -279,14 +278,12 @@ def test_an_hvp_is_one_program_for_any_weights_and_another_vector():
 def test_batch_normalisation_of_the_article_makes_two_different_networks():
     loss, params = build("jax", "resnet", "article")
     in_jax = float(jax.jit(loss)(params))
-    in_torch, sizes = {}, {}
+    in_torch = {}
     for normalisation in ("article", "matched"):
         loss, params = build("torch", "resnet", normalisation)
         in_torch[normalisation] = float(loss(params))
-        sizes[normalisation] = len(flat(params))
     assert in_jax == pytest.approx(in_torch["matched"], rel=1e-10)
     assert in_jax != pytest.approx(in_torch["article"], rel=1e-5)
-    assert sizes["article"] < sizes["matched"]
 
 
 def test_an_evaluation_a_gradient_and_an_hvp_cost_one_three_and_eight():
@@ -390,15 +387,15 @@ def test_forward_over_reverse_keeps_twice_as_many_bytes_a_layer_as_the_gradient(
 BERT = Problem("bert", FAMILIES["bert"].config | {"hidden_size": 16}, input_size=8, labels=2)
 
 
-@pytest.mark.parametrize("is_native", [False, True], ids=["ours", "native, as the authors had"])
-def test_forward_over_reverse_needs_the_most_only_if_autograd_records_it_again(is_native):
+@pytest.mark.parametrize("layer_norm", ["native", "repaired"])
+def test_forward_over_reverse_needs_the_most_only_if_autograd_records_it_again(layer_norm):
     models, hvp = module("torch", "models"), module("torch", "hvp")
-    loss, params = models.build(BERT, problems.weights(BERT), "article")
+    loss, params = models.build(BERT, problems.weights(BERT), "article", layer_norm)
     batch = models.to_device(problems.batch(BERT, 64))  # activations outweigh parameters
 
     def peak(method, recorded):
         leaves = {name: p.clone().requires_grad_(recorded) for name, p in params.items()}
-        with models.native_layer_norm() if is_native else nullcontext(), LiveBytes() as bytes_:
+        with LiveBytes() as bytes_:
             result = hvp.METHODS[method](lambda p: loss(p, batch), leaves, params)
         assert any(value.requires_grad for value in result.values()) == recorded
         return bytes_.peak

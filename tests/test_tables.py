@@ -14,8 +14,7 @@ from reproduce import published
 from reproduce.plan import METHODS
 from reproduce.rows import read_rows
 
-SAMPLE = Path(__file__).parent / "rows_accounted.jsonl"
-ROWS = read_rows(SAMPLE)
+ROWS = sorted(read_rows(ACCOUNTED), key=place)
 COUNTED = [row for row in ROWS if row.quantity == "operations"]
 MEMORY = [row for row in ROWS if row.quantity == "memory"]
 AGAINST = "memory_against_published"
@@ -26,7 +25,7 @@ def ours(row):
     counted = row.memory_bytes
     if row.mode == "jit":
         return (counted["xla_temp_bytes"] + counted["xla_output_bytes"]) / GIB
-    return counted["live_peak_bytes"] / GIB
+    return counted["live_peak_bytes" if row.framework == "jax" else "simulated_reserved_bytes"] / GIB
 
 
 def published_lines():
@@ -77,18 +76,18 @@ def test_memory_has_one_line_for_each_row_with_its_deviation(tmp_path):
         assert float(line["deviation_percent"]) == pytest.approx(deviation, abs=0.01)
 
 
-def test_memory_of_pytorch_has_its_simulated_reserve_and_jax_has_none(tmp_path):
+def test_memory_of_pytorch_has_its_tensors_beside_and_jax_has_none(tmp_path):
     lines, _ = written(AGAINST, ROWS, tmp_path)
     known = published_lines()
     for row in MEMORY:
         line = lines[case_of(row)]
         if row.framework == "jax":
-            assert line["reserved_gib"] == line["recorded_deviation_percent"] == ""
+            assert line["tensors_gib"] == line["unrecorded_deviation_percent"] == ""
             continue
-        for column, counter in (("reserved", "simulated"), ("recorded", "recorded")):
-            reserved = row.memory_bytes[f"{counter}_reserved_bytes"] / GIB
-            deviation = 100 * (reserved / known[case_of(row)].memory_gib - 1)
-            assert float(line[f"{column}_gib"]) == pytest.approx(reserved, abs=1e-5)
+        for column, counter in (("tensors", "live"), ("unrecorded", "unrecorded_live")):
+            counted = row.memory_bytes[f"{counter}_peak_bytes"] / GIB
+            deviation = 100 * (counted / known[case_of(row)].memory_gib - 1)
+            assert float(line[f"{column}_gib"]) == pytest.approx(counted, abs=1e-5)
             found = float(line[f"{column}_deviation_percent"])
             assert found == pytest.approx(deviation, abs=0.01)
 
@@ -218,7 +217,7 @@ def test_rows_left_out_are_said():
 
 
 def test_the_command_writes_tables_where_their_rows_are(tmp_path):
-    (tmp_path / "rows.jsonl").write_bytes(SAMPLE.read_bytes())
+    (tmp_path / "rows.jsonl").write_bytes(ACCOUNTED.read_bytes())
     result = CliRunner().invoke(app, [str(tmp_path), *tables.TABLES])
     assert result.exit_code == 0
     assert {path.name for path in (tmp_path / "tables").iterdir()} == {
