@@ -99,7 +99,7 @@ def mounted(tmp_path):
 @pytest.fixture(scope="session")
 def report(tmp_path_factory):
     """The report of the sample, with its figures; tests leave it as it is."""
-    from test_report import written  # noqa: PLC0415, after the settings above
+    from sample_report import written  # noqa: PLC0415, after the settings above
 
     return written(tmp_path_factory.mktemp("results"), with_figures=True)
 

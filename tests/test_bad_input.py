@@ -5,20 +5,14 @@ import subprocess
 import sys
 from pathlib import Path
 
-import msgspec
 import pytest
 from conftest import ROOT
+from refusals import SAMPLE, ending, refused
 
 import paper_figures.__main__ as drawing
 import reproduce.__main__ as reproducing
-from reproduce.rows import read_rows
 from reproduce.target import FOLDER
 
-TESTS = Path(__file__).parent
-SAMPLE = b"".join(
-    msgspec.json.encode(row) + b"\n" for row in read_rows(TESTS / "rows_sample.jsonl")
-)
-ROW = SAMPLE.splitlines()[0]
 A100 = (FOLDER / "a100.txtpb").read_text()
 
 
@@ -32,35 +26,6 @@ def places(tmp_path):
     (found["good"] / "rows.jsonl").write_bytes(SAMPLE)
     found["odd"] = os.fsdecode(os.fsencode(tmp_path) + b"/\xff\xfe")
     return found
-
-
-def ending(capsys, monkeypatch, program, arguments):
-    """Code and standard error of a command."""
-    monkeypatch.setattr(sys, "argv", ["program", *arguments])
-    with pytest.raises(SystemExit) as end:
-        program.main()
-    return end.value.code, capsys.readouterr().err
-
-
-def all_files(folder):
-    return {
-        path: path.read_bytes() if path.is_file() else None
-        for path in folder.rglob("*")
-        if path.name not in {"rows.lock"}
-    }
-
-
-def refused(capsys, monkeypatch, tmp_path, arguments, program=reproducing):
-    """The sentence on which a command ended; it has written nothing."""
-    before = all_files(tmp_path)
-    code, errors = ending(capsys, monkeypatch, program, arguments)
-    assert code == 2, errors
-    assert "Traceback" not in errors
-    assert all_files(tmp_path) == before
-    usage = errors.startswith("Usage: ")  # the command line's own sentence comes after how to ask
-    sentence = (errors.rpartition("\n\n")[2] if usage else errors).strip()
-    assert len(sentence.splitlines()) == 1, errors
-    return sentence
 
 
 BAD = {

@@ -1,45 +1,16 @@
 """A disk that is full or fills up, a folder that cannot be written: one sentence, nothing lost."""
 
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
-from conftest import ROOT
+from commands import altered, program, refused, run
 
 from reproduce.plan import cases
 from reproduce.rows import read_rows
 
 TESTS = Path(__file__).parent
 SMOKE = len(cases("smoke"))
-
-
-def run(*command, **options):
-    return subprocess.run(
-        list(map(str, command)),
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-        **options,
-    )
-
-
-def altered(alteration, *arguments):
-    return [sys.executable, str(TESTS / "altered.py"), alteration, *map(str, arguments)]
-
-
-def program(*arguments):
-    return [sys.executable, "-m", *map(str, arguments)]
-
-
-def refused(result):
-    """The one sentence on which a command ended with code 2."""
-    assert result.returncode == 2, result.stderr
-    *others, sentence = result.stderr.splitlines()
-    assert all("atplotlib" in other for other in others)  # on its own cache, without a home
-    return sentence
 
 
 def mount(mounted, disk, options, *more):

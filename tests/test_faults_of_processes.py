@@ -16,7 +16,7 @@ import fake_worker
 import psutil
 import pytest
 from fake_worker import DEAF, DONE, HALF_SENT, KILLED, SEGFAULT, STOPPED
-from test_runner import case, log, measure
+from runs import case, log, measure, until
 
 from paper_figures import figures, summary
 from reproduce import judge_commands, worker
@@ -55,13 +55,6 @@ def finished(folder):
 
 def count(folder):
     return finished(folder).count(b"\n{") + bool(finished(folder))
-
-
-def until(condition, seconds=30):
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.002)
 
 
 def forkserver(parent):
@@ -178,12 +171,12 @@ def test_no_worker_outlives_its_parent_not_even_one_that_cannot_be_told(tmp_path
     program = f"""
 import sys; sys.path[:0] = [{str(TESTS)!r}]
 from pathlib import Path
-import fake_worker, test_runner
+import fake_worker, runs
 from reproduce import schedule, worker
 worker.run, worker.modules = fake_worker.run, lambda framework: []
 schedule.here = lambda _: schedule.Machine(3, 1 << 40)
-wanted = [test_runner.case(size, quantity="memory") for size in {(STOPPED, DEAF, fake_worker.HANG)}]
-test_runner.measure(Path({str(tmp_path)!r}), *wanted)
+wanted = [runs.case(size, quantity="memory") for size in {(STOPPED, DEAF, fake_worker.HANG)}]
+runs.measure(Path({str(tmp_path)!r}), *wanted)
 """
     process = psutil.Popen([sys.executable, "-c", program], cwd=TESTS.parent)
     until(lambda: (tmp_path / "workers.log").exists() and len(log(tmp_path)) == 3)
@@ -318,12 +311,12 @@ def test_a_framework_that_does_not_load_ends_the_run_before_it_starts(tmp_path, 
     program = f"""
 import sys; sys.path[:0] = [{str(TESTS)!r}, {str(tmp_path)!r}]
 from pathlib import Path
-import test_runner
+import runs
 from reproduce import worker
 from reproduce.plan import PlanError
 worker.modules = lambda framework: ["broken"]
 try:
-    test_runner.measure(Path({str(tmp_path / "results")!r}), test_runner.case())
+    runs.measure(Path({str(tmp_path / "results")!r}), runs.case())
 except PlanError as error:
     print(error)
 """

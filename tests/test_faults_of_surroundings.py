@@ -8,13 +8,11 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from conftest import ROOT
-from test_faults_of_disks import altered, program, refused
+from commands import ROOT, TESTS, altered, program, refused
 
 from reproduce.__main__ import IMPORTED_WHEN_CALLED
 from reproduce.rows import read_rows
 
-TESTS = Path(__file__).parent
 HOMES = ("HOME", "XDG_CACHE_HOME", "XDG_CONFIG_HOME", "MPLCONFIGDIR", "HF_HOME", "USER", "LOGNAME")
 
 

@@ -8,10 +8,9 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from conftest import ROOT
+from commands import ROOT, altered, program
 from rich.table import Table
-from test_faults_of_disks import altered, program
-from test_runner import case
+from runs import case
 
 from reproduce import printing
 from reproduce.plan import by_setting

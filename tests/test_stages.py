@@ -5,8 +5,7 @@ import subprocess
 
 import msgspec
 import pytest
-from conftest import ROOT
-from test_faults_of_disks import altered
+from commands import ROOT, altered
 
 from paper_figures.figures import NAMES
 from reproduce.plan import accounted_cases, cases
