@@ -276,6 +276,7 @@ def mlp(dtype):
     return lambda p: ((p["U"] @ torch.tanh(p["W"] @ inputs + p["b"])) ** 2).mean(), params, v
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("method", "dtype"),
     [
@@ -314,6 +315,7 @@ def test_what_cannot_be_compiled_is_unsupported_and_says_why(find, monkeypatch):
     assert "graph_break" in finding.reason or "graph break" in finding.reason
 
 
+@pytest.mark.slow
 def test_what_was_compiled_on_one_core_is_not_compiled_again_when_all_cores_time(find):
     graphs = []
 
@@ -375,7 +377,7 @@ def test_what_is_timed_of_xla_tells_its_own_programs_memory(find, changes):
         {"method": "reverse_over_reverse"},
         {"method": "graph_kept"},
         {"vectors": 3},
-        {"mode": "compile", "method": "linearized"},
+        pytest.param({"mode": "compile", "method": "linearized"}, marks=pytest.mark.slow),
     ],
 )
 def test_what_is_timed_of_pytorch_tells_what_its_own_call_allocates(find, monkeypatch, changes):

@@ -4,6 +4,7 @@ import shutil
 import sys
 from pathlib import Path
 
+import pytest
 from commands import altered, program, refused, run
 
 from reproduce.plan import cases
@@ -63,6 +64,7 @@ def test_a_file_that_may_not_grow_ends_the_run_and_later_it_goes_on(tmp_path):
     assert len({row.case for row in rows}) == len(rows) == SMOKE
 
 
+@pytest.mark.slow
 def test_figures_and_report_that_find_no_room_end_with_a_sentence_and_leave_no_half(
     mounted, tmp_path
 ):

@@ -25,6 +25,7 @@ pytestmark = [
         reason="NO CHROMIUM: THE REPORT IS NOT SEEN IN A BROWSER; apt-get install chromium "
         "chromium-driver, as .ci/run does",
     ),
+    pytest.mark.slow,
     pytest.mark.xdist_group("report"),
 ]
 WIDTHS = {"desktop": 1280, "tablet": 768, "phone": 390, "small phone": 320}
