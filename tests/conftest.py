@@ -1,11 +1,11 @@
 """Settings that hold for every test, made before any framework is imported."""
 
 import gc
-import itertools
 import os
 import shutil
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -29,18 +29,6 @@ os.environ |= {
 }
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items):
-    """Tests that share what their file makes once go to one process, or each would make it.
-
-    This is for pytest-xdist's ``--dist loadgroup``, which reads the groups in this same hook; a
-    file may name a group of its own.
-    """
-    for item in items:
-        if _shares_what_is_made_once(item) and not item.get_closest_marker("xdist_group"):
-            item.add_marker(pytest.mark.xdist_group(item.path.stem))
-
-
 def pytest_collection_finish():
     """What the imports made stays, and no collection of garbage need look at it again.
 
@@ -50,9 +38,38 @@ def pytest_collection_finish():
     gc.freeze()
 
 
-def _shares_what_is_made_once(item):
-    fixtures = itertools.chain.from_iterable(item._fixtureinfo.name2fixturedefs.values())
-    return any(fixture.scope == "module" for fixture in fixtures)
+# Files of which all tests go to one process, beside those with a fixture of their module, by the
+# name of what they share: the report of the sample, and what JAX compiles operation by operation.
+TOGETHER = {
+    "test_accounting.py": "accounting",
+    "test_hvp.py": "hvp",
+    "test_report.py": "report",
+    "test_report_in_browser.py": "report",
+}
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """Tests that share what is made once go to one process, or each would make it.
+
+    pytest-xdist's own ``--dist loadgroup`` writes the groups of marks into the names of tests,
+    where pytest 9.2 has no place for them: it would spread the tests over all processes.
+    """
+    from xdist.scheduler import LoadGroupScheduling  # noqa: PLC0415, where it is installed
+
+    class BySharedFixtures(LoadGroupScheduling):
+        def _split_scope(self, nodeid):
+            path = Path(nodeid.partition("::")[0])
+            if path.name in TOGETHER:
+                return TOGETHER[path.name]
+            return path.name if _has_module_fixture(ROOT / path) else nodeid
+
+    return BySharedFixtures(config, log)
+
+
+@cache
+def _has_module_fixture(path):
+    return 'scope="module"' in path.read_text()
 
 
 LET_INTERRUPTS_THROUGH = (

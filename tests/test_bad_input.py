@@ -183,9 +183,10 @@ def test_a_folder_whose_name_is_not_text_is_written_and_judged(places):
     folder = Path(places["odd"])
     folder.mkdir()
     (folder / "rows.jsonl").write_bytes(SAMPLE)
-    for program in (["paper_figures"], ["reproduce", "report"]):
+    drawn = "bench_hvp_memory_jax"
+    for program in (["paper_figures", folder, drawn], ["reproduce", "report", folder]):
         result = subprocess.run(
-            [sys.executable, "-m", *program, folder],
+            [sys.executable, "-m", *program],
             cwd=ROOT,
             env=os.environ | {"LC_ALL": "C.UTF-8"},
             capture_output=True,
@@ -193,4 +194,5 @@ def test_a_folder_whose_name_is_not_text_is_written_and_judged(places):
             check=False,
         )
         assert result.returncode == 0, result.stderr
+    assert (folder / "figures" / f"{drawn}.pdf").exists()
     assert (folder / "report.html").exists()

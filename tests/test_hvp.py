@@ -11,8 +11,6 @@ from cases import FAMILIES, FRAMEWORKS, HVPS, NAMES, array, build, flat, mapped,
 from reproduce import measure, problems
 from reproduce.plan import METHODS
 
-# What JAX compiles without jit, operation by operation, serves further tests in one process.
-pytestmark = pytest.mark.xdist_group("hvp")
 MODES = {"jax": ("jit", "eager"), "torch": ("eager",)}
 CONVOLVED = {"jax": ("resnet", "bottleneck"), "torch": ()}
 

@@ -23,7 +23,6 @@ TESTS = Path(__file__).parent
 ROOT = TESTS.parent
 RECORDED = ROOT / "docs" / "recorded" / "cpu-amd-epyc"
 LARGEST_BYTES = 5 << 20
-pytestmark = pytest.mark.xdist_group("report")
 
 
 def test_the_page_is_one_file_that_asks_for_nothing_else(report):

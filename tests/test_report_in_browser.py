@@ -26,7 +26,6 @@ pytestmark = [
         "chromium-driver, as .ci/run does",
     ),
     pytest.mark.slow,
-    pytest.mark.xdist_group("report"),
 ]
 WIDTHS = {"desktop": 1280, "tablet": 768, "phone": 390, "small phone": 320}
 
