@@ -120,7 +120,9 @@ def test_another_target_gives_another_program(tmp_path):
     assert len(list(tmp_path.glob("*.json"))) == 2
 
 
-@pytest.mark.parametrize("model", ["tiny_resnet", "tiny_vit", "tiny_bert"])
+@pytest.mark.parametrize(
+    "model", ["tiny_resnet", pytest.param("tiny_vit", marks=pytest.mark.slow), "tiny_bert"]
+)
 @pytest.mark.parametrize("method", METHODS)
 def test_without_jit_a_run_without_arithmetic_holds_what_a_real_one_holds(
     model, method, tmp_path, monkeypatch

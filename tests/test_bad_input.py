@@ -24,6 +24,8 @@ def places(tmp_path):
     found["good"] = tmp_path / "good"
     found["good"].mkdir()
     (found["good"] / "rows.jsonl").write_bytes(SAMPLE)
+    found["empty"] = tmp_path / "empty"
+    found["empty"].mkdir()
     found["odd"] = os.fsdecode(os.fsencode(tmp_path) + b"/\xff\xfe")
     return found
 
@@ -82,6 +84,7 @@ BAD = {
     "claims {good} --compiled {nowhere}": "there are none",
     "claims {good} --compiled ''": "its name is empty",
     "report {nowhere}": "there are none",
+    "report {empty}": "there are none",
     "report {file}": "there are none",
     "prove {nowhere}": "there are none",
     "compare {good}": "Missing argument 'second'",

@@ -159,7 +159,7 @@ def test_a_failed_case_is_on_the_page_and_its_reason_is_no_markup(tmp_path):
     )
     with (tmp_path / "rows.jsonl").open("ab") as file:
         file.write(msgspec.json.encode(row) + b"\n")
-    assert run(*program("reproduce", "report", tmp_path)).returncode == 0
+    assert CliRunner().invoke(app, ["report", str(tmp_path)]).exit_code == 0
     page = (tmp_path / "report.html").read_text()
     assert "&lt;script&gt;x" in page
     assert "<script>x" not in page
@@ -168,8 +168,8 @@ def test_a_failed_case_is_on_the_page_and_its_reason_is_no_markup(tmp_path):
 
 def test_without_figures_and_accounted_rows_there_is_a_page_that_says_so(tmp_path):
     shutil.copy(TESTS / "rows_sample.jsonl", tmp_path / "rows.jsonl")
-    found = run(*program("reproduce", "report", tmp_path))
-    assert found.returncode == 0, found.stderr
+    found = CliRunner().invoke(app, ["report", str(tmp_path)])
+    assert found.exit_code == 0, found.output
     page = (tmp_path / "report.html").read_text()
     for sentence in (
         "This figure is not drawn yet",
@@ -178,10 +178,3 @@ def test_without_figures_and_accounted_rows_there_is_a_page_that_says_so(tmp_pat
         "make beyond",
     ):
         assert sentence in page
-
-
-def test_a_folder_without_rows_is_refused_in_one_sentence(tmp_path):
-    found = run(*program("reproduce", "report", tmp_path))
-    assert found.returncode == 2
-    assert found.stderr.startswith("error: ")
-    assert len(found.stderr.splitlines()) == 1
