@@ -23,6 +23,7 @@ PYTHON := "$$VENV/bin/python"
 # environment is somebody else's (a container's, say) and is used as it is.
 MADE_FROM := "$$VENV/hvp-repro-made-from"
 LOCKS := requirements.lock requirements-peers.lock requirements-test.lock
+AT_ONCE := --numprocesses auto --dist loadgroup
 COMPILE := uv pip compile --quiet --no-header --generate-hashes \
 	--python-version 3.11 --python-platform x86_64-manylinux_2_28
 # Not in the lock: whoever looks up today's vulnerabilities has a line to get it, and a
@@ -42,7 +43,7 @@ FIND_PIP = $(FIND_UV); pip='python3 -m pip'; \
 CHOOSE = plan=$${PLAN:-$$($(PYTHON) -m reproduce default-plan)} && results=$${RESULTS:-results/$$plan} &&
 
 .DEFAULT_GOAL := help
-.PHONY: help all quick a100 account beyond report measure figures plan smoke verify test lint image image-test \
+.PHONY: help all quick a100 account beyond report measure figures plan smoke verify test test-all lint image image-test \
 	docker-all carry try-newest setup lock sbom audit clean
 # What is named together is done in the order of its names, also with -j.
 .NOTPARALLEL:
@@ -90,8 +91,11 @@ beyond: setup ## Beyond the article: HVPs at work, and HVPs that are faster than
 verify: setup ## Measure plan smoke twice and compare what must be the same.
 	@$(PYTHON) -m reproduce verify $${RESULTS:+"$$RESULTS"}
 
-test: setup ## Run the tests, but those of the image; TESTS=<files> for some.
-	@$(PYTHON) -m pytest --numprocesses auto --dist loadgroup -m 'not engine' $$TESTS
+test: setup ## Run the quick tests; TESTS=<files> for some.
+	@$(PYTHON) -m pytest $(AT_ONCE) -m 'not slow and not engine' $$TESTS
+
+test-all: setup ## Run all tests, but those of the image; TESTS=<files> for some.
+	@$(PYTHON) -m pytest $(AT_ONCE) -m 'not engine' $$TESTS
 
 lint: setup ## Check format, style and docstrings.
 	@$(PYTHON) -m ruff check . && $(PYTHON) -m ruff format --check .

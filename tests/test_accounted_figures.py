@@ -2,12 +2,12 @@
 
 import re
 from itertools import pairwise
-from pathlib import Path
 
 import matplotlib
 import msgspec
 import pandas as pd
 import pytest
+from commands import ACCOUNTED
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.container import BarContainer
 from matplotlib.text import Text
@@ -40,7 +40,8 @@ def ours(row):
     counted = row.memory_bytes
     if row.mode == "jit":
         return (counted["xla_temp_bytes"] + counted["xla_output_bytes"]) / GIB
-    return counted["live_peak_bytes" if row.framework == "jax" else "simulated_reserved_bytes"] / GIB
+    counter = "live_peak_bytes" if row.framework == "jax" else "simulated_reserved_bytes"
+    return counted[counter] / GIB
 
 
 def published_of(name):
@@ -243,5 +244,3 @@ def test_the_same_rows_give_the_same_bytes(tmp_path):
         paths = figures.write(TORCH, rows_of(TORCH), folder)
         written.append([path.read_bytes() for path in paths])
     assert written[0] == written[1]
-
-

@@ -94,6 +94,7 @@ def test_a_program_too_large_for_the_described_memory_does_not_fit(tmp_path):
     assert found.memory_bytes["xla_total_bytes"] > memory_bytes
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("batch_size", "method"), [(32, "gradient"), (16, "forward_over_reverse")])
 def test_resnet34_with_jit_is_within_10_percent_of_the_published_memory(
     batch_size, method, tmp_path
@@ -119,7 +120,9 @@ def test_another_target_gives_another_program(tmp_path):
     assert len(list(tmp_path.glob("*.json"))) == 2
 
 
-@pytest.mark.parametrize("model", ["tiny_resnet", "tiny_vit", "tiny_bert"])
+@pytest.mark.parametrize(
+    "model", ["tiny_resnet", pytest.param("tiny_vit", marks=pytest.mark.slow), "tiny_bert"]
+)
 @pytest.mark.parametrize("method", METHODS)
 def test_without_jit_a_run_without_arithmetic_holds_what_a_real_one_holds(
     model, method, tmp_path, monkeypatch
@@ -174,6 +177,7 @@ def shallow_networks(monkeypatch):
     monkeypatch.setattr(schedule, "here", lambda _: schedule.Machine(1, 1 << 40))
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("shallow_networks")
 @pytest.mark.parametrize("model", shallow_worker.PROBLEMS)
 def test_in_pytorch_the_count_is_that_of_a_real_run(model, tmp_path):
@@ -189,6 +193,7 @@ def test_in_pytorch_the_count_is_that_of_a_real_run(model, tmp_path):
             assert count == pytest.approx(told.bytes_of(row), rel=tolerance), row.case
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "row",
     [row for row in H200 if (row.quantity, row.method) == ("memory", "forward_over_reverse")],
@@ -264,6 +269,7 @@ def test_jit_leaves_out_the_products_of_a_gradient_that_no_hvp_asks_for():
         assert counted(method) == pytest.approx((products, 8, 8), rel=0.05), method
 
 
+@pytest.mark.slow
 def test_two_accountings_give_the_same_rows_but_for_the_times(tmp_path):
     wanted = [
         case("jax", "jit"),

@@ -1,15 +1,15 @@
 """Inverse-HVPs, Newton steps and hypergradients: against dense solves, SciPy and differences."""
 
 import math
-from functools import cache, partial
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 import pytest
 import torch
-from cases import FRAMEWORKS, array, build, flat, module, random_like
-from jax.flatten_util import ravel_pytree
+from cases import FRAMEWORKS, array, flat, random_like
+from hessians import failing_after, network, normal, symmetric
 from scipy.sparse.linalg import LinearOperator, cg
 
 from reproduce.algorithms.conjugate_gradient import conjugate_gradient
@@ -30,32 +30,10 @@ METHODS = {
 }
 
 
-def symmetric(eigenvalues, seed=0):
-    """A symmetric matrix with these eigenvalues."""
-    noise = np.random.default_rng(seed).standard_normal((len(eigenvalues),) * 2)
-    basis = np.linalg.qr(noise)[0]
-    return basis @ np.diag(eigenvalues) @ basis.T
-
-
-def normal(size, seed=1):
-    return np.random.default_rng(seed).standard_normal(size)
-
-
 def first_iterates(method, matrix, b, count):
     """v_1, …, v_count of ``method`` from zero."""
     iterates = method(Hessian(lambda v: matrix @ v), Vector(0 * b), Vector(-b))
     return [v.tree for _, (v, _) in zip(range(count + 1), iterates, strict=False)][1:]
-
-
-@cache
-def network(framework):
-    """``(hvp, params, dense)`` of a small network: its dense Hessian is indefinite."""
-    loss, params = build("jax", "mlp")
-    point, tree_of = ravel_pytree(params)
-    dense = np.asarray(jax.jit(jax.hessian(lambda flat: loss(tree_of(flat))))(point))
-    loss, params = build(framework, "mlp")
-    product = partial(module(framework, "hvp").forward_over_reverse, loss, params)
-    return (jax.jit(product) if framework == "jax" else product), params, dense
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -297,12 +275,6 @@ def test_the_solution_of_nothing_is_zero_at_no_hvp(method, start):
     solution = solve(lambda v: hessian @ v, np.zeros(5), start, method=METHODS[method])
     assert (solution.ending, solution.hvps, solution.residual_norm) == (Ending.CONVERGED, 0, 0)
     assert (solution.v == 0).all()
-
-
-def failing_after(calls, matrix, bad=np.nan):
-    """An HVP that gives ``bad`` numbers after so many calls."""
-    left = iter(range(calls))
-    return lambda v: matrix @ v if next(left, None) is not None else bad * v
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])

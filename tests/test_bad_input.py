@@ -5,20 +5,14 @@ import subprocess
 import sys
 from pathlib import Path
 
-import msgspec
 import pytest
 from conftest import ROOT
+from refusals import SAMPLE, ending, refused
 
 import paper_figures.__main__ as drawing
 import reproduce.__main__ as reproducing
-from reproduce.rows import read_rows
 from reproduce.target import FOLDER
 
-TESTS = Path(__file__).parent
-SAMPLE = b"".join(
-    msgspec.json.encode(row) + b"\n" for row in read_rows(TESTS / "rows_sample.jsonl")
-)
-ROW = SAMPLE.splitlines()[0]
 A100 = (FOLDER / "a100.txtpb").read_text()
 
 
@@ -30,37 +24,10 @@ def places(tmp_path):
     found["good"] = tmp_path / "good"
     found["good"].mkdir()
     (found["good"] / "rows.jsonl").write_bytes(SAMPLE)
+    found["empty"] = tmp_path / "empty"
+    found["empty"].mkdir()
     found["odd"] = os.fsdecode(os.fsencode(tmp_path) + b"/\xff\xfe")
     return found
-
-
-def ending(capsys, monkeypatch, program, arguments):
-    """Code and standard error of a command."""
-    monkeypatch.setattr(sys, "argv", ["program", *arguments])
-    with pytest.raises(SystemExit) as end:
-        program.main()
-    return end.value.code, capsys.readouterr().err
-
-
-def all_files(folder):
-    return {
-        path: path.read_bytes() if path.is_file() else None
-        for path in folder.rglob("*")
-        if path.name not in {"rows.lock"}
-    }
-
-
-def refused(capsys, monkeypatch, tmp_path, arguments, program=reproducing):
-    """The sentence on which a command ended; it has written nothing."""
-    before = all_files(tmp_path)
-    code, errors = ending(capsys, monkeypatch, program, arguments)
-    assert code == 2, errors
-    assert "Traceback" not in errors
-    assert all_files(tmp_path) == before
-    usage = errors.startswith("Usage: ")  # the command line's own sentence comes after how to ask
-    sentence = (errors.rpartition("\n\n")[2] if usage else errors).strip()
-    assert len(sentence.splitlines()) == 1, errors
-    return sentence
 
 
 BAD = {
@@ -117,6 +84,7 @@ BAD = {
     "claims {good} --compiled {nowhere}": "there are none",
     "claims {good} --compiled ''": "its name is empty",
     "report {nowhere}": "there are none",
+    "report {empty}": "there are none",
     "report {file}": "there are none",
     "prove {nowhere}": "there are none",
     "compare {good}": "Missing argument 'second'",
@@ -218,9 +186,10 @@ def test_a_folder_whose_name_is_not_text_is_written_and_judged(places):
     folder = Path(places["odd"])
     folder.mkdir()
     (folder / "rows.jsonl").write_bytes(SAMPLE)
-    for program in (["paper_figures"], ["reproduce", "report"]):
+    drawn = "bench_hvp_memory_jax"
+    for program in (["paper_figures", folder, drawn], ["reproduce", "report", folder]):
         result = subprocess.run(
-            [sys.executable, "-m", *program, folder],
+            [sys.executable, "-m", *program],
             cwd=ROOT,
             env=os.environ | {"LC_ALL": "C.UTF-8"},
             capture_output=True,
@@ -228,4 +197,5 @@ def test_a_folder_whose_name_is_not_text_is_written_and_judged(places):
             check=False,
         )
         assert result.returncode == 0, result.stderr
+    assert (folder / "figures" / f"{drawn}.pdf").exists()
     assert (folder / "report.html").exists()

@@ -8,10 +8,8 @@ import matplotlib
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import ROOT
+from commands import ROOT, altered, reproduce
 from matplotlib.text import Text
-from test_command_line import reproduce
-from test_faults_of_disks import altered
 from typer.testing import CliRunner
 
 from paper_figures import beyond as drawing

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from commands import ACCOUNTED
 from typer.testing import CliRunner
 
 from paper_figures import figures
@@ -31,7 +32,7 @@ def results(tmp_path):
     figures.write("computational_graph", [], folder / "figures")
     (folder / "report.html").write_text("a report")
     (folder.parent / "a100").mkdir()
-    shutil.copy(TESTS / "rows_accounted.jsonl", folder.parent / "a100" / "rows.jsonl")
+    shutil.copy(ACCOUNTED, folder.parent / "a100" / "rows.jsonl")
     return folder
 
 
@@ -99,7 +100,7 @@ def test_a_folder_whose_name_is_not_text_is_bundled(results):
 def test_what_was_compiled_is_taken_from_within_the_results_if_it_is_there(results):
     shutil.move(results.parent / "a100", results / "a100")
     with zipfile.ZipFile(written(results)) as archive:
-        assert archive.read("a100/rows.jsonl") == (TESTS / "rows_accounted.jsonl").read_bytes()
+        assert archive.read("a100/rows.jsonl") == (ACCOUNTED).read_bytes()
 
 
 def test_the_folder_of_what_was_compiled_is_not_bundled_with_itself(results):

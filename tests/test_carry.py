@@ -61,6 +61,7 @@ def of_carrying_machine(tmp_path_factory):
     return run
 
 
+@pytest.mark.slow
 def test_with_carried_packages_alone_both_frameworks_measure(of_carrying_machine, tmp_path):
     result = of_carrying_machine("tests/altered.py", "part", "measure", "smoke", tmp_path)
     assert result.returncode == 0, result.stderr[-2000:]

@@ -11,6 +11,7 @@ from tempfile import TemporaryDirectory
 
 import msgspec
 import pytest
+from commands import ACCOUNTED
 from typer.testing import CliRunner
 
 from paper_figures import figures, tables
@@ -23,7 +24,6 @@ from reproduce.plan import cases
 from reproduce.rows import RowsError, read_rows
 
 TESTS = Path(__file__).parent
-ACCOUNTED = TESTS / "rows_accounted.jsonl"
 FIGURE = "figures/bench_hvp_time_jax_without_jit.png"
 TABLE = "a100/tables/operations.csv"
 

@@ -5,19 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
-
-ROOT = Path(__file__).parent.parent
-
-
-def reproduce(*arguments):
-    return subprocess.run(
-        [sys.executable, "-m", "reproduce", *arguments],
-        capture_output=True,
-        text=True,
-        cwd=ROOT,
-        timeout=60,
-        check=False,
-    )
+from commands import ROOT, reproduce
 
 
 def make(*arguments):

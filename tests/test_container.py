@@ -123,7 +123,7 @@ def test_what_depends_on_surroundings_passes_in_the_container(client, strangers_
     """
     user = f"{STRANGER}:{STRANGER}"
     chosen = " ".join(f"tests/{name}" for name in ON_SURROUNDINGS)
-    command = ["make", "test", f"TESTS={chosen}"]
+    command = ["make", "test-all", f"TESTS={chosen}"]
     assert container.run(client, command, strangers_folder, user, on_gpu=False) == 0
 
 

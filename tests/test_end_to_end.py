@@ -14,6 +14,7 @@ from paper_figures.figures import NAMES
 from reproduce.plan import by_setting, cases
 from reproduce.rows import read_rows
 
+pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parent.parent
 TOLERANCE = 1e-5
 ENVIRONMENT = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}

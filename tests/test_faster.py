@@ -35,6 +35,10 @@ CASE = Case(
 )
 
 
+def slow_to_compile(framework, name):
+    return [pytest.mark.slow] * ((framework, name) == ("jax", "bert"))
+
+
 @pytest.fixture
 def find(tmp_path):
     def find(wait_for_turn=lambda: None, preparing_cores=None, **changes):
@@ -86,7 +90,11 @@ def as_run(framework, function):
 
 @pytest.mark.parametrize(
     ("framework", "method", "name"),
-    [(framework, method, name) for framework, method in DIVIDED for name in NAMES[framework]],
+    [
+        pytest.param(framework, method, name, marks=slow_to_compile(framework, name))
+        for framework, method in DIVIDED
+        for name in NAMES[framework]
+    ],
 )
 def test_every_hvp_at_one_point_is_the_dense_hessian_times_its_vector(framework, method, name):
     loss, params, *_ = problem(framework, name)
@@ -126,8 +134,14 @@ def operations(call):
     return counter.get_total_flops()
 
 
-@pytest.mark.parametrize("name", ["mlp", "bert"])
-@pytest.mark.parametrize("framework", FRAMEWORKS)
+@pytest.mark.parametrize(
+    ("framework", "name"),
+    [
+        pytest.param(framework, name, marks=slow_to_compile(framework, name))
+        for framework in FRAMEWORKS
+        for name in ("mlp", "bert")
+    ],
+)
 def test_several_vectors_at_once_give_what_each_gives_alone(framework, name):
     loss, params = build(framework, name)
     many_vectors, hvp = module(framework, "many_vectors"), module(framework, "hvp")
@@ -276,6 +290,7 @@ def mlp(dtype):
     return lambda p: ((p["U"] @ torch.tanh(p["W"] @ inputs + p["b"])) ** 2).mean(), params, v
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("method", "dtype"),
     [
@@ -314,6 +329,7 @@ def test_what_cannot_be_compiled_is_unsupported_and_says_why(find, monkeypatch):
     assert "graph_break" in finding.reason or "graph break" in finding.reason
 
 
+@pytest.mark.slow
 def test_what_was_compiled_on_one_core_is_not_compiled_again_when_all_cores_time(find):
     graphs = []
 
@@ -358,7 +374,12 @@ def rise(counters):
 
 
 @pytest.mark.parametrize(
-    "changes", [{"method": "reverse_over_forward"}, {"method": "linearized"}, {"vectors": 3}]
+    "changes",
+    [
+        pytest.param({"method": "reverse_over_forward"}, marks=pytest.mark.slow),
+        {"method": "linearized"},
+        pytest.param({"vectors": 3}, marks=pytest.mark.slow),
+    ],
 )
 def test_what_is_timed_of_xla_tells_its_own_programs_memory(find, changes):
     timed, counted = (
@@ -375,7 +396,7 @@ def test_what_is_timed_of_xla_tells_its_own_programs_memory(find, changes):
         {"method": "reverse_over_reverse"},
         {"method": "graph_kept"},
         {"vectors": 3},
-        {"mode": "compile", "method": "linearized"},
+        pytest.param({"mode": "compile", "method": "linearized"}, marks=pytest.mark.slow),
     ],
 )
 def test_what_is_timed_of_pytorch_tells_what_its_own_call_allocates(find, monkeypatch, changes):

@@ -1,45 +1,17 @@
 """A disk that is full or fills up, a folder that cannot be written: one sentence, nothing lost."""
 
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
-from conftest import ROOT
+import pytest
+from commands import altered, program, refused, run
 
 from reproduce.plan import cases
 from reproduce.rows import read_rows
 
 TESTS = Path(__file__).parent
 SMOKE = len(cases("smoke"))
-
-
-def run(*command, **options):
-    return subprocess.run(
-        list(map(str, command)),
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-        **options,
-    )
-
-
-def altered(alteration, *arguments):
-    return [sys.executable, str(TESTS / "altered.py"), alteration, *map(str, arguments)]
-
-
-def program(*arguments):
-    return [sys.executable, "-m", *map(str, arguments)]
-
-
-def refused(result):
-    """The one sentence on which a command ended with code 2."""
-    assert result.returncode == 2, result.stderr
-    *others, sentence = result.stderr.splitlines()
-    assert all("atplotlib" in other for other in others)  # on its own cache, without a home
-    return sentence
 
 
 def mount(mounted, disk, options, *more):
@@ -92,6 +64,7 @@ def test_a_file_that_may_not_grow_ends_the_run_and_later_it_goes_on(tmp_path):
     assert len({row.case for row in rows}) == len(rows) == SMOKE
 
 
+@pytest.mark.slow
 def test_figures_and_report_that_find_no_room_end_with_a_sentence_and_leave_no_half(
     mounted, tmp_path
 ):

@@ -16,8 +16,10 @@ import fake_worker
 import psutil
 import pytest
 from fake_worker import DEAF, DONE, HALF_SENT, KILLED, SEGFAULT, STOPPED
-from test_runner import case, log, measure
+from refusals import ending
+from runs import case, log, measure, until
 
+import reproduce.__main__ as reproducing
 from paper_figures import figures, summary
 from reproduce import judge_commands, worker
 from reproduce.plan import PlanError, cases
@@ -55,13 +57,6 @@ def finished(folder):
 
 def count(folder):
     return finished(folder).count(b"\n{") + bool(finished(folder))
-
-
-def until(condition, seconds=30):
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.002)
 
 
 def forkserver(parent):
@@ -136,6 +131,7 @@ def disturb(folder, moments):
     return kills
 
 
+@pytest.mark.slow
 def test_a_run_killed_at_20_moments_gives_the_bytes_of_an_undisturbed_one(tmp_path):
     undisturbed = tmp_path / "undisturbed"
     assert finish("fake_run.py", undisturbed)[0] == 0
@@ -154,6 +150,7 @@ def test_a_run_killed_at_20_moments_gives_the_bytes_of_an_undisturbed_one(tmp_pa
         assert drawn(folder) == expected
 
 
+@pytest.mark.slow
 def test_a_run_with_real_workers_goes_on_after_kills_and_half_written_programs(tmp_path):
     real = ("part", "measure", "smoke", tmp_path)
     process = start("altered.py", *real)
@@ -178,12 +175,12 @@ def test_no_worker_outlives_its_parent_not_even_one_that_cannot_be_told(tmp_path
     program = f"""
 import sys; sys.path[:0] = [{str(TESTS)!r}]
 from pathlib import Path
-import fake_worker, test_runner
+import fake_worker, runs
 from reproduce import schedule, worker
 worker.run, worker.modules = fake_worker.run, lambda framework: []
 schedule.here = lambda _: schedule.Machine(3, 1 << 40)
-wanted = [test_runner.case(size, quantity="memory") for size in {(STOPPED, DEAF, fake_worker.HANG)}]
-test_runner.measure(Path({str(tmp_path)!r}), *wanted)
+wanted = [runs.case(size, quantity="memory") for size in {(STOPPED, DEAF, fake_worker.HANG)}]
+runs.measure(Path({str(tmp_path)!r}), *wanted)
 """
     process = psutil.Popen([sys.executable, "-c", program], cwd=TESTS.parent)
     until(lambda: (tmp_path / "workers.log").exists() and len(log(tmp_path)) == 3)
@@ -218,12 +215,13 @@ def test_a_worker_that_cannot_be_started_is_an_error_and_the_next_one_starts(tmp
 
 
 def test_a_second_run_into_the_same_folder_is_refused_and_the_first_not_disturbed(
-    tmp_path, monkeypatch
+    tmp_path, monkeypatch, capsys
 ):
-    monkeypatch.setenv("FAKE_SECONDS", "1")
+    monkeypatch.setenv("FAKE_SECONDS", "0.3")
     first = start("fake_run.py", tmp_path)
     until(lambda: count(tmp_path) >= 3)
-    code, errors = finish("altered.py", "fake_worker", "measure", "smoke", tmp_path)
+    arguments = ["measure", "smoke", str(tmp_path)]
+    code, errors = ending(capsys, monkeypatch, reproducing, arguments)
     assert code == 2
     assert errors.startswith(f"error: another run is measuring into {tmp_path}; wait for it")
     assert len(errors.splitlines()) == 1
@@ -303,6 +301,7 @@ def starve(connection, cases, site):
     REAL_WORKER(connection, cases, site)
 
 
+@pytest.mark.slow
 def test_a_real_worker_that_may_not_allocate_is_out_of_memory(tmp_path, monkeypatch):
     monkeypatch.setattr(worker, "run", starve)
     wanted = case(model="resnet34", batch_size=64, seed=1000)
@@ -318,12 +317,12 @@ def test_a_framework_that_does_not_load_ends_the_run_before_it_starts(tmp_path, 
     program = f"""
 import sys; sys.path[:0] = [{str(TESTS)!r}, {str(tmp_path)!r}]
 from pathlib import Path
-import test_runner
+import runs
 from reproduce import worker
 from reproduce.plan import PlanError
 worker.modules = lambda framework: ["broken"]
 try:
-    test_runner.measure(Path({str(tmp_path / "results")!r}), test_runner.case())
+    runs.measure(Path({str(tmp_path / "results")!r}), runs.case())
 except PlanError as error:
     print(error)
 """

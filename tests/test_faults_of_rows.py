@@ -7,9 +7,11 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import pytest
-from test_bad_input import ROW, SAMPLE, drawing, refused, reproducing
-from test_runner import case, measure
+from refusals import ROW, SAMPLE, refused
+from runs import case, measure
 
+import paper_figures.__main__ as drawing
+import reproduce.__main__ as reproducing
 from paper_figures import summary
 from reproduce import check, environment, judge, processes, rows, sources
 from reproduce.rows import VERSION, RowsFile, read_rows

@@ -8,13 +8,11 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from conftest import ROOT
-from test_faults_of_disks import altered, program, refused
+from commands import ROOT, TESTS, altered, program, refused
 
 from reproduce.__main__ import IMPORTED_WHEN_CALLED
 from reproduce.rows import read_rows
 
-TESTS = Path(__file__).parent
 HOMES = ("HOME", "XDG_CACHE_HOME", "XDG_CONFIG_HOME", "MPLCONFIGDIR", "HF_HOME", "USER", "LOGNAME")
 
 
@@ -23,6 +21,7 @@ def surroundings(**changes):
     return {name: value for name, value in (kept | changes).items() if value is not None}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "changes",
     [
@@ -202,7 +201,11 @@ def test_without_any_temporary_folder_it_is_refused_with_what_to_set(mounted, tm
     assert sentence.endswith("set TMPDIR to a folder that can be written and has a short name")
 
 
-BACKENDS = ("module://matplotlib_inline.backend_inline", "qtagg", "no backend", "")
+NOTEBOOKS = "module://matplotlib_inline.backend_inline"
+BACKENDS = (
+    NOTEBOOKS,
+    *(pytest.param(n, marks=pytest.mark.slow) for n in ("qtagg", "no backend", "")),
+)
 
 
 def ran(*command, **settings):
@@ -233,7 +236,7 @@ def test_whatever_backend_a_shell_names_it_is_drawn_and_judged(tmp_path, backend
 
 
 def test_every_verb_can_be_imported_in_a_notebooks_shell():
-    result = ran("reproduce", "--help", MPLBACKEND=BACKENDS[0])
+    result = ran("reproduce", "--help", MPLBACKEND=NOTEBOOKS)
     assert result.returncode == 0, result.stderr
     described = {line.split()[0] for line in result.stdout.splitlines() if line.startswith("  ")}
     assert IMPORTED_WHEN_CALLED.keys() <= described

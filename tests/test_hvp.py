@@ -11,9 +11,8 @@ from cases import FAMILIES, FRAMEWORKS, HVPS, NAMES, array, build, flat, mapped,
 from reproduce import measure, problems
 from reproduce.plan import METHODS
 
-# What JAX compiles without jit, operation by operation, serves further tests in one process.
-pytestmark = pytest.mark.xdist_group("hvp")
 MODES = {"jax": ("jit", "eager"), "torch": ("eager",)}
+CONVOLVED = {"jax": ("resnet", "bottleneck"), "torch": ()}
 
 
 def computed(framework, mode, method, loss, params, v):
@@ -42,8 +41,15 @@ def assert_equal(result, expected, tolerance):
     assert measure.relative_difference([result], [expected]) <= tolerance
 
 
-@pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("framework", FRAMEWORKS)
+@pytest.mark.parametrize(
+    ("framework", "name"),
+    [
+        # In JAX, convolutions take longest to compile; below, they are those of PyTorch.
+        pytest.param(framework, name, marks=[pytest.mark.slow] * (name in CONVOLVED[framework]))
+        for framework in FRAMEWORKS
+        for name in NAMES
+    ],
+)
 def test_every_hvp_is_the_dense_hessian_times_the_vector(framework, name):
     loss, params = build(framework, name)
     v = random_like(framework, params)

@@ -5,8 +5,8 @@ import math
 import numpy as np
 import pytest
 from cases import FRAMEWORKS, array, mapped, random_like
+from hessians import failing_after, network, normal, symmetric
 from scipy.sparse.linalg import LinearOperator, eigsh
-from test_algorithms import failing_after, network, normal, symmetric
 
 from reproduce.algorithms.ending import Ending
 from reproduce.algorithms.lanczos import lanczos

@@ -8,10 +8,9 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from conftest import ROOT
+from commands import ROOT, altered, program
 from rich.table import Table
-from test_faults_of_disks import altered, program
-from test_runner import case
+from runs import case
 
 from reproduce import printing
 from reproduce.plan import by_setting
@@ -78,7 +77,9 @@ def test_devices_and_cases_are_compared_by_their_names(results):
     )
 
 
-@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-16"])
+@pytest.mark.parametrize(
+    "encoding", ["ascii", pytest.param("latin-1", marks=pytest.mark.slow), "utf-16"]
+)
 def test_json_is_utf_8_whatever_the_locale(results, encoding):
     found = run(program("reproduce", "claims", results, "--json"), PYTHONIOENCODING=encoding)
     assert found.returncode == 0, found.stderr
@@ -107,7 +108,13 @@ COMMANDS = {
 }
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize(
+    "command",
+    [
+        pytest.param(name, marks=[pytest.mark.slow] * (name in {"advise", "check --json"}))
+        for name in COMMANDS
+    ],
+)
 def test_a_full_output_is_named_as_such_and_a_closed_one_leads_nowhere(results, command):
     arguments = [] if command == "plan" else [results]
     if command == "figures":

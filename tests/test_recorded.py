@@ -28,6 +28,7 @@ def test_a_figure_in_the_docs_is_drawn_from_its_recorded_rows(tmp_path, folder, 
     assert drawn.read_bytes() == (DOCS / f"{name}.png").read_bytes()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("device", ["cpu-amd-epyc", "nvidia-h200"])
 def test_a_recorded_run_can_be_judged_packed_and_checked(tmp_path, device):
     results = tmp_path / "recorded"

@@ -3,17 +3,16 @@
 import html
 import json
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import msgspec
 import numpy as np
 import pytest
+from commands import ACCOUNTED, RECORDED, program, run
 from typer.testing import CliRunner
 
 from paper_figures import faster
-from reproduce import advice, bundle, judge, published
+from reproduce import advice, bundle, published
 from reproduce.__main__ import app
 from reproduce.errata import ERRATA
 from reproduce.report import figures, proofs
@@ -22,39 +21,7 @@ from reproduce.rows import read_rows
 
 TESTS = Path(__file__).parent
 ROOT = TESTS.parent
-RECORDED = ROOT / "docs" / "recorded" / "cpu-amd-epyc"
 LARGEST_BYTES = 5 << 20
-pytestmark = pytest.mark.xdist_group("report")
-
-
-def run(*arguments):
-    return subprocess.run(
-        [sys.executable, "-m", *map(str, arguments)],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-
-
-def written(folder, with_figures=False):
-    """The path of the report on the sample's rows, with claims.json beside it."""
-    accounted = folder / "a100"
-    accounted.mkdir(parents=True)
-    shutil.copy(TESTS / "rows_sample.jsonl", folder / "rows.jsonl")
-    shutil.copy(TESTS / "rows_accounted.jsonl", accounted / "rows.jsonl")
-    if with_figures:
-        for each in (folder, accounted):
-            assert run("paper_figures", each).returncode == 0
-        beyond = folder / "beyond"
-        beyond.mkdir()
-        shutil.copy(RECORDED / "beyond" / "rows.jsonl", beyond / "rows.jsonl")
-        assert run("paper_figures", beyond, *faster.FIGURES).returncode == 0
-    found = run("reproduce", "report", folder)
-    assert found.returncode == 0, found.stderr
-    judged = judge.judgements(evidence(folder).sources)
-    (folder / "claims.json").write_bytes(msgspec.json.encode(judged))
-    return folder / "report.html"
 
 
 def test_the_page_is_one_file_that_asks_for_nothing_else(report):
@@ -80,7 +47,7 @@ def test_every_erratum_is_on_the_page_with_its_proof(report):
 
 def test_the_same_rows_give_the_same_page(report):
     before = report.read_bytes()
-    assert run("reproduce", "report", report.parent).returncode == 0
+    assert run(*program("reproduce", "report", report.parent)).returncode == 0
     assert report.read_bytes() == before
 
 
@@ -137,7 +104,7 @@ def test_what_was_compiled_is_looked_for_beside_a_link_and_not_beside_what_it_le
     disk, results = tmp_path / "disk" / "cpu", tmp_path / "results"
     for folder in (disk, results / "a100"):
         folder.mkdir(parents=True)
-        shutil.copy(TESTS / "rows_accounted.jsonl", folder / "rows.jsonl")
+        shutil.copy(ACCOUNTED, folder / "rows.jsonl")
     (results / "cpu").symlink_to(disk)
     assert evidence(results / "cpu").compiled.rows
     assert bundle.folders(results / "cpu")["a100/"] == results / "a100"
@@ -191,7 +158,7 @@ def test_a_failed_case_is_on_the_page_and_its_reason_is_no_markup(tmp_path):
     )
     with (tmp_path / "rows.jsonl").open("ab") as file:
         file.write(msgspec.json.encode(row) + b"\n")
-    assert run("reproduce", "report", tmp_path).returncode == 0
+    assert CliRunner().invoke(app, ["report", str(tmp_path)]).exit_code == 0
     page = (tmp_path / "report.html").read_text()
     assert "&lt;script&gt;x" in page
     assert "<script>x" not in page
@@ -200,8 +167,8 @@ def test_a_failed_case_is_on_the_page_and_its_reason_is_no_markup(tmp_path):
 
 def test_without_figures_and_accounted_rows_there_is_a_page_that_says_so(tmp_path):
     shutil.copy(TESTS / "rows_sample.jsonl", tmp_path / "rows.jsonl")
-    found = run("reproduce", "report", tmp_path)
-    assert found.returncode == 0, found.stderr
+    found = CliRunner().invoke(app, ["report", str(tmp_path)])
+    assert found.exit_code == 0, found.output
     page = (tmp_path / "report.html").read_text()
     for sentence in (
         "This figure is not drawn yet",
@@ -210,10 +177,3 @@ def test_without_figures_and_accounted_rows_there_is_a_page_that_says_so(tmp_pat
         "make beyond",
     ):
         assert sentence in page
-
-
-def test_a_folder_without_rows_is_refused_in_one_sentence(tmp_path):
-    found = run("reproduce", "report", tmp_path)
-    assert found.returncode == 2
-    assert found.stderr.startswith("error: ")
-    assert len(found.stderr.splitlines()) == 1

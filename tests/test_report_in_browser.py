@@ -25,7 +25,7 @@ pytestmark = [
         reason="NO CHROMIUM: THE REPORT IS NOT SEEN IN A BROWSER; apt-get install chromium "
         "chromium-driver, as .ci/run does",
     ),
-    pytest.mark.xdist_group("report"),
+    pytest.mark.slow,
 ]
 WIDTHS = {"desktop": 1280, "tablet": 768, "phone": 390, "small phone": 320}
 

@@ -3,7 +3,6 @@
 import os
 import signal
 import sys
-import time
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -12,9 +11,10 @@ import msgspec
 import pytest
 from conftest import start_interruptible
 from fake_worker import CRASH, DONE, HANG, KILLED, OUT_OF_MEMORY, SHY, TIMED_CRASH
+from runs import case, log, measure, until
 
-from reproduce import conditions, cost, environment, limits, runner, schedule, worker
-from reproduce.plan import METHODS, Case, PlanError, by_setting, cases
+from reproduce import conditions, cost, environment, limits, schedule, worker
+from reproduce.plan import METHODS, PlanError, by_setting, cases
 from reproduce.processes import Processes
 from reproduce.progress import Progress
 from reproduce.rows import read_rows
@@ -22,33 +22,10 @@ from reproduce.rows import read_rows
 TESTS = Path(__file__).parent
 
 
-def case(batch_size=DONE, **changes):
-    fields = {
-        "plan": "smoke",
-        "framework": "torch",
-        "mode": "eager",
-        "model": "tiny_bert",
-        "batch_size": batch_size,
-        "method": "gradient",
-        "quantity": "time",
-        "warmup": 1,
-        "repetitions": 1,
-    }
-    return Case(**(fields | changes))
-
-
 @pytest.fixture(autouse=True)
 def without_frameworks(monkeypatch):
     monkeypatch.setattr(worker, "run", fake_worker.run)
     monkeypatch.setattr(worker, "modules", lambda framework: [])
-
-
-def measure(folder, *wanted, timeout_seconds=20):
-    return runner.measure(list(wanted), folder, on_gpu=False, timeout_seconds=timeout_seconds)
-
-
-def log(folder):
-    return (folder / "workers.log").read_text().splitlines()
 
 
 def process_of(row):
@@ -223,12 +200,12 @@ def test_a_row_is_on_disk_before_the_next_wave_starts(tmp_path):
     program = f"""
 import sys; sys.path[:0] = [{str(TESTS)!r}]
 from pathlib import Path
-import fake_worker, test_runner
+import fake_worker, runs
 from reproduce import runner, schedule, worker
 worker.run, worker.modules = fake_worker.run, lambda framework: []
 schedule.WAITING_PER_CORE, schedule.here = 1, lambda _: schedule.Machine(1, 1 << 40)
 try:
-    test_runner.measure(Path({str(tmp_path)!r}), test_runner.case(), test_runner.case({HANG}))
+    runs.measure(Path({str(tmp_path)!r}), runs.case(), runs.case({HANG}))
 except KeyboardInterrupt:
     sys.exit(130)
 """
@@ -241,13 +218,6 @@ except KeyboardInterrupt:
     assert len(read_rows(tmp_path / "rows.jsonl")) == 1
     measure(tmp_path, case())
     assert log(tmp_path).count(str(case())) == 1
-
-
-def until(condition, seconds=30):
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.05)
 
 
 @pytest.mark.parametrize(

@@ -5,8 +5,7 @@ import subprocess
 
 import msgspec
 import pytest
-from conftest import ROOT
-from test_faults_of_disks import altered
+from commands import ROOT, altered
 
 from paper_figures.figures import NAMES
 from reproduce.plan import accounted_cases, cases
@@ -94,6 +93,7 @@ def test_rows_that_cannot_be_read_end_it_before_anything_is_drawn(tmp_path):
     assert not (tmp_path / "figures").exists()
 
 
+@pytest.mark.slow
 def test_plan_cpu_goes_with_an_accounting_for_an_a100_in_its_folder(tmp_path):
     result = run("cpu", tmp_path)
     assert result.returncode == 0, result.stderr
@@ -105,6 +105,7 @@ def test_plan_cpu_goes_with_an_accounting_for_an_a100_in_its_folder(tmp_path):
     assert (tmp_path / "report.html").exists()
 
 
+@pytest.mark.slow
 def test_where_accounting_is_refused_the_report_is_still_written_and_the_code_is_2(tmp_path):
     (tmp_path / "a100").touch()
     result = run("cpu", tmp_path)

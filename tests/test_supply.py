@@ -36,6 +36,7 @@ def locked():
     return found
 
 
+@pytest.mark.slow
 def test_the_bill_lists_every_locked_package_with_its_hashes_and_twice_the_same(tmp_path):
     bills = []
     for name, settings in (("first", {"TZ": "UTC"}), ("second", {"TZ": "Asia/Tokyo"})):

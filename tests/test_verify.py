@@ -15,6 +15,7 @@ from reproduce.__main__ import app
 from reproduce.plan import Case, PlanError
 from reproduce.rows import read_rows
 
+pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parent.parent
 FEW = [
     Case(

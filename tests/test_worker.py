@@ -220,13 +220,15 @@ def test_a_gradient_that_is_not_finite_is_an_error_of_its_setting(find_all, monk
 ARENAS_AFTER_A_TIMING = """
 import ctypes, sys
 from pathlib import Path
-from test_worker import CASE, msgspec, site, worker
-case = msgspec.structs.replace(CASE, framework="jax", mode="jit")
-(finding,) = worker.find([case], site(Path(sys.argv[1])))
+from runs import case
+from reproduce import worker
+wanted = case(2, framework="jax", mode="jit")
+here = Path(sys.argv[1])
+(finding,) = worker.find([wanted], worker.Site(here / "log", 2, None, here))
 assert finding.status == "done", finding.reason
 libc = ctypes.CDLL(None)
 libc.fopen.restype = ctypes.c_void_p
-told = Path(sys.argv[1]) / "told"
+told = here / "told"
 file = ctypes.c_void_p(libc.fopen(bytes(told), b"w"))
 assert libc.malloc_info(0, file) == 0
 libc.fclose(file)
