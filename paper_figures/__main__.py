@@ -5,13 +5,13 @@ from typing import Annotated
 
 import typer
 
-from paper_figures import beyond, faster, figures, freshness, tables
-from paper_figures.summary import last_of_each_case
+from paper_figures import beyond, figures, freshness, tables
 from reproduce import printing
-from reproduce.rows import Row, RowsError, read_rows, results_folder
+from reproduce.drawing import OF_ARTICLE, OF_BEYOND
+from reproduce.results.rows import Row, RowsError, read_rows, results_folder
+from reproduce.results.summary import last_of_each_case
 
-OF_ARTICLE = (*figures.NAMES, *tables.TABLES)
-NAMES = (*OF_ARTICLE, *faster.FIGURES, *beyond.FIGURES)
+NAMES = (*OF_ARTICLE, *OF_BEYOND)
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 

@@ -4,7 +4,7 @@ All are drawn from the rows of plan ``beyond``. A ratio is the time of an HVP ov
 the gradient in the same round, framework and mode.
 """
 
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,46 +14,33 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from paper_figures import faster_style as look
-from paper_figures import layout, style, summary
-from reproduce import cost
+from paper_figures import layout, style
+from reproduce import cost, methods, problems
 from reproduce.plan import BEYOND
-from reproduce.rows import Row
+from reproduce.results import summary
+from reproduce.results.rows import Row
 
 POINTS = np.arange(1, 17)
-
-
-def select(name: str, rows: Iterable[Row]) -> tuple[list[Row], str]:
-    """Return the timed rows of plan ``beyond`` that ``name`` is drawn from, and what is left out.
-
-    Several vectors at once are measured at a batch of their own.
-    """
-    times = [row for row in rows if row.plan == BEYOND and row.quantity == "time"]
-    several = {_network(row) for row in times if row.vectors > 1}
-    is_several = name == "beyond_vectors"
-    return summary.newest([row for row in times if (_network(row) in several) == is_several])
-
-
-def _network(row: Row) -> tuple[str, str, str, int]:
-    return row.framework, row.mode, row.model, row.batch_size
+# An HVP here: framework, mode and method.
+Name = tuple[str, str, str]
 
 
 def ratios(rows: Sequence[Row]) -> Figure:
     """Return the ratio of every method to the gradient, beside its operation count."""
     hvps = [row for row in rows if row.method != "gradient"]
-    methods = sorted({method_of(row) for row in hvps}, key=list(look.OPERATIONS).index)
+    names = sorted({_name(row) for row in hvps}, key=_order)
     largest = max((summary.ratio(row)[2] for row in hvps if row.status == "done"), default=1)
-    figure, of_models = _panels(hvps, _model, style.model_order)
+    figure, of_models = _panels(hvps, _model, problems.order)
     for axes, model, own in of_models:
-        by_method = {method_of(row): row for row in own}
-        for place, method in enumerate(methods):
-            _ratio_bar(axes, place, method, by_method.get(method))
-        axes.set(title=style.model_label(model), xlabel=look.RATIO_LABEL, xlim=(0, 1.5 * largest))
+        by_name = {_name(row): row for row in own}
+        for place, name in enumerate(names):
+            _ratio_bar(axes, place, name, by_name.get(name))
+        axes.set(title=problems.label(model), xlabel=look.RATIO_LABEL, xlim=(0, 1.5 * largest))
         axes.grid(axis="x")
         axes.tick_params(axis="y", length=0)
-    figure.axes[0].set_ylim(len(methods) - 0.4, -0.6)
-    labels = [look.beyond_label(method) for method in methods]
-    figure.axes[0].set_yticks(range(len(methods)), labels)
-    kinds = dict.fromkeys(look.kind(method) for method in methods)
+    figure.axes[0].set_ylim(len(names) - 0.4, -0.6)
+    figure.axes[0].set_yticks(range(len(names)), [methods.name(*name) for name in names])
+    kinds = dict.fromkeys(methods.kind(method) for _, _, method in names)
     legend = {look.KINDS[kind][0]: (Patch(**look.kind_bar(kind)),) for kind in kinds}
     legend[look.OPERATION_COUNT] = (Line2D([], [], **look.operation_count()),)
     layout.lay_out(
@@ -61,43 +48,41 @@ def ratios(rows: Sequence[Row]) -> Figure:
         legend,
         _notes(rows, look.RATIO_NOTE, "error bars"),
         left_inches=look.METHOD_LABEL_INCHES,
-        axes_height_inches=look.METHOD_LINE_INCHES * len(methods),
+        axes_height_inches=look.METHOD_LINE_INCHES * len(names),
     )
     return figure
 
 
-def _ratio_bar(axes: Axes, place: int, method: tuple[str, str, str], row: Row | None) -> None:
-    kind = look.kind(method)
+def _ratio_bar(axes: Axes, place: int, name: Name, row: Row | None) -> None:
+    framework, mode, method = name
+    operations = methods.OPERATIONS[framework, mode][method]
     if row is None or row.status != "done":
         status = "not_measured" if row is None else row.status
         axes.annotate(xy=(0, place), textcoords="offset points", **look.gap_in_line(status))
         return
     low, median, high = summary.ratio(row)
-    axes.barh(place, median, look.METHOD_BAR, **look.kind_bar(kind))
+    axes.barh(place, median, look.METHOD_BAR, **look.kind_bar(methods.kind(method)))
     axes.errorbar(median, place, xerr=[[median - low], [high - median]], **style.error_bar())
-    axes.plot([look.OPERATIONS[method]], [place], **look.operation_count())
+    axes.plot([operations], [place], **look.operation_count())
     text = look.beyond_value(median, np.median(row.seconds), summary.is_wrong(row))
-    end = max(high, look.OPERATIONS[method])
+    end = max(high, operations)
     axes.annotate(text, (end, place), textcoords="offset points", **look.value_at_bar())
 
 
 def amortised(rows: Sequence[Row]) -> Figure:
     """Return the total time of k HVPs at one point, for every k up to 16."""
-    wanted = [row for row in rows if method_of(row) in look.AMORTISED_LINES]
-    figure, of_models = _panels(wanted, _model, style.model_order)
+    wanted = [row for row in rows if _name(row) in look.AMORTISED_LINES]
+    figure, of_models = _panels(wanted, _model, problems.order)
     for axes, model, own in of_models:
         for row in own:
             if row.status == "done":
                 total = summary.point_seconds(row) + POINTS * np.median(row.seconds)
-                axes.plot(POINTS, total, **look.amortised_line(method_of(row)))
-        axes.set(title=style.model_label(model), xlabel="HVPs at one point", xlim=(0, POINTS[-1]))
+                axes.plot(POINTS, total, **look.amortised_line(_name(row)))
+        axes.set(title=problems.label(model), xlabel="HVPs at one point", xlim=(0, POINTS[-1]))
         axes.grid(axis="y")
     figure.axes[0].set(ylabel=look.TOTAL_LABEL, ylim=(0, None))
-    drawn = [method for method in look.AMORTISED_LINES if method in map(method_of, wanted)]
-    legend = {
-        look.beyond_label(method): (Line2D([], [], **look.amortised_line(method)),)
-        for method in drawn
-    }
+    drawn = [name for name in look.AMORTISED_LINES if name in map(_name, wanted)]
+    legend = {methods.name(*name): (Line2D([], [], **look.amortised_line(name)),) for name in drawn}
     layout.lay_out(figure, legend, _notes(rows, look.AMORTISED_NOTE, ""))
     return figure
 
@@ -107,9 +92,9 @@ def vectors(rows: Sequence[Row]) -> Figure:
 
     Beside each stands the memory of the call, where it was counted.
     """
-    figure, of_runs = _panels(rows, lambda row: (row.framework, row.mode), list(style.RUNS).index)
+    figure, of_runs = _panels(rows, lambda row: (row.framework, row.mode), list(methods.RUNS).index)
     for axes, run, of_run in of_runs:
-        for model in sorted({row.model for row in of_run}, key=style.model_order):
+        for model in sorted({row.model for row in of_run}, key=problems.order):
             done = {r.vectors: r for r in of_run if r.model == model and r.status == "done"}
             counts = np.array(sorted(done))
             low, median, high = np.transpose([summary.ratio(done[count]) for count in counts])
@@ -119,16 +104,17 @@ def vectors(rows: Sequence[Row]) -> Figure:
                 if size := summary.bytes_of_call(done[count]):
                     text = cost.readable_bytes(size)
                     axes.annotate(text, (count, height), **look.memory_at_point())
-        axes.plot(counts, look.operations_per_vector(run, counts), **look.theory_line())
-        axes.set(title=look.BEYOND_RUNS[run], xlabel="Vectors at once")
+        operations = [methods.operations_per_vector(*run, count) for count in counts]
+        axes.plot(counts, operations, **look.theory_line())
+        axes.set(title=_run(run), xlabel="Vectors at once")
         axes.set_xscale("log", base=2)
         axes.set_xlim(0.7 * counts.min(), 1.4 * counts.max())
         axes.set_xticks(counts, counts, minor=False)
         axes.grid(axis="y")
     figure.axes[0].set(ylabel=look.PER_VECTOR_LABEL, ylim=(0, None))
     legend = {
-        style.model_label(model): (Line2D([], [], **look.model_line(model)),)
-        for model in sorted({row.model for row in rows}, key=style.model_order)
+        problems.label(model): (Line2D([], [], **look.model_line(model)),)
+        for model in sorted({row.model for row in rows}, key=problems.order)
     }
     legend[look.OPERATION_COUNT] = (Line2D([], [], **look.theory_line()),)
     layout.lay_out(figure, legend, _notes(rows, look.VECTORS_NOTE, "bands"))
@@ -156,9 +142,17 @@ def _model(row: Row) -> str:
     return row.model
 
 
-def method_of(row: Row) -> tuple[str, str, str]:
-    """Return what names an HVP here: its framework, mode and method."""
+def _name(row: Row) -> Name:
     return row.framework, row.mode, row.method
+
+
+def _order(name: Name) -> tuple[int, int]:
+    framework, mode, method = name
+    return list(methods.RUNS).index((framework, mode)), list(methods.LABELS).index(method)
+
+
+def _run(run: tuple[str, str]) -> str:
+    return "JAX" if run == ("jax", "jit") else methods.RUNS[run]
 
 
 def _notes(rows: Sequence[Row], values: str, spread: str) -> dict[str, str]:

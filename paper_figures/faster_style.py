@@ -2,50 +2,14 @@
 
 from typing import Any
 
-from paper_figures.style import GAP_TEXT, GAPS, INK, MUTED, RUNS
+from paper_figures.style import GAP_TEXT, GAPS, INK, MUTED
 
-# What the article did not measure, from the top of the figure down, with its operation count
-# in gradients: 8/3 for an HVP, 9/3 where the gradient is computed as well, 6/3 for what is
-# left of an HVP once all that does not depend on v is computed, 5 for a VJP of a VJP.
-OPERATIONS = {
-    ("jax", "jit", "forward_over_reverse"): 8 / 3,
-    ("jax", "jit", "reverse_over_forward"): 8 / 3,
-    ("jax", "jit", "reverse_over_reverse"): 8 / 3,
-    ("jax", "jit", "linearized"): 6 / 3,
-    ("torch", "compile", "forward_over_reverse"): 8 / 3,
-    ("torch", "compile", "reverse_over_forward"): 8 / 3,
-    ("torch", "compile", "reverse_over_reverse"): 8 / 3,
-    ("torch", "compile", "linearized"): 6 / 3,
-    ("torch", "eager", "forward_over_reverse"): 9 / 3,
-    ("torch", "eager", "reverse_over_forward"): 8 / 3,
-    ("torch", "eager", "reverse_over_reverse"): 9 / 3,
-    ("torch", "eager", "linearized"): 6 / 3,
-    ("torch", "eager", "graph_kept"): 6 / 3,
-    ("torch", "eager", "autograd_grad"): 9 / 3,
-    ("torch", "eager", "autograd_vhp"): 9 / 3,
-    ("torch", "eager", "autograd_hvp"): 15 / 3,
-    ("torch", "eager", "curvlinops"): 9 / 3,
-}
-BEYOND_METHODS = {
-    "forward_over_reverse": "forward-over-reverse",
-    "reverse_over_forward": "reverse-over-forward",
-    "reverse_over_reverse": "reverse-over-reverse",
-    "linearized": "linearised once",
-    "graph_kept": "graph kept (PyHessian)",
-    "autograd_grad": "autograd.grad twice",
-    "autograd_vhp": "autograd.functional.vhp",
-    "autograd_hvp": "autograd.functional.hvp",
-    "curvlinops": "curvlinops",
-}
-BEYOND_RUNS = RUNS | {("jax", "jit"): "JAX"}
 # Label, colour and hatch, apart in lightness as the methods' are.
 KINDS = {
     "direct": ("One HVP", "#e98b2c", ""),
     "amortised": ("A further HVP at the same point", "#2f7f79", "///"),
     "peer": ("One HVP by another library", "#c9c9c9", ""),
 }
-AMORTISED = ("linearized", "graph_kept")
-PEERS = ("autograd_grad", "autograd_vhp", "autograd_hvp", "curvlinops")
 AMORTISED_LINES = {
     ("jax", "jit", "forward_over_reverse"): ("#e98b2c", "--"),
     ("jax", "jit", "linearized"): ("#e98b2c", "-"),
@@ -58,12 +22,6 @@ MODEL_LINES = {
     "resnet34": ("#e98b2c", "s"),
     "vit": ("#4e79b4", "o"),
     "bert": ("#a3262e", "^"),
-}
-# What is computed once for all vectors at once: in PyTorch the gradient itself, too.
-OPERATIONS_FOR_ALL_VECTORS = {
-    ("jax", "jit"): 2 / 3,
-    ("torch", "eager"): 3 / 3,
-    ("torch", "compile"): 2 / 3,
 }
 OPERATION_COUNT = "Operation count"
 RATIO_LABEL = "Time over the gradient's"
@@ -81,19 +39,6 @@ VECTORS_NOTE = (
 METHOD_LABEL_INCHES = 3.75
 METHOD_LINE_INCHES = 0.3
 METHOD_BAR = 0.72
-
-
-def beyond_label(method: tuple[str, str, str]) -> str:
-    """Return the name of a framework's, mode's and method's line."""
-    framework, mode, name = method
-    return f"{BEYOND_RUNS[framework, mode]}, {BEYOND_METHODS[name]}"
-
-
-def kind(method: tuple[str, str, str]) -> str:
-    """Return the key of ``KINDS`` that a method is of."""
-    if method[2] in PEERS:
-        return "peer"
-    return "amortised" if method[2] in AMORTISED else "direct"
 
 
 def kind_bar(kind: str) -> dict[str, Any]:
@@ -157,11 +102,6 @@ def memory_at_point() -> dict[str, Any]:
         "fontsize": 9.5,
         "color": INK,
     }
-
-
-def operations_per_vector(run: tuple[str, str], counts: Any) -> Any:
-    """Return the operation count of an HVP in gradients, for ``counts`` vectors at once."""
-    return 6 / 3 + OPERATIONS_FOR_ALL_VECTORS[run] / counts
 
 
 def theory_line() -> dict[str, Any]:

@@ -1,11 +1,8 @@
 """The article's figures: what each is drawn from, and how its panels are put together."""
 
 import io
-import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import matplotlib
 import numpy as np
@@ -15,47 +12,21 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from paper_figures import diagrams, faster, layout, panels, style, summary
+from paper_figures import diagrams, faster, layout, panels, style
 from paper_figures.layout import CannotDraw
+from reproduce import problems
+from reproduce.drawing import BENCHES, Bench
 from reproduce.plan import PLANS
-from reproduce.rows import Row
+from reproduce.results import origin, summary
+from reproduce.results.files import whole_file
+from reproduce.results.rows import Row
 
-
-class Bench(NamedTuple):
-    """A measured figure: the rows it needs, and the batch size of its bars.
-
-    Where the plan has not got ``batch_size`` for all models, the bars show the largest
-    that all have; with ``only_this_size`` the figure is not drawn instead.
-    """
-
-    quantity: str
-    framework: str
-    mode: str
-    batch_size: int
-    only_this_size: bool = False
-    has_curve: bool = True
-
-
-BENCHES = {
-    # The article's text says 128, its time figures show 64: both are drawn.
-    "bench_hvp_time_jax": Bench("time", "jax", "jit", 128),
-    "bench_hvp_time_jax_b64": Bench("time", "jax", "jit", 64, only_this_size=True),
-    "bench_hvp_time_torch": Bench("time", "torch", "eager", 128),
-    "bench_hvp_time_torch_b64": Bench("time", "torch", "eager", 64, only_this_size=True),
-    "bench_hvp_time_jax_without_jit": Bench("time", "jax", "eager", 64, has_curve=False),
-    "bench_hvp_memory_jax": Bench("memory", "jax", "jit", 64),
-    "bench_hvp_memory_jax_without_jit": Bench("memory", "jax", "eager", 64),
-    "bench_hvp_memory_torch": Bench("memory", "torch", "eager", 64),
-}
 DIAGRAMS: dict[str, Callable[[], Figure]] = {
     "hess_eig": diagrams.hess_eig,
     "computational_graph": diagrams.computational_graph,
     "forward_diff": diagrams.forward_diff,
     "reverse_diff": diagrams.reverse_diff,
 }
-NAMES = (*BENCHES, *DIAGRAMS)
-
-
 UNDATED = {
     "png": {"Software": None},
     "pdf": {"Creator": None, "Producer": None, "CreationDate": None},
@@ -97,24 +68,6 @@ def _save(figure: Figure, path: Path) -> Path:
     return path
 
 
-@contextmanager
-def whole_file(path: Path) -> Iterator[Path]:
-    """Make ``path`` out of what the block writes, so that no reader ever sees half a file.
-
-    Its folder is made if there is none.
-
-    Yields:
-        The path to write to, which is renamed at the end of the block.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.unfinished")
-    try:
-        yield unfinished
-        os.replace(unfinished, path)
-    finally:
-        unfinished.unlink(missing_ok=True)
-
-
 def select(name: str, rows: Iterable[Row]) -> tuple[list[Row], str]:
     """Return the rows that the figure ``name`` is drawn from, and a sentence on those left out.
 
@@ -124,7 +77,7 @@ def select(name: str, rows: Iterable[Row]) -> tuple[list[Row], str]:
     if name in DIAGRAMS:
         return [], ""
     if name in faster.FIGURES:
-        return faster.select(name, rows)
+        return summary.of_beyond(rows, several_vectors=name == "beyond_vectors")
     return summary.newest(summary.of_kind(rows, BENCHES[name][:3]))
 
 
@@ -176,7 +129,7 @@ def _deviation(run: tuple[str, str], device: str, table: pd.DataFrame) -> str:
 
 def _published(bench: Bench, rows: Sequence[Row], cells: pd.Index) -> dict[str, list[float]]:
     """Return the column of what was published of ``cells``, in bytes; none if nothing was."""
-    if bench.quantity != "memory" or not style.is_articles(rows[0].device):
+    if bench.quantity != "memory" or not origin.is_articles(rows[0].device):
         return {}
     known = summary.published_bytes(bench.framework, bench.mode)
     found = [known.get(cell, np.nan) for cell in cells]
@@ -194,7 +147,7 @@ def _batch_sizes(bench: Bench, rows: Sequence[Row]) -> dict[str, list[int]]:
                 sizes.setdefault(model, set()).update(planned)
     for row in rows:
         sizes.setdefault(row.model, set()).add(row.batch_size)
-    return {model: sorted(sizes[model]) for model in sorted(sizes, key=style.model_order)}
+    return {model: sorted(sizes[model]) for model in sorted(sizes, key=problems.order)}
 
 
 def _bar_batch_size(bench: Bench, sizes: dict[str, list[int]]) -> int:
@@ -219,7 +172,7 @@ def _values(bench: Bench, rows: Sequence[Row]) -> tuple[Callable[[Row], Sequence
     counter = summary.shared_counter(rows)
     if counter is None:
         raise CannotDraw("its rows have no memory counter in common; measure them again")
-    return (lambda row: [counter.bytes_of(row)]), style.memory_note(counter.name)
+    return (lambda row: [counter.bytes_of(row)]), style.memory_note(counter)
 
 
 def _assemble(quantity: str, shown: dict[str, pd.DataFrame], notes: dict[str, str]) -> Figure:

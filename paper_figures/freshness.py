@@ -11,7 +11,7 @@ from pathlib import Path
 
 import msgspec
 
-from paper_figures.figures import whole_file
+from reproduce.results.files import whole_file
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("paper_figures", "reproduce")

@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
 from paper_figures import style
+from reproduce import problems
 
 BAR_WIDTH = 0.2
 RANGE = ("low", "median", "high")
@@ -35,7 +36,7 @@ def bars(axes: Axes, summary: pd.DataFrame) -> None:
             axes.plot(at, values["published"], **style.published_bar())
         for x, status in zip(at[~done], values["status"][~done], strict=True):
             _mark_gap(axes, (x, style.GAP_FOOT), method, style.gap_over_bar(status))
-    axes.set_xticks(range(len(models)), [style.model_label(model) for model in models])
+    axes.set_xticks(range(len(models)), [problems.label(model) for model in models])
     axes.set_xlim(-0.6, len(models) - 0.4)
     axes.tick_params(axis="x", length=0)
     _from_zero(axes, summary.filter([*RANGE, "published"]))

@@ -4,12 +4,18 @@ All text that a reader of a figure sees is here.
 """
 
 import math
-import re
 from typing import Any
 
 import pandas as pd
 
-from reproduce.rows import Row
+from reproduce.methods import LABELS, RUNS
+from reproduce.plan import METHODS as ARTICLE_METHODS
+from reproduce.problems import label as model_label
+from reproduce.results.counters import Counter
+from reproduce.results.origin import ARTICLE_PLAN, is_articles, not_run
+from reproduce.results.rows import Row
+
+HVPS = ARTICLE_METHODS[1:]
 
 INK = "#222222"
 MUTED = "#555555"
@@ -19,39 +25,16 @@ FACTOR_BLUE = "#2456a6"
 
 # Near the article's blue, orange, yellow and red, but apart in lightness as well
 # (CIELAB 50, 66, 86, 37), so that they hold in greyscale and with colour blindness.
+# By method: colour, marker, hatch.
 METHODS = {
-    "gradient": ("Gradient", "#4e79b4", "o", ""),
-    "forward_over_reverse": ("HVP forward-over-reverse", "#e98b2c", "s", "///"),
-    "reverse_over_forward": ("HVP reverse-over-forward", "#efc53d", "D", ""),
-    "reverse_over_reverse": ("HVP reverse-over-reverse", "#a3262e", "^", "\\\\\\"),
+    "gradient": ("#4e79b4", "o", ""),
+    "forward_over_reverse": ("#e98b2c", "s", "///"),
+    "reverse_over_forward": ("#efc53d", "D", ""),
+    "reverse_over_reverse": ("#a3262e", "^", "\\\\\\"),
 }
-MODELS = {
-    "resnet34": "ResNet34",
-    "resnet50": "ResNet50",
-    "vit": "ViT",
-    "bert": "BERT",
-    "tiny_resnet": "tiny ResNet",
-    "tiny_vit": "tiny ViT",
-    "tiny_bert": "tiny BERT",
-}
-COUNTED = {"evaluation": "Evaluation", "jvp": "JVP"}
-# Operations as multiples of the gradient's, where all are products of a layer's input and weight:
-# 1 for the evaluation, 3 for a JVP or the gradient, 8 for an HVP that gives no gradient beside it.
-THEORY = {
-    "evaluation": 1 / 3,
-    "jvp": 1.0,
-    "gradient": 1.0,
-    "forward_over_reverse": 8 / 3,
-    "reverse_over_forward": 8 / 3,
-    "reverse_over_reverse": 8 / 3,
-}
+# What operations are counted of.
+COUNTED = ("evaluation", "jvp", *ARTICLE_METHODS)
 PUBLISHED_LABEL = "Published (NVML, first call)"
-RUNS = {
-    ("jax", "jit"): "JAX with jit",
-    ("jax", "eager"): "JAX without jit",
-    ("torch", "eager"): "PyTorch",
-    ("torch", "compile"): "PyTorch compiled",
-}
 QUANTITIES = {"time": "Time", "memory": "Memory"}
 GAPS = {
     "out_of_memory": "out of memory",
@@ -70,18 +53,6 @@ PUBLISHED = {"markerfacecolor": "white", "markeredgecolor": INK, "markeredgewidt
 # In heights of the panel: the lowest cross, and the distance to the next method's.
 GAP_FOOT = 0.035
 GAP_LINE = 0.06
-COUNTERS = {
-    "xla_program": "temporary + output bytes of the compiled program, from XLA's memory analysis",
-    "jax_allocator": "peak of XLA's allocator during one call, over what was in use before it",
-    "torch_allocator": (
-        "peak of PyTorch's allocator during one call, over what was allocated before it"
-    ),
-    "resident_set": "rise of the process's resident set during one call",
-    "live_arrays": "peak of the arrays alive during one call, beyond its arguments",
-    "simulated_reserve": (
-        "rise of what PyTorch's caching allocator reserves during one call, simulated"
-    ),
-}
 DEVIATIONS = {
     ("jax", "jit"): (
         "Published is what NVML saw of the whole GPU during the first call: at small batch sizes "
@@ -110,12 +81,7 @@ VECTORS = {
 NORMALISATIONS = {"article": "as in the article", "matched": "inference mode in both"}
 # Those of its own runs first. Memory does not depend on which vector it is.
 ARTICLE_VECTORS = {"time": ("gradient",), "memory": ("params", "gradient")}
-ARTICLE_DEVICE = "NVIDIA A100-SXM4-40GB"
-# Any A100 with 40 GB, in whichever form it is built in.
-ARTICLE_DEVICES = {ARTICLE_DEVICE, "NVIDIA A100-PCIE-40GB"}
-ARTICLE_PLAN = "article"
 ARTICLE_MACHINE_IN_SHORT = "A100"
-NOT_RUN = re.compile(r"(?P<name>.+) \((?P<how>\w+), not run\)")
 
 DPI = 160
 # By the number of panels.
@@ -157,31 +123,21 @@ def rc() -> dict[str, Any]:
     }
 
 
-def model_label(model: str) -> str:
-    """Return the name of ``model`` as the figures print it."""
-    return MODELS.get(model, model)
-
-
-def model_order(model: str) -> tuple[int, str]:
-    """Return a sort key: the models above in their order, then any other by name."""
-    names = list(MODELS)
-    return (names.index(model) if model in MODELS else len(names), model)
-
-
 def method_label(method: str) -> str:
     """Return the name of ``method`` as in the article's legends."""
-    return METHODS[method][0] if method in METHODS else COUNTED[method]
+    label = LABELS[method]
+    return f"HVP {label}" if method in HVPS else label
 
 
 def bar(method: str) -> dict[str, Any]:
     """Return the keyword arguments of a bar of ``method``."""
-    _, color, _, hatch = METHODS[method]
+    color, _, hatch = METHODS[method]
     return {"facecolor": color, "hatch": hatch, "edgecolor": INK, "linewidth": 0.7}
 
 
 def line(method: str) -> dict[str, Any]:
     """Return the keyword arguments of a curve of ``method``."""
-    _, color, marker, _ = METHODS[method]
+    color, marker, _ = METHODS[method]
     return {
         "color": color,
         "marker": marker,
@@ -194,7 +150,7 @@ def line(method: str) -> dict[str, Any]:
 
 def band(method: str) -> dict[str, Any]:
     """Return the keyword arguments of a quantile band of ``method``."""
-    return {"color": METHODS[method][1], "alpha": 0.3, "linewidth": 0}
+    return {"color": METHODS[method][0], "alpha": 0.3, "linewidth": 0}
 
 
 def published_bar() -> dict[str, Any]:
@@ -204,7 +160,7 @@ def published_bar() -> dict[str, Any]:
 
 def published_line(method: str) -> dict[str, Any]:
     """Return the keyword arguments of the published values of ``method`` beside its curve."""
-    _, color, marker, _ = METHODS[method]
+    color, marker, _ = METHODS[method]
     line = {"color": color, "linestyle": ":", "linewidth": 1.3}
     return {**line, "marker": marker, "markersize": 5, **PUBLISHED}
 
@@ -224,7 +180,7 @@ def gap_cross(method: str) -> tuple[dict[str, Any], ...]:
     cross = {"marker": "x", "markersize": 6, "linestyle": "", "zorder": 4}
     return (
         {"color": INK, "markeredgewidth": 3.2, **cross},
-        {"color": METHODS[method][1], "markeredgewidth": 1.8, **cross},
+        {"color": METHODS[method][0], "markeredgewidth": 1.8, **cross},
     )
 
 
@@ -301,29 +257,6 @@ def curve_title(run: tuple[str, str], model: str, device: str) -> str:
     return "\n".join(filter(None, [f"{RUNS[run]}, {model_label(model)}", not_run(device)]))
 
 
-def not_run(device: str) -> str:
-    """Return how rows came about whose ``device`` was not run; empty if they were measured.
-
-    ``NVIDIA A100-SXM4-40GB (compiled, not run)`` gives ``compiled for A100, not run``.
-    """
-    found = NOT_RUN.fullmatch(device)
-    if found is None:
-        return ""
-    model = found["name"].removeprefix("NVIDIA ").partition("-")[0]
-    return f"{found['how']} for {model}, not run"
-
-
-def is_articles(device: str) -> bool:
-    """Return whether ``device`` is the article's, run or not."""
-    found = NOT_RUN.fullmatch(device)
-    return (device if found is None else found["name"]) in ARTICLE_DEVICES
-
-
-def ran_as_in_the_article(device: str, plan: str) -> bool:
-    """Return whether rows were measured on the article's device with its plan."""
-    return device in ARTICLE_DEVICES and plan == ARTICLE_PLAN
-
-
 def time_note(counts: list[int], has_curve: bool) -> str:
     """Return the note on a time figure's values, given the numbers of repetitions in it."""
     if counts == [1]:
@@ -333,9 +266,9 @@ def time_note(counts: list[int], has_curve: bool) -> str:
     return f"Median of {repetitions} repetitions; {spread}: 20 % to 80 % quantiles."
 
 
-def memory_note(counter: str) -> str:
-    """Return the note that names the memory counter of a figure."""
-    return f"Memory: {COUNTERS[counter]}."
+def memory_note(counter: Counter) -> str:
+    """Return the note that says what a figure's memory is."""
+    return f"Memory: {counter.meaning}."
 
 
 def deviation_note(run: tuple[str, str], device: str) -> str:

@@ -9,9 +9,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from paper_figures import figures, style, summary
-from reproduce import published
-from reproduce.rows import Row
+from paper_figures import figures, style
+from reproduce import methods, problems
+from reproduce.results import counters, origin, published, summary
+from reproduce.results.files import whole_file
+from reproduce.results.rows import Row
 
 CASE = ["framework", "mode", *summary.CELL]
 # What is compared with the published value, and the name of its deviation.
@@ -58,7 +60,7 @@ def write(name: str, rows: Sequence[Row], folder: Path) -> list[Path]:
 
 
 def _save(text: str, path: Path) -> Path:
-    with figures.whole_file(path) as unfinished:
+    with whole_file(path) as unfinished:
         unfinished.write_text(text, encoding="utf-8", newline="\n")
     return path
 
@@ -73,12 +75,12 @@ def memory_against_published(rows: Sequence[Row]) -> tuple[pd.DataFrame, str]:
         CannotDraw: no row is of the article's device, run or not, and of a cell that it
             published; or the rows of a framework and mode have no memory counter in common.
     """
-    own = [row for row in rows if style.is_articles(row.device)]
+    own = [row for row in rows if origin.is_articles(row.device)]
     parts = [(of_run, _beside_published(of_run)) for of_run in _by_run(own)]
     parts = [(of_run, table) for of_run, table in parts if len(table)]
     if not parts:
         raise figures.CannotDraw(
-            f"there are no rows for {style.ARTICLE_DEVICE} of memory that the article published"
+            f"there are no rows for {origin.ARTICLE_DEVICE} of memory that the article published"
         )
     text = [style.MEMORY_TABLE, *(_memory_section(*part) for part in parts)]
     return pd.concat(table for _, table in parts), "\n\n".join(text) + "\n"
@@ -94,8 +96,8 @@ def _beside_published(rows: Sequence[Row]) -> pd.DataFrame:
             row.device,
             row.status,
             _gib(counter, row),
-            _tensors_gib(summary.LIVE_TENSORS, row),
-            _tensors_gib(summary.UNRECORDED_TENSORS, row),
+            _tensors_gib(counters.LIVE_TENSORS, row),
+            _tensors_gib(counters.UNRECORDED_TENSORS, row),
         )
         for row in _in_order(rows)
     ]
@@ -109,23 +111,23 @@ def _beside_published(rows: Sequence[Row]) -> pd.DataFrame:
     return table
 
 
-def _gib(counter: summary.Counter, row: Row) -> float:
+def _gib(counter: counters.Counter, row: Row) -> float:
     return counter.bytes_of(row) / summary.GIB if counter.is_in(row) else np.nan
 
 
-def _tensors_gib(counter: summary.Counter, row: Row) -> float:
+def _tensors_gib(counter: counters.Counter, row: Row) -> float:
     return _gib(counter, row) if row.framework == "torch" else np.nan
 
 
 def _memory_section(rows: Sequence[Row], table: pd.DataFrame) -> str:
     row, run = rows[0], (rows[0].framework, rows[0].mode)
     notes = [
-        style.memory_note(summary.shared_counter(rows).name),
+        style.memory_note(summary.shared_counter(rows)),
         style.settings_note(row),
         style.machine_note(row.device, row.plan),
     ]
     parts = [
-        style.section_title(run, style.not_run(row.device)),
+        style.section_title(run, origin.not_run(row.device)),
         *notes,
     ]
     for ours, deviation in OURS.items():
@@ -158,7 +160,9 @@ def operations(rows: Sequence[Row]) -> tuple[pd.DataFrame, str]:
         for row in counted
     ]
     table = pd.DataFrame(records, columns=[*CASE, "gflop", "gradients"])
-    table["theory_gradients"] = table["method"].map(style.THEORY)
+    table["theory_gradients"] = [
+        methods.OPERATIONS[row.framework, row.mode][row.method] for row in table.itertuples()
+    ]
     sections = [_operations_section(*part) for part in table.groupby(CASE[:2], sort=False)]
     return table, "\n\n".join([style.OPERATIONS_TABLE, *sections]) + "\n"
 
@@ -166,13 +170,14 @@ def operations(rows: Sequence[Row]) -> tuple[pd.DataFrame, str]:
 def _operations_section(run: tuple[str, str], table: pd.DataFrame) -> str:
     gflop = table.assign(text=table["gflop"].map(style.gflop))
     gradients = table.assign(text=table["gradients"].map(style.gradients))
-    theory = map(style.gradients, style.THEORY.values())
+    of_run = methods.OPERATIONS[run]
+    theory = [style.gradients(of_run[method]) for method in style.COUNTED]
     parts = [
         style.section_title(run),
         style.GFLOP_TABLE,
-        _markdown(gflop, style.THEORY),
+        _markdown(gflop, style.COUNTED),
         style.GRADIENTS_TABLE,
-        _markdown(gradients, style.THEORY),
+        _markdown(gradients, style.COUNTED),
     ]
     return "\n\n".join(parts) + f"\n{_line(*style.THEORY_LINE, *theory)}"
 
@@ -184,14 +189,14 @@ def _by_run(rows: Sequence[Row]) -> list[list[Row]]:
 
 def _in_order(rows: Iterable[Row]) -> list[Row]:
     """Return the rows of each framework and mode by model, batch size and method."""
-    methods = list(style.THEORY)
+    order = list(methods.LABELS)
     return sorted(
         rows,
         key=lambda row: (
-            list(style.RUNS).index((row.framework, row.mode)),
-            style.model_order(row.model),
+            list(methods.RUNS).index((row.framework, row.mode)),
+            problems.order(row.model),
             row.batch_size,
-            methods.index(row.method),
+            order.index(row.method),
         ),
     )
 
@@ -200,15 +205,14 @@ def _case(row: Row) -> tuple[str, str, str, int, str]:
     return tuple(getattr(row, name) for name in CASE)
 
 
-def _markdown(table: pd.DataFrame, methods: Iterable[str]) -> str:
+def _markdown(table: pd.DataFrame, shown: Sequence[str]) -> str:
     """Return the column ``text``: a line for each model and batch size, a column a method."""
-    methods = list(methods)
-    header = [*style.LINE_LABELS, *map(style.method_label, methods)]
+    header = [*style.LINE_LABELS, *map(style.method_label, shown)]
     lines = [_line(*header), _line(*["---"] * len(header))]
     for (model, batch_size), of_line in table.groupby(summary.CELL[:2], sort=False):
         texts = dict(zip(of_line["method"], of_line["text"], strict=True))
-        cells = (texts.get(method, style.NO_ROW) for method in methods)
-        lines.append(_line(style.model_label(model), str(batch_size), *cells))
+        cells = (texts.get(method, style.NO_ROW) for method in shown)
+        lines.append(_line(problems.label(model), str(batch_size), *cells))
     return "\n".join(lines)
 
 
@@ -221,6 +225,6 @@ TABLES: dict[str, Callable[[Sequence[Row]], tuple[pd.DataFrame, str]]] = {
     "operations": operations,
 }
 KINDS = {
-    "memory_against_published": [("memory", *run) for run in style.RUNS],
-    "operations": [("operations", *run) for run in style.RUNS],
+    "memory_against_published": [("memory", *run) for run in methods.RUNS],
+    "operations": [("operations", *run) for run in methods.RUNS],
 }

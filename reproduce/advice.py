@@ -5,11 +5,10 @@ from collections.abc import Callable, Iterable, Sequence
 import numpy as np
 import pandas as pd
 
-from paper_figures import faster, style, summary
-from paper_figures import faster_style as look
-from reproduce import cost
+from reproduce import cost, methods, problems
 from reproduce.plan import BEYOND
-from reproduce.rows import Row, RowsError
+from reproduce.results import summary
+from reproduce.results.rows import Row, RowsError
 
 FRAMEWORKS = {"jax": "JAX", "torch": "PyTorch"}
 MANY = 10
@@ -49,8 +48,8 @@ def tables_of(rows: Iterable[Row]) -> dict[str, pd.DataFrame]:
 def left_out(rows: Iterable[Row]) -> str:
     """A sentence on HVPs that are wrong or failed; empty if there are none."""
     wrong = [
-        f"{look.beyond_label(faster.method_of(row))} for "
-        f"{style.model_label(row.model)} (by {100 * row.relative_difference:.1g} %)"
+        f"{methods.name(row.framework, row.mode, row.method)} for "
+        f"{problems.label(row.model)} (by {100 * row.relative_difference:.1g} %)"
         for row in sorted(filter(summary.is_wrong, _timed(rows)), key=lambda row: str(row.case))
     ]
     if not wrong:
@@ -67,7 +66,7 @@ def machine(rows: Iterable[Row]) -> str:
 
 
 def _timed(rows: Iterable[Row]) -> list[Row]:
-    times, _ = faster.select("beyond_ratios", summary.last_of_each_case(rows))
+    times, _ = summary.of_beyond(summary.last_of_each_case(rows))
     return [row for row in times if row.status == "done" and row.method != "gradient"]
 
 
@@ -80,12 +79,12 @@ def _of_framework(framework: str, times: Sequence[Row]) -> pd.DataFrame:
         "many HVPs at one point": _many_at_one_point,
         "little memory": _little_memory,
     }
-    models = sorted({row.model for row in own}, key=style.model_order)
+    models = sorted({row.model for row in own}, key=problems.order)
     records = [
         [need, *(best([row for row in own if row.model == model]) for model in models)]
         for need, best in needs.items()
     ]
-    columns = [FRAMEWORKS[framework], *map(style.model_label, models)]
+    columns = [FRAMEWORKS[framework], *map(problems.label, models)]
     return pd.DataFrame([record for record in records if any(record[1:])], columns=columns)
 
 
@@ -166,5 +165,5 @@ def _median(seconds: Seconds) -> Callable[[Row], float]:
 
 
 def _label(row: Row) -> str:
-    name = look.BEYOND_METHODS[row.method]
+    name = methods.LABELS[row.method]
     return f"compiled, {name}" if row.mode == "compile" else name

@@ -15,14 +15,13 @@ from typing import Any
 
 import msgspec
 
-from paper_figures.figures import whole_file
 from reproduce import compare
 from reproduce.beyond.parts import PARTS
-from reproduce.drawing import OF_BEYOND
+from reproduce.drawing import BENCHES, DIAGRAMS, OF_BEYOND, TABLES
 from reproduce.environment import ROOT
-from reproduce.redraw import FIGURES, TABLES
 from reproduce.report.evidence import beside
-from reproduce.rows import Row, RowsError, read_rows
+from reproduce.results.files import whole_file
+from reproduce.results.rows import Row, RowsError, read_rows
 
 MANIFEST, ENVIRONMENT, LOCK = "manifest.json", "environment.json", "requirements.lock"
 VERSION = 1
@@ -39,7 +38,7 @@ WRITTEN = (
     *(f"{name}.csv" for name in PARTS),
     *(
         f"figures/{name}.{suffix}"
-        for name in dict.fromkeys((*FIGURES, *OF_BEYOND))
+        for name in dict.fromkeys((*BENCHES, *DIAGRAMS, *OF_BEYOND))
         for suffix in ("png", "pdf")
     ),
     *(f"tables/{name}.{suffix}" for name in TABLES for suffix in ("csv", "md")),

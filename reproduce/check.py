@@ -10,8 +10,8 @@ import msgspec
 from reproduce import bundle
 from reproduce.bundle import Manifest
 from reproduce.coverage import Coverage, coverage
-from reproduce.redraw import redrawn
-from reproduce.rows import Row, RowsError, decoded, lines_of
+from reproduce.drawing import redrawn
+from reproduce.results.rows import Row, RowsError, decoded, lines_of
 
 ROWS = "rows.jsonl"
 MEASURE = "measure it with 'python -m reproduce measure PLAN RESULTS'"

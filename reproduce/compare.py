@@ -8,8 +8,8 @@ import msgspec
 import numpy as np
 from scipy import stats
 
-from paper_figures import summary
-from reproduce.rows import Row, RowsError, read_rows
+from reproduce.results import summary
+from reproduce.results.rows import Row, RowsError, read_rows
 
 RESAMPLES = 1000
 SEED = 0

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 import msgspec
 
 from reproduce.plan import PLANS, Case, accounted_cases, cases
-from reproduce.rows import Row
+from reproduce.results.rows import Row
 
 
 class Coverage(msgspec.Struct, frozen=True):

@@ -17,7 +17,7 @@ from typing import Any
 from reproduce import limits
 from reproduce.gpu import Gpu
 from reproduce.plan import Case
-from reproduce.rows import encodable
+from reproduce.results.rows import encodable
 from reproduce.target import Target
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -16,7 +16,7 @@ import numpy as np
 from reproduce import cost, measure, problems
 from reproduce.gpu import used_bytes_of
 from reproduce.plan import REFERENCE, Case, Method, Mode
-from reproduce.rows import Status
+from reproduce.results.rows import Status
 from reproduce.target import Target
 
 

@@ -6,7 +6,7 @@ from typing import Literal
 import msgspec
 import pandas as pd
 
-from paper_figures import style
+from reproduce import methods, problems
 from reproduce.claims import CLAIMS, NOT_JUDGED, Claim, Needs
 from reproduce.sources import IN_GRADIENTS, Source, interval
 
@@ -145,7 +145,7 @@ def _select(source: Source, needs: Needs) -> tuple[pd.DataFrame, list[str]]:
             raise _NotTestedError(_lack(source, needs, model, taken))
         if taken != list(wanted):
             notes.append(
-                f"{style.model_label(model)} at batch size {_listed(taken)} "
+                f"{problems.label(model)} at batch size {_listed(taken)} "
                 f"instead of {_listed(wanted)}"
             )
         frames.append(found[found.index.isin(taken, level="batch_size")])
@@ -170,12 +170,12 @@ def _lack(source: Source, needs: Needs, model: str, taken: list[int]) -> str:
         if needs.of_whole_gpu:
             return "not comparable by another counter than NVML's: measure with --nvml, on a GPU"
         return f"no {needs.quantity}: {source.absent}"
-    runs = " and ".join(style.RUNS[run] for run in needs.runs)
+    runs = " and ".join(methods.RUNS[run] for run in needs.runs)
     statuses = _of_model(source.cases, needs, model)["status"]
     counts = statuses[statuses != "done"].value_counts()
     failed = "".join(f"; {count} with status {status!r}" for status, count in counts.items())
     return (
-        f"{needs.quantity} of {style.model_label(model)} in {runs}: all methods are there at "
+        f"{needs.quantity} of {problems.label(model)} in {runs}: all methods are there at "
         f"{len(taken)} of the batch sizes, and it takes {needs.fewest_batch_sizes}{failed}"
     )
 
@@ -206,9 +206,9 @@ def _labels(result: pd.DataFrame) -> list[dict]:
 
 
 def _name(label: dict, needs: Needs | None) -> str:
-    parts = [style.model_label(label["model"])]
+    parts = [problems.label(label["model"])]
     if needs and len(needs.runs) > 1 and "framework" in label:
-        parts.append(style.RUNS[label["framework"], label["mode"]])
+        parts.append(methods.RUNS[label["framework"], label["mode"]])
     if "batch_size" in label:
         parts.append(f"batch {label['batch_size']}")
     if "method" in label:

@@ -8,13 +8,13 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from paper_figures.figures import whole_file
 from reproduce import compare as comparing
 from reproduce import judge, printing, sources
 from reproduce.advice import advice
 from reproduce.report import page, proofs
 from reproduce.report.evidence import Evidence, evidence
-from reproduce.rows import results_folder
+from reproduce.results.files import whole_file
+from reproduce.results.rows import results_folder
 
 FolderOfRows = Annotated[
     Path, typer.Argument(parser=results_folder, help="A results folder, with rows.jsonl.")

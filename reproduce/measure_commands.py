@@ -21,7 +21,7 @@ from reproduce.plan import (
     by_setting,
     cases,
 )
-from reproduce.rows import Row, results_folder
+from reproduce.results.rows import Row, results_folder
 from reproduce.target import load
 
 PlanName = Annotated[str, typer.Argument(metavar="|".join(PLANS), help="Which plan.")]

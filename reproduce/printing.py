@@ -17,7 +17,7 @@ import typer
 from rich.console import Console
 
 from reproduce.plan import PlanError
-from reproduce.rows import RowsError, encodable, unusable
+from reproduce.results.rows import RowsError, encodable, unusable
 
 WIDTH_OF_FILES = 120
 # How often a stream is handed on.

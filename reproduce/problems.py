@@ -71,6 +71,28 @@ PROBLEMS: dict[str, Problem] = {
 }
 
 
+LABELS = {
+    "resnet34": "ResNet34",
+    "resnet50": "ResNet50",
+    "vit": "ViT",
+    "bert": "BERT",
+    "tiny_resnet": "tiny ResNet",
+    "tiny_vit": "tiny ViT",
+    "tiny_bert": "tiny BERT",
+}
+
+
+def label(model: str) -> str:
+    """The name of ``model`` as figures and tables print it."""
+    return LABELS.get(model, model)
+
+
+def order(model: str) -> tuple[int, str]:
+    """A sort key: the models above in their order, then any other by name."""
+    names = list(LABELS)
+    return (names.index(model) if model in LABELS else len(names), model)
+
+
 def weight_shapes(problem: Problem) -> dict[str, Shape]:
     """The shape of every weight by its PyTorch name, running statistics included.
 

@@ -19,7 +19,7 @@ from reproduce import cost, endings, environment, schedule, worker
 from reproduce.gpu import throttling
 from reproduce.plan import Case, PlanError, Setting
 from reproduce.progress import Progress
-from reproduce.rows import Row
+from reproduce.results.rows import Row
 from reproduce.target import Target
 
 # How a case ended that is not tried again, though others were at work beside it.

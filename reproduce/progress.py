@@ -10,7 +10,7 @@ import rich.progress
 
 from reproduce import cost, printing
 from reproduce.plan import Setting
-from reproduce.rows import Row
+from reproduce.results.rows import Row
 from reproduce.target import Target
 
 PEAKS = (

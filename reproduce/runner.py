@@ -12,7 +12,7 @@ from reproduce import conditions, environment, schedule
 from reproduce.plan import Case, PlanError, by_setting
 from reproduce.processes import Processes
 from reproduce.progress import Progress
-from reproduce.rows import Row, RowsFile
+from reproduce.results.rows import Row, RowsFile
 from reproduce.target import Target
 
 SETTLED = {"done", "out_of_memory", "timeout", "unsupported"}

@@ -14,9 +14,8 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from paper_figures import style, summary
-from reproduce import published
-from reproduce.rows import Row
+from reproduce.results import counters, origin, published, summary
+from reproduce.results.rows import Row
 
 CASE = ["quantity", "framework", "mode", "model", "batch_size", "method"]
 # The one number that says what an HVP costs: the median over rounds of its time over that of the
@@ -138,18 +137,18 @@ def _records_of_group(rows: Sequence[Row], left_out: str, rng: np.random.Generat
     return records
 
 
-def _origin(row: Row, counter: summary.Counter | None) -> str:
+def _origin(row: Row, counter: counters.Counter | None) -> str:
     text = f"{' '.join(_group(row))}: {row.device}, plan {row.plan!r}"
     device = row.device.partition(" (")[0]  # without how it came about
-    if row.quantity != "operations" and not style.ran_as_in_the_article(device, row.plan):
-        text += f" (the article: {style.ARTICLE_DEVICE}, plan {style.ARTICLE_PLAN!r})"
+    if row.quantity != "operations" and not origin.ran_as_in_the_article(device, row.plan):
+        text += f" (the article: {origin.ARTICLE_DEVICE}, plan {origin.ARTICLE_PLAN!r})"
     if counter:
         text += f"; memory is {counter.name} (the article: the rise of all used memory, NVML)"
     return text
 
 
 def _value_and_draws(
-    row: Row, counter: summary.Counter | None, rng: np.random.Generator
+    row: Row, counter: counters.Counter | None, rng: np.random.Generator
 ) -> tuple[float, np.ndarray]:
     missing = np.nan, np.full(DRAWS, np.nan)
     if row.status != "done":
@@ -252,7 +251,7 @@ def _summary_records(rows: list[Row]) -> list[dict]:
     return found
 
 
-def _summary_record(row: Row, counter: summary.Counter | None) -> dict:
+def _summary_record(row: Row, counter: counters.Counter | None) -> dict:
     done = row.status == "done"
     seconds, in_gradients = np.full(3, np.nan), None
     if done and row.quantity == "time":

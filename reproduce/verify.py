@@ -3,8 +3,6 @@
 import math
 import multiprocessing
 import shutil
-import subprocess
-import sys
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from datetime import UTC, datetime
@@ -12,10 +10,10 @@ from pathlib import Path
 
 import msgspec
 
-from paper_figures.style import RUNS
-from reproduce import environment, redraw, runner
+from reproduce import drawing, environment, runner
+from reproduce.methods import RUNS
 from reproduce.plan import PLANS, SMOKE, Case, PlanError, cases
-from reproduce.rows import Row
+from reproduce.results.rows import Row
 
 TIMEOUT_SECONDS = 600
 # What check mode is answered with where an operation is not deterministic.
@@ -95,9 +93,8 @@ def of_rows(first: Sequence[Row], second: Sequence[Row]) -> list[Guarantee]:
 
 def of_figures(folder: Path, rows: Iterable[Row]) -> Guarantee:
     """Whether the figures and tables of ``rows`` are the same bytes, drawn in two processes."""
-    command = [sys.executable, "-m", "paper_figures", str(folder.absolute())]
-    subprocess.run(command, cwd=environment.ROOT, check=True, stdout=subprocess.DEVNULL)
-    found = redraw.redrawn(folder, rows)
+    drawing.draw(folder)
+    found = drawing.redrawn(folder, rows)
     broken = tuple(f"{name}: {how}" for name, how in found.items() if how)
     return Guarantee("figures and tables", "the same bytes", len(found), broken)
 

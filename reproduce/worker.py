@@ -22,7 +22,7 @@ import numpy as np
 from reproduce import limits, measure, problems
 from reproduce.experiment import Experiment, Finding, Instance, Tools, time_in_turn
 from reproduce.plan import SMOKE, Case, Framework
-from reproduce.rows import Status, encodable
+from reproduce.results.rows import Status, encodable
 from reproduce.target import Target
 
 # As the article's runs of memory set it.

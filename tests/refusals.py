@@ -7,7 +7,7 @@ import msgspec
 import pytest
 
 import reproduce.__main__ as reproducing
-from reproduce.rows import read_rows
+from reproduce.results.rows import read_rows
 
 SAMPLE = b"".join(
     msgspec.json.encode(row) + b"\n"

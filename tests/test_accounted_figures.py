@@ -13,9 +13,9 @@ from matplotlib.container import BarContainer
 from matplotlib.text import Text
 
 from paper_figures import figures, style
-from reproduce import published
 from reproduce.plan import METHODS
-from reproduce.rows import read_rows
+from reproduce.results import origin, published
+from reproduce.results.rows import read_rows
 
 ROWS = read_rows(ACCOUNTED)
 MEMORY = [name for name, bench in figures.BENCHES.items() if bench.quantity == "memory"]
@@ -189,7 +189,7 @@ def test_another_device_than_the_articles_is_drawn_without_published_values(name
 
 
 def test_values_measured_on_the_articles_device_stand_beside_the_published_ones():
-    figure = figures.draw(MEMORY[0], rows_of(MEMORY[0], device=style.ARTICLE_DEVICE))
+    figure = figures.draw(MEMORY[0], rows_of(MEMORY[0], device=origin.ARTICLE_DEVICE))
     assert len(markers_at_bars(figure)) == len(METHODS)
     assert style.PUBLISHED_LABEL in legend_texts(figure)
     assert not any(style.DEVIATIONS["jax", "jit"] in note for note in notes(figure))

@@ -12,10 +12,10 @@ import shallow_worker
 import torch
 from cases import module
 
-from paper_figures import summary
-from reproduce import environment, problems, published, runner, schedule, worker
+from reproduce import environment, problems, runner, schedule, worker
 from reproduce.plan import METHODS, Case, PlanError, accounted_cases
-from reproduce.rows import read_rows
+from reproduce.results import counters, published
+from reproduce.results.rows import read_rows
 from reproduce.target import FOLDER, load
 
 A100 = load("a100")
@@ -189,7 +189,7 @@ def test_in_pytorch_the_count_is_that_of_a_real_run(model, tmp_path):
     for row in runner.measure(wanted, tmp_path, False, timeout_seconds=300):
         count = account(row.case, tmp_path).memory_bytes["live_peak_bytes"]
         for counter, tolerance in (("torch_allocator", 0.05), ("resident_set", 0.1)):
-            (told,) = (c for c in summary.COUNTERS["torch", "eager"] if c.name == counter)
+            (told,) = (c for c in counters.SHOWN["torch", "eager"] if c.name == counter)
             assert count == pytest.approx(told.bytes_of(row), rel=tolerance), row.case
 
 

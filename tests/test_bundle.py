@@ -16,7 +16,7 @@ from paper_figures import figures
 from reproduce import bundle
 from reproduce.__main__ import app
 from reproduce.bundle import BundleError
-from reproduce.rows import RowsError, read_rows
+from reproduce.results.rows import RowsError, read_rows
 
 TESTS = Path(__file__).parent
 SAMPLE = TESTS / "rows_sample.jsonl"

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 
-from reproduce.rows import read_rows
+from reproduce.results.rows import read_rows
 
 ROOT = Path(__file__).parent.parent
 FRAMEWORKS = ("torch", "jax")

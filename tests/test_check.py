@@ -21,7 +21,7 @@ from reproduce.bundle import BundleError
 from reproduce.check import check
 from reproduce.coverage import coverage
 from reproduce.plan import cases
-from reproduce.rows import RowsError, read_rows
+from reproduce.results.rows import RowsError, read_rows
 
 TESTS = Path(__file__).parent
 FIGURE = "figures/bench_hvp_time_jax_without_jit.png"

@@ -11,15 +11,15 @@ import typer
 from scipy import stats
 from typer.testing import CliRunner
 
-from paper_figures import style
 from reproduce import claims, judge, judge_commands, problems, sources
 from reproduce.plan import ARTICLE_MODELS, METHODS
-from reproduce.published import time as published_times
 from reproduce.report.evidence import COMPILED
-from reproduce.rows import Row, RowsError, read_rows
+from reproduce.results import origin
+from reproduce.results.published import time as published_times
+from reproduce.results.rows import Row, RowsError, read_rows
 
 HVPS = METHODS[1:]
-A100 = style.ARTICLE_DEVICE
+A100 = origin.ARTICLE_DEVICE
 NOISE = np.linspace(-0.002, 0.002, 21)
 COSTS_OF_HVPS = {"forward_over_reverse": 2.5, "reverse_over_forward": 2.5}
 BY_ID = {claim.id: claim for claim in claims.CLAIMS}

@@ -8,7 +8,7 @@ from typer.testing import CliRunner
 
 from reproduce import compare, judge_commands
 from reproduce.plan import cases
-from reproduce.rows import Row, RowsError
+from reproduce.results.rows import Row, RowsError
 
 SECONDS = tuple((1 + 0.01 * np.sin(np.arange(30))).tolist())
 

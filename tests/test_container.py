@@ -18,7 +18,7 @@ from docker.errors import APIError
 from paper_figures.figures import NAMES
 from reproduce import container
 from reproduce.plan import cases
-from reproduce.rows import read_rows
+from reproduce.results.rows import read_rows
 
 ROOT = Path(__file__).parent.parent
 SAMPLE = ROOT / "tests" / "rows_sample.jsonl"

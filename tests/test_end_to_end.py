@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from conftest import start_interruptible
 
-from paper_figures.figures import NAMES
+from reproduce.drawing import BENCHES, DIAGRAMS
 from reproduce.plan import by_setting, cases
-from reproduce.rows import read_rows
+from reproduce.results.rows import read_rows
 
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parent.parent
@@ -87,7 +87,7 @@ def test_a_second_run_does_nothing_and_says_so(smoke):
     assert second.returncode == 0
     assert "nothing to measure" in second.stdout
     assert "up to date" in second.stdout
-    assert not any(name in second.stdout for name in NAMES)
+    assert not any(name in second.stdout for name in (*BENCHES, *DIAGRAMS))
 
 
 def test_all_three_methods_agree_at_full_precision_of_float32(smoke):
@@ -138,6 +138,6 @@ def test_the_run_ends_with_a_report(smoke):
 
 def test_every_figure_is_drawn(smoke):
     drawn = {file.name for file in (smoke["folder"] / "figures").iterdir()} - {".drawn"}
-    for name in NAMES:
+    for name in (*BENCHES, *DIAGRAMS):
         if not name.endswith("_b64"):  # smoke has no batch size 64
             assert {f"{name}.png", f"{name}.pdf"} <= drawn

@@ -20,10 +20,11 @@ from transformers import (
     FlaxBertForTokenClassification,
 )
 
-from reproduce import measure, problems, published
+from reproduce import measure, problems
 from reproduce.errata import ERRATA, Kind
 from reproduce.plan import METHODS
 from reproduce.problems import Problem
+from reproduce.results import published
 from reproduce.target import load
 
 MODELS = ("resnet34", "vit", "bert")

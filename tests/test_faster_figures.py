@@ -10,14 +10,15 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.text import Text
 from typer.testing import CliRunner
 
-from paper_figures import faster, figures, style, summary
+from paper_figures import faster, figures, style
 from paper_figures import faster_style as look
 from paper_figures.__main__ import app
-from reproduce import sources
+from reproduce import methods, sources
 from reproduce.__main__ import app as verbs
 from reproduce.advice import advice
-from reproduce.plan import METHODS, cases
-from reproduce.rows import Row, read_rows
+from reproduce.plan import AMORTISED, METHODS, cases
+from reproduce.results import summary
+from reproduce.results.rows import Row, read_rows
 
 GRADIENT = 2.0
 
@@ -34,7 +35,7 @@ def row_of(case, place):
         if is_time
         else (),
         gradient_seconds=(GRADIENT,) * case.repetitions if is_time else (),
-        point_seconds=(GRADIENT / 2,) if case.method in look.AMORTISED and is_time else (),
+        point_seconds=(GRADIENT / 2,) if case.method in AMORTISED and is_time else (),
         memory_bytes=memory_bytes(case, (place + 1) << 30),
         relative_difference=1e-6,
         compile_seconds={case.method: 60.0} if case.mode != "eager" else {},
@@ -55,7 +56,7 @@ def memory_bytes(case, needed):
 
 
 ROWS = [row_of(case, place) for place, case in enumerate(sorted(cases("beyond"), key=str))]
-TIMED = faster.select("beyond_ratios", ROWS)[0]
+TIMED = summary.of_beyond(ROWS)[0]
 
 
 @pytest.fixture(autouse=True)
@@ -87,7 +88,7 @@ def test_a_bar_is_as_long_as_the_median_of_its_ratios():
     for axes, model in zip(figure.axes, ("resnet34", "vit", "bert"), strict=True):
         bars = {labels[round(b.get_y() + b.get_height() / 2)]: b.get_width() for b in axes.patches}
         wanted = {
-            look.beyond_label((row.framework, row.mode, row.method)): summary.ratio(row)[1]
+            methods.name(row.framework, row.mode, row.method): summary.ratio(row)[1]
             for row in hvps
             if row.model == model
         }
@@ -99,9 +100,14 @@ def test_every_bar_has_its_operation_count_and_its_seconds():
     axes = figure.axes[1]
     size = look.operation_count()["markersize"]
     marks = [line.get_xdata()[0] for line in axes.lines if line.get_markersize() == size]
-    of_vit = {faster.method_of(row) for row in TIMED if row.model == "vit"}
-    methods = [key for key in look.OPERATIONS if key in of_vit]
-    assert marks == [look.OPERATIONS[method] for method in methods]
+    of_vit = {(row.framework, row.mode, row.method) for row in TIMED if row.model == "vit"}
+    labels = [label.get_text() for label in figure.axes[0].get_yticklabels()]
+    counts = {
+        methods.name(framework, mode, method): methods.OPERATIONS[framework, mode][method]
+        for framework, mode, method in of_vit
+        if method != "gradient"
+    }
+    assert marks == [counts[label] for label in labels if label in counts]
     row = next(filter(of("jax", "jit", "linearized"), TIMED))
     assert f"{summary.ratio(row)[1]:.2f} · {np.median(row.seconds):.2g} s" in texts(figure)
 
@@ -131,7 +137,7 @@ def test_the_total_time_starts_with_the_point_and_rises_by_one_hvp_each():
 
 
 def test_no_line_leaves_its_panel():
-    several, _ = faster.select("beyond_vectors", ROWS)
+    several, _ = summary.of_beyond(ROWS, several_vectors=True)
     for figure in (faster.amortised(TIMED), faster.vectors(several)):
         for axes in figure.axes:
             low, high = axes.get_ylim()
@@ -156,7 +162,7 @@ def test_the_docs_have_the_answer_of_the_recorded_rows():
 
 
 def test_the_time_for_several_vectors_is_divided_by_their_number():
-    rows, _ = faster.select("beyond_vectors", ROWS)
+    rows, _ = summary.of_beyond(ROWS, several_vectors=True)
     figure = faster.vectors(rows)
     assert [axes.get_title() for axes in figure.axes] == ["JAX", "PyTorch"]
     line = figure.axes[0].lines[0]
@@ -170,7 +176,7 @@ def test_the_time_for_several_vectors_is_divided_by_their_number():
 
 
 def test_the_memory_of_several_vectors_stands_at_their_time():
-    rows, _ = faster.select("beyond_vectors", ROWS)
+    rows, _ = summary.of_beyond(ROWS, several_vectors=True)
     figure = faster.vectors(rows)
     for axes, framework in zip(figure.axes, ("jax", "torch"), strict=True):
         times = dict(zip(*axes.lines[0].get_data(), strict=True))
@@ -201,7 +207,7 @@ def test_the_answer_says_least_and_most_memory_of_what_tells_it(framework):
     ]
     least, most = (choose(own, key=made_up_gib) for choose in (min, max))
     of_least, of_most = (
-        ("compiled, " if row.mode == "compile" else "") + look.BEYOND_METHODS[row.method]
+        ("compiled, " if row.mode == "compile" else "") + methods.LABELS[row.method]
         for row in (least, most)
     )
     assert table_of(advice(ROWS), framework)["little memory"]["BERT"] == (

@@ -8,7 +8,7 @@ import pytest
 from commands import altered, program, refused, run
 
 from reproduce.plan import cases
-from reproduce.rows import read_rows
+from reproduce.results.rows import read_rows
 
 TESTS = Path(__file__).parent
 SMOKE = len(cases("smoke"))

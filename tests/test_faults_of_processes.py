@@ -20,11 +20,12 @@ from refusals import ending
 from runs import case, log, measure, until
 
 import reproduce.__main__ as reproducing
-from paper_figures import figures, summary
+from paper_figures import figures
 from reproduce import judge_commands, worker
 from reproduce.plan import PlanError, cases
 from reproduce.processes import Processes
-from reproduce.rows import read_rows
+from reproduce.results import summary
+from reproduce.results.rows import read_rows
 
 TESTS = Path(__file__).parent
 KILLS = 20

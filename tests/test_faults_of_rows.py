@@ -12,9 +12,9 @@ from runs import case, measure
 
 import paper_figures.__main__ as drawing
 import reproduce.__main__ as reproducing
-from paper_figures import summary
-from reproduce import check, environment, judge, processes, rows, sources
-from reproduce.rows import VERSION, RowsFile, read_rows
+from reproduce import check, environment, judge, processes, sources
+from reproduce.results import rows, summary
+from reproduce.results.rows import VERSION, RowsFile, read_rows
 
 TESTS = Path(__file__).parent
 TIMED = msgspec.json.decode(

@@ -11,7 +11,7 @@ import pytest
 from commands import ROOT, TESTS, altered, program, refused
 
 from reproduce.__main__ import IMPORTED_WHEN_CALLED
-from reproduce.rows import read_rows
+from reproduce.results.rows import read_rows
 
 HOMES = ("HOME", "XDG_CACHE_HOME", "XDG_CONFIG_HOME", "MPLCONFIGDIR", "HF_HOME", "USER", "LOGNAME")
 

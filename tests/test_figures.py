@@ -14,10 +14,12 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.text import Text
 from typer.testing import CliRunner
 
-from paper_figures import figures, style, summary, tables
+from paper_figures import figures, style, tables
 from paper_figures.__main__ import NAMES, OF_ARTICLE, app
+from reproduce import methods, problems
 from reproduce.plan import METHODS, cases
-from reproduce.rows import read_rows
+from reproduce.results import counters, summary
+from reproduce.results.rows import read_rows
 
 ROOT = Path(__file__).parent.parent
 SAMPLE = Path(__file__).parent / "rows_sample.jsonl"
@@ -52,7 +54,7 @@ def one_failed(name, status):
     """The figure's rows with one HVP at the bars' batch size that failed, and that row."""
     rows = rows_of(name)
     size = bar_batch_size(rows, name)
-    models = sorted({row.model for row in rows}, key=style.model_order)
+    models = sorted({row.model for row in rows}, key=problems.order)
     at = next(
         place
         for place, row in enumerate(rows)
@@ -109,13 +111,13 @@ def test_bars_are_as_high_as_the_medians_of_their_rows(name):
         for x, height in bars
     }
     wanted = {
-        (style.model_label(row.model), row.method): expected(row)
+        (problems.label(row.model), row.method): expected(row)
         for row in rows
         if row.batch_size == size
     }
     assert drawn == pytest.approx(wanted)
     assert len(drawn) == len(METHODS) * len(labels)
-    assert labels == [style.model_label(m) for m in style.MODELS if style.model_label(m) in labels]
+    assert labels == [problems.label(m) for m in problems.LABELS if problems.label(m) in labels]
 
 
 @pytest.mark.parametrize("name", ["bench_hvp_time_jax", "bench_hvp_time_torch"])
@@ -138,10 +140,10 @@ def test_error_bars_reach_from_the_20_to_the_80_percent_quantile(name):
 def test_curves_pass_through_the_medians_of_the_first_model_with_several_batch_sizes(name):
     rows = rows_of(name)
     counts = Counter(row.model for row in rows)
-    model = next(m for m in style.MODELS if counts[m] > len(METHODS))
+    model = next(m for m in problems.LABELS if counts[m] > len(METHODS))
     axes = figures.draw(name, rows).axes[1]
     size = UNIT_SIZES[unit_of(axes)]
-    assert style.model_label(model) in axes.get_title()
+    assert problems.label(model) in axes.get_title()
     assert axes.get_xlabel() == "Batch size"
     for method, line in zip(METHODS, axes.lines, strict=True):
         wanted = {
@@ -157,7 +159,7 @@ def test_curves_pass_through_the_medians_of_the_first_model_with_several_batch_s
 def test_bands_reach_from_the_20_to_the_80_percent_quantile(name):
     rows = rows_of(name)
     counts = Counter(row.model for row in rows)
-    model = next(m for m in style.MODELS if counts[m] > len(METHODS))
+    model = next(m for m in problems.LABELS if counts[m] > len(METHODS))
     axes = figures.draw(name, rows).axes[1]
     size = UNIT_SIZES[unit_of(axes)]
     for method, band in zip(METHODS, axes.collections, strict=True):
@@ -174,7 +176,7 @@ def test_titles_labels_and_legend_say_what_is_drawn(name):
     rows = rows_of(name)
     bench = figures.BENCHES[name]
     figure = figures.draw(name, rows)
-    framework = style.RUNS[bench.framework, bench.mode]
+    framework = methods.RUNS[bench.framework, bench.mode]
     size = bar_batch_size(rows, name)
     assert figure.axes[0].get_title() == f"{framework}, batch size {size}"
     assert all(axes.get_title().startswith(framework) for axes in figure.axes)
@@ -310,7 +312,8 @@ def test_a_memory_figure_names_the_one_counter_of_all_its_bars(name):
     rows = rows_of(name)
     counter = summary.shared_counter(rows)
     notes = " ".join(texts(figures.draw(name, rows)))
-    assert [key for key, text in style.COUNTERS.items() if text in notes] == [counter.name]
+    known = {each for choices in counters.SHOWN.values() for each in choices}
+    assert {each.name for each in known if each.meaning in notes} == {counter.name}
 
 
 def test_memory_without_a_common_counter_is_not_drawn():

@@ -62,7 +62,11 @@ def test_only_what_was_altered_is_drawn(drawn):
 
 @pytest.mark.parametrize(
     "source",
-    ["paper_figures/style.py", "reproduce/plan.py", "reproduce/published/article_memory.csv"],
+    [
+        "paper_figures/style.py",
+        "reproduce/plan.py",
+        "reproduce/results/published/article_memory.csv",
+    ],
 )
 def test_other_code_makes_everything_anew_and_other_times_nothing(
     drawn, tmp_path_factory, monkeypatch, source

@@ -2,9 +2,10 @@
 
 import pytest
 
-from paper_figures import figures, summary
+from paper_figures import figures
 from reproduce import cost, schedule
 from reproduce.plan import ARTICLE_MODELS, METHODS, by_setting, cases
+from reproduce.results import summary
 
 H100 = schedule.Machine(16, 128 * cost.GIB, 78 * cost.GIB)
 

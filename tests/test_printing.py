@@ -15,7 +15,7 @@ from runs import case
 from reproduce import printing
 from reproduce.plan import by_setting
 from reproduce.progress import Progress
-from reproduce.rows import read_rows, unusable
+from reproduce.results.rows import read_rows, unusable
 
 SAMPLE = Path(__file__).parent / "rows_sample.jsonl"
 BEYOND = Path(__file__).parent.parent / "docs/recorded/cpu-amd-epyc/beyond/rows.jsonl"

@@ -12,12 +12,13 @@ from commands import ACCOUNTED, RECORDED, program, run
 from typer.testing import CliRunner
 
 from paper_figures import faster
-from reproduce import advice, bundle, published
+from reproduce import advice, bundle
 from reproduce.__main__ import app
 from reproduce.errata import ERRATA
 from reproduce.report import figures, proofs
 from reproduce.report.evidence import beside, evidence
-from reproduce.rows import read_rows
+from reproduce.results import published
+from reproduce.results.rows import read_rows
 
 TESTS = Path(__file__).parent
 ROOT = TESTS.parent

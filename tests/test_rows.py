@@ -4,7 +4,7 @@ import msgspec
 import pytest
 
 from reproduce.plan import Case, cases
-from reproduce.rows import VERSION, Row, RowsError, RowsFile, read_rows
+from reproduce.results.rows import VERSION, Row, RowsError, RowsFile, read_rows
 
 
 def row(**changes):

@@ -17,7 +17,7 @@ from reproduce import conditions, cost, environment, limits, schedule, worker
 from reproduce.plan import METHODS, PlanError, by_setting, cases
 from reproduce.processes import Processes
 from reproduce.progress import Progress
-from reproduce.rows import read_rows
+from reproduce.results.rows import read_rows
 
 TESTS = Path(__file__).parent
 

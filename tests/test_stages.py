@@ -9,7 +9,7 @@ from commands import ROOT, altered
 
 from paper_figures.figures import NAMES
 from reproduce.plan import accounted_cases, cases
-from reproduce.rows import read_rows
+from reproduce.results.rows import read_rows
 
 
 def run(plan, folder, **settings):

@@ -6,9 +6,8 @@ import msgspec
 import numpy as np
 import pytest
 
-from paper_figures import summary
-from reproduce import published
-from reproduce.rows import read_rows
+from reproduce.results import published, summary
+from reproduce.results.rows import read_rows
 
 SAMPLE = Path(__file__).parent / "rows_sample.jsonl"
 CELL = ("resnet34", 2, "reverse_over_forward")

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from reproduce import measure, problems, runner, verify
 from reproduce.__main__ import app
 from reproduce.plan import Case, PlanError
-from reproduce.rows import read_rows
+from reproduce.results.rows import read_rows
 
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parent.parent

@@ -13,9 +13,9 @@ from typing import Annotated, NamedTuple
 import pandas as pd
 import typer
 
-from paper_figures.figures import whole_file
 from reproduce import conditions, cost, environment, limits
 from reproduce.plan import PlanError
+from reproduce.results.files import whole_file
 from reproduce.runner import set_worker_environment
 
 MEASURED_BY = (

@@ -7,7 +7,7 @@ import msgspec
 
 from reproduce import compare, sources
 from reproduce.plan import BEYOND
-from reproduce.rows import Row, RowsError, read_rows
+from reproduce.results.rows import Row, RowsError, read_rows
 from reproduce.sources import Source
 
 MEASURED, COMPILED = "this run", "compiled for the A100"

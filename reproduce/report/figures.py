@@ -8,10 +8,11 @@ from pathlib import Path
 import msgspec
 import pandas as pd
 
-from paper_figures import style, summary
-from paper_figures.figures import BENCHES, DIAGRAMS, Bench
+from reproduce import problems
+from reproduce.drawing import BENCHES, DIAGRAMS, Bench
 from reproduce.plan import ARTICLE_MODELS
 from reproduce.report.evidence import MEASURED, Evidence, Folder
+from reproduce.results import summary
 from reproduce.sources import IN_GRADIENTS, Source
 
 RUN = ["quantity", "framework", "mode"]
@@ -157,13 +158,13 @@ def _range(source: str, costs: pd.Series) -> str:
 def _labelled(costs: pd.DataFrame) -> pd.DataFrame:
     """The costs in order, under the names that a reader sees."""
     table = costs.reset_index().sort_values(["model", "batch_size", "method"], key=_order)
-    table["model"] = table["model"].map(style.model_label)
+    table["model"] = table["model"].map(problems.label)
     table["method"] = table["method"].str.replace("_", "-")
     return table.rename(columns={"batch_size": "batch"})
 
 
 def _order(column: pd.Series) -> pd.Series:
-    return column.map(style.model_order) if column.name == "model" else column
+    return column.map(problems.order) if column.name == "model" else column
 
 
 def _images(name: str, folder: Path, origin: str) -> Iterator[Image]:

@@ -4,12 +4,12 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import pandas as pd
 
-from paper_figures import style, summary
 from reproduce import plan
 from reproduce.report.evidence import MEASURED, Evidence, Folder
-from reproduce.rows import Row
+from reproduce.results import origin, summary
+from reproduce.results.rows import Row
 
-ARTICLE = f"{style.ARTICLE_DEVICE}, JAX 0.4.21, PyTorch 2.1.1"
+ARTICLE = f"{origin.ARTICLE_DEVICE}, JAX 0.4.21, PyTorch 2.1.1"
 CUDA_PACKAGES = "CUDA packages"
 
 
@@ -59,7 +59,7 @@ def _other_line(rows: Sequence[Row]) -> str:
 def caveat(evidence: Evidence) -> str:
     """What this run's verdicts hold for; empty on the article's device with its plan."""
     newest = evidence.measured.rows[-1]
-    if style.ran_as_in_the_article(newest.device, newest.plan):
+    if origin.ran_as_in_the_article(newest.device, newest.plan):
         return ""
     return (
         f"This run is not the article's: its numbers, and verdicts on them, hold for "

@@ -13,7 +13,7 @@ from reproduce.errata import ERRATA
 from reproduce.judge import Judgement, Verdict
 from reproduce.report import figures, origins, proofs, tables
 from reproduce.report.evidence import Evidence, Folder
-from reproduce.rows import read_rows
+from reproduce.results.rows import read_rows
 
 SYMBOLS: dict[Verdict, str] = {
     "reproduced": "✓",

@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from xml.etree import ElementTree
 
-from paper_figures.figures import whole_file
 from reproduce import compare
 from reproduce.environment import ROOT
 from reproduce.errata import ERRATA
-from reproduce.rows import RowsError
+from reproduce.results.files import whole_file
+from reproduce.results.rows import RowsError
 
 FILE = "proofs.xml"
 RECORDED = ROOT / "docs" / "recorded" / FILE

@@ -1,16 +1,16 @@
 """From rows to what is drawn: medians, quantiles, overheads, and which rows count."""
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import NamedTuple
 
 import msgspec
 import numpy as np
 import pandas as pd
 
-from reproduce import published
 from reproduce.plan import AMORTISED, BEYOND
-from reproduce.published import QUANTILES
-from reproduce.rows import Row
+from reproduce.results import counters, published
+from reproduce.results.counters import Counter
+from reproduce.results.published import QUANTILES
+from reproduce.results.rows import Row
 
 SETTINGS = ("device", "plan", "vector", "normalisation", "recorded", "layer_norm", "seed")
 CELL = ["model", "batch_size", "method"]
@@ -19,44 +19,6 @@ SMALLEST_LIMIT = 1e-4
 LIMIT_IN_PRODUCT_ERRORS = 10
 
 
-class Counter(NamedTuple):
-    """A memory counter in terms of the recorded ones: the sum of ``plus`` less ``minus``."""
-
-    name: str
-    plus: tuple[str, ...]
-    minus: tuple[str, ...] = ()
-
-    def is_in(self, row: Row) -> bool:
-        """Return whether ``row`` recorded all that this counter is made of."""
-        return row.memory_bytes.keys() >= {*self.plus, *self.minus}
-
-    def bytes_of(self, row: Row) -> int:
-        """Return the counter's value in ``row``, in bytes."""
-        recorded = row.memory_bytes
-        return sum(recorded[key] for key in self.plus) - sum(recorded[key] for key in self.minus)
-
-
-XLA_PROGRAM = Counter("xla_program", ("xla_temp_bytes", "xla_output_bytes"))
-# What was computed at the point is an argument; so is the vector, in the place of the output,
-# which has its size.
-XLA_PROGRAM_AND_POINT = Counter("xla_program", ("xla_temp_bytes", "xla_argument_bytes"))
-JAX_ALLOCATOR = Counter("jax_allocator", ("jax_peak_bytes_in_use",), ("jax_bytes_in_use_before",))
-TORCH_ALLOCATOR = Counter(
-    "torch_allocator", ("torch_peak_allocated_bytes",), ("torch_allocated_before_bytes",)
-)
-RESIDENT_SET = Counter("resident_set", ("resident_peak_bytes",), ("resident_before_bytes",))
-LIVE_ARRAYS = Counter("live_arrays", ("live_peak_bytes",))
-LIVE_TENSORS = Counter("live_tensors", ("live_peak_bytes",))
-UNRECORDED_TENSORS = Counter("unrecorded_tensors", ("unrecorded_live_peak_bytes",))
-SIMULATED_RESERVE = Counter("simulated_reserve", ("simulated_reserved_bytes",))
-WHOLE_GPU = Counter("whole_gpu", ("nvml_used_peak_bytes",), ("nvml_used_before_bytes",))
-
-COUNTERS = {
-    ("jax", "jit"): (XLA_PROGRAM,),
-    ("jax", "eager"): (JAX_ALLOCATOR, RESIDENT_SET, LIVE_ARRAYS),
-    ("torch", "eager"): (TORCH_ALLOCATOR, RESIDENT_SET, SIMULATED_RESERVE),
-    ("torch", "compile"): (TORCH_ALLOCATOR, RESIDENT_SET),
-}
 # Whose timed rows tell the memory of the same call.
 COUNTED_WHILE_TIMED = (("jax", "jit"), ("torch", "eager"))
 
@@ -66,9 +28,10 @@ def bytes_of_call(row: Row) -> int | None:
 
     In JAX they are by XLA's memory analysis, in PyTorch by its allocator.
     """
-    counter = TORCH_ALLOCATOR
+    counter = counters.TORCH_ALLOCATOR
     if row.framework == "jax":
-        counter = XLA_PROGRAM_AND_POINT if row.method in AMORTISED else XLA_PROGRAM
+        is_amortised = row.method in AMORTISED
+        counter = counters.XLA_PROGRAM_AND_POINT if is_amortised else counters.XLA_PROGRAM
     return counter.bytes_of(row) if counter.is_in(row) else None
 
 
@@ -113,6 +76,20 @@ def _run(row: Row) -> tuple[str, str, str, str]:
 def of_article(rows: Iterable[Row]) -> list[Row]:
     """Return the rows of the article's measurements: those of all plans but ``beyond``."""
     return [row for row in rows if row.plan != BEYOND]
+
+
+def of_beyond(rows: Iterable[Row], several_vectors: bool = False) -> tuple[list[Row], str]:
+    """Return the newest timed rows of plan ``beyond``, and a sentence on those left out.
+
+    Several vectors at once are measured at a batch of their own: it is either that or the other.
+    """
+    times = [row for row in rows if row.plan == BEYOND and row.quantity == "time"]
+    several = {_network(row) for row in times if row.vectors > 1}
+    return newest([row for row in times if (_network(row) in several) == several_vectors])
+
+
+def _network(row: Row) -> tuple[str, str, str, int]:
+    return row.framework, row.mode, row.model, row.batch_size
 
 
 def of_kind(rows: Iterable[Row], kind: tuple[str, str, str]) -> list[Row]:
@@ -190,7 +167,7 @@ def shared_counter(rows: Iterable[Row]) -> Counter | None:
     rows = list(rows)
     done = [row for row in rows if row.status == "done"]
     is_nvml = rows[0].quantity == "nvml"
-    choices = (WHOLE_GPU,) if is_nvml else COUNTERS[rows[0].framework, rows[0].mode]
+    choices = (counters.WHOLE_GPU,) if is_nvml else counters.SHOWN[rows[0].framework, rows[0].mode]
     return next((counter for counter in choices if all(map(counter.is_in, done))), None)
 
 

@@ -1,23 +1,30 @@
-"""Figures and tables made anew from the rows and held against the files that are there."""
+"""Figures and tables made anew from the rows and held against the files that are there.
 
+``python -m paper_figures.redraw RESULTS`` reads the rows, one a line, from standard input, and
+prints how each file differs, as JSON.
+"""
+
+import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import ModuleType
 
-from paper_figures import faster, figures, tables
-from paper_figures.summary import last_of_each_case
-from reproduce.rows import Row
+import msgspec
 
-FIGURES, TABLES = (*figures.NAMES, *faster.FIGURES), tuple(tables.TABLES)
+from paper_figures import figures, tables
+from reproduce.drawing import BENCHES, BEYOND_FROM_ROWS, DIAGRAMS, TABLES
+from reproduce.results.rows import Row
+from reproduce.results.summary import last_of_each_case
+
 MAKERS: dict[str, tuple[ModuleType, Iterable[str]]] = {
-    "figures": (figures, FIGURES),
+    "figures": (figures, (*BENCHES, *DIAGRAMS, *BEYOND_FROM_ROWS)),
     "tables": (tables, TABLES),
 }
 
 
 def redrawn(results: Path, rows: Iterable[Row]) -> dict[str, str]:
-    """How each figure's and table's file in ``results`` differs from one made from ``rows``.
+    """Return how each figure's and table's file in ``results`` differs from one of ``rows``.
 
     By the file's name below ``results``; empty text where the bytes are the same. Both
     files of a figure of which one is there are looked at, and what is no figure or
@@ -54,3 +61,8 @@ def _difference(there: Path, anew: Path) -> str:
         return ""
     first = next((n for n, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), len(a))
     return f"differs from what the rows give, from byte {first} of {len(a)} on"
+
+
+if __name__ == "__main__":
+    given = [msgspec.json.decode(line, type=Row) for line in sys.stdin.buffer]
+    sys.stdout.buffer.write(msgspec.json.encode(redrawn(Path(sys.argv[1]), given)))

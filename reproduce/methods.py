@@ -1,0 +1,77 @@
+"""The methods: what each is called, and the operations that theory counts for it, in gradients.
+
+Counted are the products of a layer's input and weight alone. An evaluation has one of them, a
+JVP or the gradient 3, an HVP 8, or 9 where the gradient is computed as well: without jit, by the
+methods that take the gradient's derivative. What is left of an HVP for a further vector at the
+same point is 6.
+"""
+
+from reproduce.plan import AMORTISED, PEERS, Framework, Mode
+
+GRADIENT, HVP, HVP_AND_GRADIENT, FURTHER_HVP, VJP_OF_VJP = 1, 8 / 3, 9 / 3, 6 / 3, 15 / 3
+
+LABELS = {
+    "evaluation": "Evaluation",
+    "jvp": "JVP",
+    "gradient": "Gradient",
+    "forward_over_reverse": "forward-over-reverse",
+    "reverse_over_forward": "reverse-over-forward",
+    "reverse_over_reverse": "reverse-over-reverse",
+    "repaired_reverse_over_forward": "reverse-over-forward, repaired",
+    "linearized": "linearised once",
+    "graph_kept": "graph kept (PyHessian)",
+    "autograd_grad": "autograd.grad twice",
+    "autograd_vhp": "autograd.functional.vhp",
+    "autograd_hvp": "autograd.functional.hvp",
+    "curvlinops": "curvlinops",
+}
+RUNS: dict[tuple[Framework, Mode], str] = {
+    ("jax", "jit"): "JAX with jit",
+    ("jax", "eager"): "JAX without jit",
+    ("torch", "compile"): "PyTorch compiled",
+    ("torch", "eager"): "PyTorch",
+}
+_ALL = {"evaluation": 1 / 3, "jvp": 1, "gradient": GRADIENT}
+_COMPILED = _ALL | {
+    "forward_over_reverse": HVP,
+    "reverse_over_forward": HVP,
+    "reverse_over_reverse": HVP,
+    "linearized": FURTHER_HVP,
+}
+_NOT_COMPILED = _COMPILED | {
+    "forward_over_reverse": HVP_AND_GRADIENT,
+    "reverse_over_reverse": HVP_AND_GRADIENT,
+}
+OPERATIONS: dict[tuple[Framework, Mode], dict[str, float]] = {
+    ("jax", "jit"): _COMPILED,
+    ("jax", "eager"): _NOT_COMPILED,
+    ("torch", "compile"): _COMPILED,
+    ("torch", "eager"): _NOT_COMPILED
+    | {
+        "repaired_reverse_over_forward": HVP,
+        "graph_kept": FURTHER_HVP,
+        "autograd_grad": HVP_AND_GRADIENT,
+        "autograd_vhp": HVP_AND_GRADIENT,
+        "autograd_hvp": VJP_OF_VJP,
+        "curvlinops": HVP_AND_GRADIENT,
+    },
+}
+
+
+def name(framework: Framework, mode: Mode, method: str) -> str:
+    """What ``method`` of a framework and mode is called beside those of others."""
+    run = "JAX" if mode == "jit" else RUNS[framework, mode]
+    return f"{run}, {LABELS[method]}"
+
+
+def kind(method: str) -> str:
+    """Whether ``method`` is ``direct``, ``amortised`` over a point, or a ``peer`` of a library."""
+    if method in PEERS:
+        return "peer"
+    return "amortised" if method in AMORTISED else "direct"
+
+
+def operations_per_vector(framework: Framework, mode: Mode, vectors: int) -> float:
+    """The gradients that theory counts for a vector, where several are multiplied in one call."""
+    shared = OPERATIONS[framework, mode]["forward_over_reverse"] - FURTHER_HVP
+    return FURTHER_HVP + shared / vectors

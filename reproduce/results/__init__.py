@@ -1,0 +1,1 @@
+"""The results: rows, what they say, and what was published."""

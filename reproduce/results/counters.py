@@ -1,0 +1,80 @@
+"""The memory counters: what each is made of, and what it means."""
+
+from typing import NamedTuple
+
+from reproduce.results.rows import Row
+
+
+class Counter(NamedTuple):
+    """A memory counter in terms of those that rows have: the sum of ``plus`` less ``minus``."""
+
+    name: str
+    meaning: str
+    plus: tuple[str, ...]
+    minus: tuple[str, ...] = ()
+
+    def is_in(self, row: Row) -> bool:
+        """Whether ``row`` has all that this counter is made of."""
+        return row.memory_bytes.keys() >= {*self.plus, *self.minus}
+
+    def bytes_of(self, row: Row) -> int:
+        """The counter's value in ``row``, in bytes."""
+        found = row.memory_bytes
+        return sum(found[key] for key in self.plus) - sum(found[key] for key in self.minus)
+
+
+_PROGRAM = "temporary + output bytes of the compiled program, from XLA's memory analysis"
+XLA_PROGRAM = Counter("xla_program", _PROGRAM, ("xla_temp_bytes", "xla_output_bytes"))
+# What was computed at the point is an argument; so is the vector, in the place of the output,
+# which has its size.
+XLA_PROGRAM_AND_POINT = Counter("xla_program", _PROGRAM, ("xla_temp_bytes", "xla_argument_bytes"))
+JAX_ALLOCATOR = Counter(
+    "jax_allocator",
+    "peak of XLA's allocator during one call, over what was in use before it",
+    ("jax_peak_bytes_in_use",),
+    ("jax_bytes_in_use_before",),
+)
+TORCH_ALLOCATOR = Counter(
+    "torch_allocator",
+    "peak of PyTorch's allocator during one call, over what was allocated before it",
+    ("torch_peak_allocated_bytes",),
+    ("torch_allocated_before_bytes",),
+)
+RESIDENT_SET = Counter(
+    "resident_set",
+    "rise of the process's resident set during one call",
+    ("resident_peak_bytes",),
+    ("resident_before_bytes",),
+)
+LIVE_ARRAYS = Counter(
+    "live_arrays",
+    "peak of the arrays alive during one call, beyond its arguments",
+    ("live_peak_bytes",),
+)
+LIVE_TENSORS = LIVE_ARRAYS._replace(
+    name="live_tensors", meaning="peak of the tensors alive during one call, beyond its arguments"
+)
+UNRECORDED_TENSORS = Counter(
+    "unrecorded_tensors",
+    "the same, if parameters require no gradients",
+    ("unrecorded_live_peak_bytes",),
+)
+SIMULATED_RESERVE = Counter(
+    "simulated_reserve",
+    "rise of what PyTorch's caching allocator reserves during one call, simulated",
+    ("simulated_reserved_bytes",),
+)
+WHOLE_GPU = Counter(
+    "whole_gpu",
+    "rise of the whole GPU's used memory during the first call, from NVML",
+    ("nvml_used_peak_bytes",),
+    ("nvml_used_before_bytes",),
+)
+
+# By framework and mode, those that figures show: the first that all rows have.
+SHOWN = {
+    ("jax", "jit"): (XLA_PROGRAM,),
+    ("jax", "eager"): (JAX_ALLOCATOR, RESIDENT_SET, LIVE_ARRAYS),
+    ("torch", "eager"): (TORCH_ALLOCATOR, RESIDENT_SET, SIMULATED_RESERVE),
+    ("torch", "compile"): (TORCH_ALLOCATOR, RESIDENT_SET),
+}
