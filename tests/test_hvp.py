@@ -164,7 +164,10 @@ def test_an_hvp_is_symmetric(framework, method):
 
 
 @pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=[pytest.mark.slow] * (name == "bottleneck")) for name in FAMILIES],
+)
 def test_both_frameworks_compute_the_same_with_equal_weights(monkeypatch, name, method):
     # In PyTorch, transformers' ViT takes this softmax in float32, whatever it is given.
     monkeypatch.setattr(torch.nn.functional, "softmax", lambda x, dim, **_: x.softmax(dim))
