@@ -11,6 +11,7 @@ import pytest
 import shallow_worker
 import torch
 from cases import module
+from jax.experimental.compilation_cache import compilation_cache
 
 from reproduce import environment, problems, runner, schedule, worker
 from reproduce.plan import METHODS, Case, PlanError, accounted_cases
@@ -37,6 +38,13 @@ def case(framework, mode, model="tiny_resnet", **changes):
         "vector": "params",
     }
     return Case(**(fields | {"framework": framework, "mode": mode, "model": model} | changes))
+
+
+@pytest.fixture(autouse=True)
+def without_programs_of_measurements():
+    """JAX keeps what workers of other tests compiled here, and tells no target from another."""
+    jax.config.update("jax_compilation_cache_dir", None)
+    compilation_cache.reset_cache()
 
 
 def account(wanted, folder, target=A100):

@@ -209,6 +209,7 @@ def test_the_drawn_extremes_are_the_outermost_ritz_values(table):
         np.testing.assert_array_equal(extremes.get_xdata(), [values.min(), values.max()])
 
 
+@pytest.mark.slow
 def test_plan_beyond_is_measured_drawn_and_ends_with_advice(results, tmp_path):
     folder = shutil.copytree(results, tmp_path / "beyond")
     result = subprocess.run(

@@ -373,13 +373,9 @@ def rise(counters):
     return counters["torch_peak_allocated_bytes"] - counters["torch_allocated_before_bytes"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
-    "changes",
-    [
-        pytest.param({"method": "reverse_over_forward"}, marks=pytest.mark.slow),
-        {"method": "linearized"},
-        pytest.param({"vectors": 3}, marks=pytest.mark.slow),
-    ],
+    "changes", [{"method": "reverse_over_forward"}, {"method": "linearized"}, {"vectors": 3}]
 )
 def test_what_is_timed_of_xla_tells_its_own_programs_memory(find, changes):
     timed, counted = (
@@ -413,7 +409,7 @@ def weights():
     return problems.weights(problems.PROBLEMS[CASE.model])
 
 
-@pytest.mark.parametrize("framework", FRAMEWORKS)
+@pytest.mark.parametrize("framework", [pytest.param("jax", marks=pytest.mark.slow), "torch"])
 def test_several_vectors_are_measured_at_once_and_the_last_is_compared(find, framework):
     mode = {"jax": "jit", "torch": "eager"}[framework]
     finding = find(framework=framework, mode=mode, vectors=3)

@@ -12,7 +12,7 @@ from reproduce import measure, problems
 from reproduce.plan import METHODS
 
 MODES = {"jax": ("jit", "eager"), "torch": ("eager",)}
-CONVOLVED = {"jax": ("resnet", "bottleneck"), "torch": ()}
+LONG_TO_COMPILE = {"jax": ("resnet", "bottleneck", "vit"), "torch": ()}
 
 
 def computed(framework, mode, method, loss, params, v):
@@ -44,8 +44,10 @@ def assert_equal(result, expected, tolerance):
 @pytest.mark.parametrize(
     ("framework", "name"),
     [
-        # In JAX, convolutions take longest to compile; below, they are those of PyTorch.
-        pytest.param(framework, name, marks=[pytest.mark.slow] * (name in CONVOLVED[framework]))
+        # Below, JAX computes what PyTorch does with the same weights, of these networks too.
+        pytest.param(
+            framework, name, marks=[pytest.mark.slow] * (name in LONG_TO_COMPILE[framework])
+        )
         for framework in FRAMEWORKS
         for name in NAMES
     ],
@@ -162,7 +164,10 @@ def test_an_hvp_is_symmetric(framework, method):
 
 
 @pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=[pytest.mark.slow] * (name == "bottleneck")) for name in FAMILIES],
+)
 def test_both_frameworks_compute_the_same_with_equal_weights(monkeypatch, name, method):
     # In PyTorch, transformers' ViT takes this softmax in float32, whatever it is given.
     monkeypatch.setattr(torch.nn.functional, "softmax", lambda x, dim, **_: x.softmax(dim))

@@ -111,7 +111,9 @@ COMMANDS = {
 @pytest.mark.parametrize(
     "command",
     [
-        pytest.param(name, marks=[pytest.mark.slow] * (name in {"advise", "check --json"}))
+        pytest.param(
+            name, marks=[pytest.mark.slow] * (name in {"advise", "check --json", "figures"})
+        )
         for name in COMMANDS
     ],
 )

@@ -76,6 +76,7 @@ def test_rows_that_are_newer_than_their_time_says_are_drawn(smoke):
     assert diagram.read_bytes() == before[1]
 
 
+@pytest.mark.slow
 def test_a_failed_case_ends_it_with_code_1_after_the_report(tmp_path):
     result = run("smoke", tmp_path, FAKE_FAILING="tiny_vit")
     assert result.returncode == 1
