@@ -15,7 +15,8 @@ from matplotlib.patches import Patch
 
 from paper_figures import faster_style as look
 from paper_figures import layout, style
-from reproduce import cost, methods, problems
+from reproduce import methods, problems
+from reproduce.measuring import cost
 from reproduce.plan import BEYOND
 from reproduce.results import summary
 from reproduce.results.rows import Row

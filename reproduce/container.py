@@ -14,7 +14,8 @@ import typer
 from docker.errors import APIError, DockerException, ImageNotFound
 from docker.types import DeviceRequest
 
-from reproduce import environment, gpu, printing
+from reproduce import printing
+from reproduce.machine import environment, gpu
 
 IMAGE = "hvp-repro"
 REVISION_LABEL = "org.opencontainers.image.revision"

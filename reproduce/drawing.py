@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from reproduce.environment import ROOT
+from reproduce.machine.environment import ROOT
 from reproduce.results.rows import Row
 
 

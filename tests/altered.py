@@ -14,21 +14,22 @@ def fake_worker():
     """Workers give numbers that depend on the case alone, and load no framework."""
     import fake_worker as fake  # noqa: PLC0415
 
-    from reproduce import worker  # noqa: PLC0415
+    from reproduce.measuring import worker  # noqa: PLC0415
 
     worker.run, worker.modules = fake.run_by_case, lambda framework: []
 
 
 def no_reserve():
     """A disk may be small."""
-    from reproduce import conditions  # noqa: PLC0415
+    from reproduce.measuring import conditions  # noqa: PLC0415
 
     conditions.NEEDED_DISK_BYTES = 0
 
 
 def part():
     """Of a plan, the four timings of tiny_bert in PyTorch, and one in JAX."""
-    from reproduce import measure_commands, plan  # noqa: PLC0415
+    from reproduce import plan  # noqa: PLC0415
+    from reproduce.cli import measuring  # noqa: PLC0415
 
     def cases(name, **options):
         timed = [case for case in plan.cases(name, **options) if case.quantity == "time"]
@@ -36,7 +37,7 @@ def part():
         jax = [case for case in timed if case.mode == "jit" and case.method == "gradient"]
         return [*torch, next(case for case in jax if case.model == "tiny_bert")]
 
-    measure_commands.cases = cases
+    measuring.cases = cases
 
 
 def main():

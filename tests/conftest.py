@@ -139,8 +139,8 @@ def fake_workers(monkeypatch):
     """Workers load no framework, and end as the batch size of their case says."""
     import fake_worker  # noqa: PLC0415, after the settings above
 
-    monkeypatch.setattr("reproduce.worker.run", fake_worker.run)
-    monkeypatch.setattr("reproduce.worker.modules", lambda framework: [])
+    monkeypatch.setattr("reproduce.measuring.worker.run", fake_worker.run)
+    monkeypatch.setattr("reproduce.measuring.worker.modules", lambda framework: [])
 
 
 @pytest.fixture(scope="session")

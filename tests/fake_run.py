@@ -14,7 +14,7 @@ def main():
     """Measures, and ends with code 1 if a case is not done."""
     import fake_worker  # noqa: PLC0415
 
-    from reproduce import runner, worker  # noqa: PLC0415
+    from reproduce.measuring import runner, worker  # noqa: PLC0415
     from reproduce.plan import cases  # noqa: PLC0415
 
     worker.run, worker.modules = fake_worker.run_by_case, lambda framework: []

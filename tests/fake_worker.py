@@ -7,7 +7,7 @@ import time
 
 import numpy as np
 
-from reproduce.worker import Finding
+from reproduce.measuring.worker import Finding
 
 DONE, CRASH, KILLED, HANG, OUT_OF_MEMORY, SEGFAULT, STOPPED, DEAF, HALF_SENT = range(1, 10)
 SHY = 10  # crashes in company, and is done alone

@@ -4,7 +4,7 @@ import time
 
 from fake_worker import DONE
 
-from reproduce import runner
+from reproduce.measuring import runner
 from reproduce.plan import Case
 
 

@@ -6,7 +6,7 @@ import msgspec
 from commands import ACCOUNTED, RECORDED, TESTS, program, run
 
 from paper_figures import faster
-from reproduce import judge
+from reproduce.article import judge
 from reproduce.report.evidence import evidence
 
 

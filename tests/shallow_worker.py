@@ -2,7 +2,8 @@
 
 import msgspec
 
-from reproduce import problems, worker
+from reproduce import problems
+from reproduce.measuring import worker
 
 FEWER_LAYERS = {
     "resnet34": {"depths": [1, 1, 1, 1]},

@@ -13,11 +13,13 @@ import torch
 from cases import module
 from jax.experimental.compilation_cache import compilation_cache
 
-from reproduce import environment, problems, runner, schedule, worker
+from reproduce import problems
+from reproduce.machine import environment
+from reproduce.machine.target import FOLDER, load
+from reproduce.measuring import runner, schedule, worker
 from reproduce.plan import METHODS, Case, PlanError, accounted_cases
 from reproduce.results import counters, published
 from reproduce.results.rows import read_rows
-from reproduce.target import FOLDER, load
 
 A100 = load("a100")
 FLOAT = 4

@@ -11,7 +11,7 @@ from refusals import SAMPLE, ending, refused
 
 import paper_figures.__main__ as drawing
 import reproduce.__main__ as reproducing
-from reproduce.target import FOLDER
+from reproduce.machine.target import FOLDER
 
 A100 = (FOLDER / "a100.txtpb").read_text()
 

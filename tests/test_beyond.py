@@ -15,10 +15,11 @@ from typer.testing import CliRunner
 from paper_figures import beyond as drawing
 from paper_figures import style
 from paper_figures.__main__ import app as paper_figures
-from reproduce import environment, problems
+from reproduce import problems
 from reproduce.algorithms.spectrum import density
 from reproduce.beyond import algorithms, digits, parts
 from reproduce.drawing import OF_BEYOND
+from reproduce.machine import environment
 from reproduce.plan import PlanError
 
 

@@ -13,9 +13,9 @@ from commands import ACCOUNTED
 from typer.testing import CliRunner
 
 from paper_figures import figures
-from reproduce import bundle
 from reproduce.__main__ import app
-from reproduce.bundle import BundleError
+from reproduce.evidence import bundle
+from reproduce.evidence.bundle import BundleError
 from reproduce.results.rows import RowsError, read_rows
 
 TESTS = Path(__file__).parent

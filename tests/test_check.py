@@ -15,12 +15,12 @@ from commands import ACCOUNTED
 from typer.testing import CliRunner
 
 from paper_figures import figures, tables
-from reproduce import bundle
 from reproduce.__main__ import app
-from reproduce.bundle import BundleError
-from reproduce.check import check
-from reproduce.coverage import coverage
+from reproduce.evidence import bundle
+from reproduce.evidence.bundle import BundleError
+from reproduce.evidence.check import check
 from reproduce.plan import cases
+from reproduce.results.coverage import coverage
 from reproduce.results.rows import RowsError, read_rows
 
 TESTS = Path(__file__).parent
@@ -391,7 +391,7 @@ def test_checking_loads_neither_framework_and_writes_nothing_beside_the_bundle(p
     before = sorted(packed.parent.rglob("*"))
     program = (
         "import sys; from pathlib import Path; import reproduce.__main__; "
-        f"from reproduce.check import check; check(Path({str(packed)!r})); "
+        f"from reproduce.evidence.check import check; check(Path({str(packed)!r})); "
         "print({'jax', 'torch'} & sys.modules.keys())"
     )
     found = run("-c", program)

@@ -11,7 +11,9 @@ import typer
 from scipy import stats
 from typer.testing import CliRunner
 
-from reproduce import claims, judge, judge_commands, problems, sources
+from reproduce import problems
+from reproduce.article import claims, judge, sources
+from reproduce.cli import judging
 from reproduce.plan import ARTICLE_MODELS, METHODS
 from reproduce.report.evidence import COMPILED
 from reproduce.results import origin
@@ -502,7 +504,7 @@ def folder(tmp_path):
 
 def invoke(*arguments):
     app = typer.Typer(pretty_exceptions_enable=False)
-    app.command()(judge_commands.claims)
+    app.command()(judging.claims)
     return CliRunner().invoke(app, [str(each) for each in arguments])
 
 

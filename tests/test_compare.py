@@ -6,8 +6,9 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from reproduce import compare, judge_commands
+from reproduce.cli import judging
 from reproduce.plan import cases
+from reproduce.results import compare
 from reproduce.results.rows import Row, RowsError
 
 SECONDS = tuple((1 + 0.01 * np.sin(np.arange(30))).tolist())
@@ -135,7 +136,7 @@ def test_the_command_prints_every_case_and_the_counts(tmp_path):
         lines = [msgspec.json.encode(each) for each in rows]
         (tmp_path / name / "rows.jsonl").write_bytes(b"\n".join(lines) + b"\n")
     app = typer.Typer(pretty_exceptions_enable=False)
-    app.command()(judge_commands.compare)
+    app.command()(judging.compare)
     result = CliRunner().invoke(app, [str(tmp_path / "a"), str(tmp_path / "b")])
     assert result.exit_code == 0
     assert "more: 1, same: 1" in result.stdout

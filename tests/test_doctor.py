@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from reproduce import checks, conditions, environment, gpu
-from reproduce.doctor import diagnosis
+from reproduce.cli.doctor import diagnosis
+from reproduce.machine import environment, gpu
+from reproduce.measuring import checks, conditions
 from reproduce.plan import PlanError
 
 ROOT = Path(__file__).parent.parent
@@ -129,7 +130,7 @@ def test_a_results_folder_of_somebody_else_stops_the_plan(results):
         program = f"""
 import os, sys
 from pathlib import Path
-from reproduce import doctor
+from reproduce.cli import doctor
 results = Path({folder!r}, {results!r})
 if os.getuid() == 0:
     doctor.diagnosis("smoke", results)  # imports what others might not be able to read

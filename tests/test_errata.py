@@ -20,12 +20,13 @@ from transformers import (
     FlaxBertForTokenClassification,
 )
 
-from reproduce import measure, problems
-from reproduce.errata import ERRATA, Kind
+from reproduce import problems
+from reproduce.article.errata import ERRATA, Kind
+from reproduce.machine.target import load
+from reproduce.measuring import comparing
 from reproduce.plan import METHODS
 from reproduce.problems import Problem
 from reproduce.results import published
-from reproduce.target import load
 
 MODELS = ("resnet34", "vit", "bert")
 TRANSFORMERS = ("vit", "bert")
@@ -273,7 +274,7 @@ def test_an_hvp_is_one_program_for_any_weights_and_another_vector():
 
     (program, result), (same_program, other_result) = map(program_and_result, (0, 1))
     assert program == same_program
-    assert measure.relative_difference([other_result], [result]) > 0.1
+    assert comparing.relative_difference([other_result], [result]) > 0.1
 
 
 def test_batch_normalisation_of_the_article_makes_two_different_networks():

@@ -12,7 +12,8 @@ import torch
 from cases import FRAMEWORKS, build, flat, mapped, module, random_like
 from torch.utils.flop_counter import FlopCounterMode
 
-from reproduce import measure, problems, worker
+from reproduce import problems
+from reproduce.measuring import comparing, worker
 from reproduce.plan import AMORTISED, METHODS, PEERS, Case, cases
 
 # In JAX, compiling a dense Hessian takes longest.
@@ -73,7 +74,7 @@ def detached(tree):
 
 
 def assert_equal(result, expected, tolerance=1e-10):
-    assert measure.relative_difference([flat(detached(result))], [expected]) <= tolerance
+    assert comparing.relative_difference([flat(detached(result))], [expected]) <= tolerance
 
 
 def divided(framework, method, loss, params):
@@ -114,7 +115,7 @@ def test_what_was_divided_at_one_point_is_right_at_another(framework, method):
     expected = dense_product(framework, loss, other, v)
     assert_equal(product(at_point(other), v), expected)
     assert (
-        measure.relative_difference([flat(detached(product(at_point(params), v)))], [expected])
+        comparing.relative_difference([flat(detached(product(at_point(params), v)))], [expected])
         > 0.1
     )
 
@@ -252,7 +253,7 @@ def test_a_point_in_another_order_is_taken_by_name(method):
 def test_curvlinops_is_wrong_where_there_are_layer_norms():
     loss, params, v, expected = problem("torch", "bert")
     result = module("torch", "peers").curvlinops(loss, params, v)
-    difference = measure.relative_difference([flat(result)], [expected])
+    difference = comparing.relative_difference([flat(result)], [expected])
     assert 1e-3 < difference < 1e-1  # mended upstream? then compare it as above
 
 

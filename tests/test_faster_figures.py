@@ -13,9 +13,10 @@ from typer.testing import CliRunner
 from paper_figures import faster, figures, style
 from paper_figures import faster_style as look
 from paper_figures.__main__ import app
-from reproduce import methods, sources
+from reproduce import methods
 from reproduce.__main__ import app as verbs
-from reproduce.advice import advice
+from reproduce.article import sources
+from reproduce.beyond.advice import advice
 from reproduce.plan import AMORTISED, METHODS, cases
 from reproduce.results import summary
 from reproduce.results.rows import Row, read_rows

@@ -21,9 +21,10 @@ from runs import case, log, measure, until
 
 import reproduce.__main__ as reproducing
 from paper_figures import figures
-from reproduce import judge_commands, worker
+from reproduce.cli import judging
+from reproduce.measuring import worker
+from reproduce.measuring.processes import Processes
 from reproduce.plan import PlanError, cases
-from reproduce.processes import Processes
 from reproduce.results import summary
 from reproduce.results.rows import read_rows
 
@@ -94,7 +95,7 @@ def drawn(folder):
     for name in figures.BENCHES:
         if not name.endswith("_b64"):  # smoke has no batch size 64
             figures.write(name, figures.select(name, rows)[0], folder / "figures")
-    judge_commands.claims(folder)
+    judging.claims(folder)
     files = [*(folder / "figures").iterdir(), folder / "claims.md", folder / "summary.csv"]
     return {path.name: path.read_bytes() for path in files}
 
@@ -177,7 +178,7 @@ def test_no_worker_outlives_its_parent_not_even_one_that_cannot_be_told(tmp_path
 import sys; sys.path[:0] = [{str(TESTS)!r}]
 from pathlib import Path
 import fake_worker, runs
-from reproduce import schedule, worker
+from reproduce.measuring import schedule, worker
 worker.run, worker.modules = fake_worker.run, lambda framework: []
 schedule.here = lambda _: schedule.Machine(3, 1 << 40)
 wanted = [runs.case(size, quantity="memory") for size in {(STOPPED, DEAF, fake_worker.HANG)}]
@@ -319,7 +320,7 @@ def test_a_framework_that_does_not_load_ends_the_run_before_it_starts(tmp_path, 
 import sys; sys.path[:0] = [{str(TESTS)!r}, {str(tmp_path)!r}]
 from pathlib import Path
 import runs
-from reproduce import worker
+from reproduce.measuring import worker
 from reproduce.plan import PlanError
 worker.modules = lambda framework: ["broken"]
 try:

@@ -12,7 +12,10 @@ from runs import case, measure
 
 import paper_figures.__main__ as drawing
 import reproduce.__main__ as reproducing
-from reproduce import check, environment, judge, processes, sources
+from reproduce.article import judge, sources
+from reproduce.evidence import check
+from reproduce.machine import environment
+from reproduce.measuring import processes
 from reproduce.results import rows, summary
 from reproduce.results.rows import VERSION, RowsFile, read_rows
 

@@ -9,7 +9,7 @@ import msgspec
 import pytest
 from conftest import ROOT
 
-from reproduce import environment, gpu
+from reproduce.machine import environment, gpu
 
 FIRST, SECOND = (f"GPU-8932f93{n}-d72c-4106-c12f-20bd9faed9f6" for n in (0, 1))
 INSTANCES = [f"MIG-c7384736-a75d-5afc-978f-d2f1294409d{n}" for n in (1, 2)]
@@ -25,7 +25,7 @@ def told(driver):
 import json
 import os
 import time
-from reproduce import environment, gpu
+from reproduce.machine import environment, gpu
 found, sentence = environment.gpu()
 {before}
 print(json.dumps({expression}))
@@ -127,7 +127,7 @@ def test_what_nvml_refuses_to_tell_is_missing(told):
 
 
 def test_that_its_used_memory_cannot_be_asked_is_a_sentence(driver):
-    program = f"from reproduce.gpu import used_bytes_of; used_bytes_of({FIRST!r})"
+    program = f"from reproduce.machine.gpu import used_bytes_of; used_bytes_of({FIRST!r})"
     settings = driver | {"REFUSED": "MemoryInfo"}
     result = subprocess.run(
         [sys.executable, "-c", program],

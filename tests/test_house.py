@@ -35,8 +35,35 @@ def test_what_measures_and_judges_imports_nothing_that_draws():
 
 def test_what_draws_imports_no_framework():
     for name, imported in modules("paper_figures").items():
-        heavy = ("jax", "torch", "flax", "transformers", "reproduce.in_", "reproduce.runner")
+        heavy = (
+            "jax",
+            "torch",
+            "flax",
+            "transformers",
+            "reproduce.in_",
+            "reproduce.measuring.runner",
+        )
         assert not [each for each in imported if each.startswith(heavy)], name
+
+
+# From the one that all may import to the one that may import all.
+LAYERS = (
+    {"plan", "methods", "problems"},
+    {"results", "machine", "printing", "algorithms", "in_jax", "in_torch"},
+    {"measuring", "article", "beyond", "report", "evidence", "drawing"},
+    {"cli", "container", "__main__"},
+)
+
+
+def layer(module):
+    (place,) = (n for n, names in enumerate(LAYERS) if module.split(".")[1] in names)
+    return place
+
+
+def test_no_arrow_points_up():
+    own = {name: imported for name, imported in modules("reproduce").items() if "." in name}
+    for name, imported in own.items():
+        assert not [each for each in imported & own.keys() if layer(each) > layer(name)], name
 
 
 def test_no_module_imports_itself_through_others():

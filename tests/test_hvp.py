@@ -8,7 +8,8 @@ import pytest
 import torch
 from cases import FAMILIES, FRAMEWORKS, HVPS, NAMES, array, build, flat, mapped, module, random_like
 
-from reproduce import measure, problems
+from reproduce import problems
+from reproduce.measuring import comparing, timing
 from reproduce.plan import METHODS
 
 MODES = {"jax": ("jit", "eager"), "torch": ("eager",)}
@@ -38,7 +39,7 @@ def dense_product(framework, loss, params, v):
 
 
 def assert_equal(result, expected, tolerance):
-    assert measure.relative_difference([result], [expected]) <= tolerance
+    assert comparing.relative_difference([result], [expected]) <= tolerance
 
 
 @pytest.mark.parametrize(
@@ -183,7 +184,7 @@ def test_both_frameworks_compute_the_same_with_equal_weights(monkeypatch, name, 
     of_torch = {name: value.numpy() for name, value in results["torch"].items()}
     assert of_jax.keys() == of_torch.keys()
     pairs = [(of_jax[name], of_torch[name]) for name in of_torch]
-    assert measure.relative_difference(*map(list, zip(*pairs, strict=True))) <= 1e-9
+    assert comparing.relative_difference(*map(list, zip(*pairs, strict=True))) <= 1e-9
 
 
 def test_pytorchs_own_layer_norm_would_make_reverse_over_forward_wrong():
@@ -199,7 +200,7 @@ def test_pytorchs_own_layer_norm_would_make_reverse_over_forward_wrong():
         layer = module("torch", "models").LayerNorm(native, kind)
         loss = lambda params: (layer(params["x"]) ** 3).sum()  # noqa: B023, E731
         right, other = (hvp.METHODS[m](loss, {"x": x}, v)["x"].detach().numpy() for m in HVPS[:2])
-        difference[kind] = measure.relative_difference([other], [right])
+        difference[kind] = comparing.relative_difference([other], [right])
     assert difference["repaired"] < 1e-12
     assert difference["native"] > 1e-3  # mended upstream? then LayerNorm of ours can go
     x = x.detach()
@@ -214,7 +215,7 @@ def test_of_a_network_with_pytorchs_own_layer_norm_the_repaired_hvp_is_right():
     for method in ("forward_over_reverse", "reverse_over_reverse", "repaired_reverse_over_forward"):
         assert_equal(flat(methods[method](loss, params, v)), dense, 1e-10)
     wrong = flat(methods["reverse_over_forward"](loss, params, v))
-    assert measure.relative_difference([wrong], [dense]) > 1e-3
+    assert comparing.relative_difference([wrong], [dense]) > 1e-3
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -242,7 +243,7 @@ def test_a_jitted_function_is_traced_once_and_its_calls_compile_nothing(method):
     listen = lambda event, _, **__: compilations.append(event)  # noqa: E731
     jax.monitoring.register_event_duration_secs_listener(listen)
     try:
-        measure.in_turn([lambda: device.wait(program(params, params))], 3, lambda: 0.0)
+        timing.in_turn([lambda: device.wait(program(params, params))], 3, lambda: 0.0)
     finally:
         jax.monitoring.unregister_event_duration_listener(listen)
     assert traces == [method]

@@ -9,12 +9,13 @@ import psutil
 import pytest
 from conftest import ROOT
 
-from reproduce import limits
+from reproduce.machine import limits
 
 GROUPS = Path("/sys/fs/cgroup")
 MIB = 1 << 20
 ASKED = """
-from reproduce import environment, limits, schedule
+from reproduce.machine import environment, limits
+from reproduce.measuring import schedule
 print(limits.cores(), limits.free_memory().bytes, sep=";", end=";")
 print(environment.device(False).rpartition(", ")[2], limits.free_memory().remedy, sep=";", end=";")
 print(schedule.here(False).cores == limits.cores())
@@ -102,7 +103,7 @@ def test_a_limit_of_address_space_is_named_before_anything_is_loaded(tmp_path, m
 def test_a_group_of_memory_decides_how_much_is_prepared_at_once(group):
     folder = group("memory", limit_in_bytes=3000 * MIB)
     program = """
-from reproduce import schedule
+from reproduce.measuring import schedule
 from reproduce.plan import by_setting, cases
 settings = by_setting(cases("smoke"))
 machine = schedule.here(False)

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from cases import HVPS
 
-from reproduce import listings
 from reproduce.algorithms.ending import Ending
 from reproduce.algorithms.lanczos import lanczos
 from reproduce.algorithms.solve import solve
+from reproduce.article import listings
 from reproduce.in_jax import hvp
 
 # (outputs m, hidden n, inputs d): scalars, the article's own, one output, and matrices.

@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 from cases import module
 
-from reproduce import measure
+from reproduce.machine import memory
+from reproduce.measuring import comparing, timing
 
 MIB = 1 << 20
 
@@ -43,7 +44,7 @@ def test_each_round_times_all_calls_one_after_the_other():
     def noted(name, function):
         return lambda: (order.append(name), function())[1]
 
-    times = measure.in_turn([noted("hvp", call), noted("gradient", gradient)], 2, clock)
+    times = timing.in_turn([noted("hvp", call), noted("gradient", gradient)], 2, clock)
     assert times == [[3, 5], [1, 2]]
     assert order == ["hvp", "gradient", "hvp", "gradient"]
 
@@ -52,7 +53,7 @@ def test_the_order_within_a_round_can_be_shuffled_by_a_seed():
     def orders(seed):
         order = []
         calls = [lambda name=name: order.append(name) for name in "abcd"]
-        measure.in_turn(calls, 20, Clock(), random.Random(seed))
+        timing.in_turn(calls, 20, Clock(), random.Random(seed))
         return order
 
     order = orders(0)
@@ -70,7 +71,7 @@ def test_the_error_of_a_product_tells_the_precision_of_its_factors(digits, error
         a, b = np.round(np.stack([a, b]).astype(np.float64) / unit) * unit
         return (a @ b).astype(np.float32)
 
-    assert error / 5 < measure.product_error(product) < 5 * error
+    assert error / 5 < comparing.product_error(product) < 5 * error
 
 
 def test_a_result_is_freed_after_the_clock_stopped():
@@ -80,39 +81,39 @@ def test_a_result_is_freed_after_the_clock_stopped():
         def __del__(self):
             clock.now += 50
 
-    assert measure.in_turn([Result], 3, clock) == [[0, 0, 0]]
+    assert timing.in_turn([Result], 3, clock) == [[0, 0, 0]]
 
 
 def test_steady_times_are_not_suspicious():
-    assert measure.suspicions([1.0, 1.01, 0.99, 1.0, 1.02]) == []
+    assert timing.suspicions([1.0, 1.01, 0.99, 1.0, 1.02]) == []
 
 
 def test_scattered_times_are_suspicious_and_the_sentence_says_by_how_much():
-    (sentence,) = measure.suspicions([1.0, 1.1, 0.9, 1.2, 0.8])
+    (sentence,) = timing.suspicions([1.0, 1.1, 0.9, 1.2, 0.8])
     assert "span 24% of the median" in sentence
     assert "measure again" in sentence
 
 
 def test_a_slow_first_value_is_suspicious():
-    (sentence,) = measure.suspicions([3.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0])
+    (sentence,) = timing.suspicions([3.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0])
     assert "first value is 3.0 medians" in sentence
 
 
 def test_hvps_that_disagree_beyond_rounding_are_suspicious():
-    assert measure.disagreement(None) == measure.disagreement(1e-4) == []
-    (sentence,) = measure.disagreement(0.36)
+    assert comparing.disagreement(None) == comparing.disagreement(1e-4) == []
+    (sentence,) = comparing.disagreement(0.36)
     assert "differs from forward-over-reverse's by 36%" in sentence
 
 
 def test_the_relative_difference_is_that_of_the_whole_vectors():
     a, b = [np.array([3.0, 0.0]), np.array([[4.5]])], [np.array([3.0, 0.0]), np.array([[4.0]])]
-    assert measure.relative_difference(a, b) == pytest.approx(0.5 / 5)
+    assert comparing.relative_difference(a, b) == pytest.approx(0.5 / 5)
 
 
 def test_a_difference_from_zero_is_none_or_infinite():
     zero, one = [np.zeros(2), np.zeros(1)], [np.zeros(2), np.ones(1)]
-    assert measure.relative_difference(zero, zero) == 0
-    assert measure.relative_difference(one, zero) == math.inf
+    assert comparing.relative_difference(zero, zero) == 0
+    assert comparing.relative_difference(one, zero) == math.inf
 
 
 @pytest.mark.parametrize(
@@ -125,31 +126,33 @@ def test_a_difference_from_zero_is_none_or_infinite():
 )
 def test_a_norm_is_right_over_the_whole_range_of_its_type(dtype, size):
     leaves = [np.full((50, 60), size, dtype), np.zeros(3, dtype), np.zeros((0, 2), dtype)]
-    assert measure.norm(leaves) == pytest.approx(math.sqrt(3000) * float(leaves[0][0, 0]), rel=1e-6)
+    assert comparing.norm(leaves) == pytest.approx(
+        math.sqrt(3000) * float(leaves[0][0, 0]), rel=1e-6
+    )
     half = [leaf / 2 for leaf in leaves]
     if size > 1e-6:
-        assert measure.relative_difference(half, leaves) == pytest.approx(0.5)
+        assert comparing.relative_difference(half, leaves) == pytest.approx(0.5)
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
 def test_a_value_that_is_not_finite_is_refused(bad):
-    assert measure.finite(1.5, "the norm") == 1.5
-    for value in (measure.norm([np.array([1.0, bad])]), bad):
+    assert comparing.finite(1.5, "the norm") == 1.5
+    for value in (comparing.norm([np.array([1.0, bad])]), bad):
         with pytest.raises(
             FloatingPointError, match=r"the norm was to be finite, and it is .*look"
         ):
-            measure.finite(value, "the norm")
+            comparing.finite(value, "the norm")
 
 
 @pytest.fixture
 def freed_memory_returned():
-    measure.return_freed_memory_at_once()
+    memory.return_freed_memory_at_once()
 
 
 @pytest.mark.usefixtures("freed_memory_returned")
 def test_the_resident_peak_counts_what_a_call_allocates_and_frees_again():
     counters = {}
-    with measure.resident_peak(counters):
+    with memory.resident_peak(counters):
         np.ones(64 * MIB, dtype="uint8")
         np.ones(32 * MIB, dtype="uint8")
     rise = counters["resident_peak_bytes"] - counters["resident_before_bytes"]
@@ -162,7 +165,7 @@ def test_what_only_a_collection_frees_is_freed_before_the_resident_peak_is_taken
     dropped.append(dropped)
     del dropped
     counters = {}
-    with measure.resident_peak(counters):
+    with memory.resident_peak(counters):
         gc.collect()
         np.ones(64 * MIB, dtype="uint8")
     rise = counters["resident_peak_bytes"] - counters["resident_before_bytes"]
@@ -172,7 +175,7 @@ def test_what_only_a_collection_frees_is_freed_before_the_resident_peak_is_taken
 PAGE_FAULTS_OF_SECOND_USE = """
 import resource
 from threading import Thread
-from reproduce import measure
+from reproduce.machine import memory
 {set_up}
 faults = []
 def use():
@@ -189,7 +192,7 @@ IN_A_THREAD = "thread = Thread(target=use); thread.start(); thread.join()"
 @pytest.mark.parametrize("run", ["use()", IN_A_THREAD], ids=["alone", "in a thread"])
 @pytest.mark.parametrize(
     ("set_up", "is_kept"),
-    [("measure.keep_freed_memory()", True), ("measure.return_freed_memory_at_once()", False)],
+    [("memory.keep_freed_memory()", True), ("memory.return_freed_memory_at_once()", False)],
 )
 def test_freed_memory_is_kept_or_returned_as_asked(set_up, is_kept, run):
     script = PAGE_FAULTS_OF_SECOND_USE.format(set_up=set_up, size=48 * MIB, run=run)
@@ -202,7 +205,7 @@ def test_the_resident_peak_is_no_less_than_what_was_there_before():
     block = mmap.mmap(-1, 64 * MIB)
     block.write(bytes(64 * MIB))
     counters = {}
-    with measure.resident_peak(counters):
+    with memory.resident_peak(counters):
         block.close()
         Path("/proc/self/clear_refs").write_text("5")  # Linux knows only of what is there now
     assert counters["resident_peak_bytes"] == counters["resident_before_bytes"]
@@ -217,7 +220,7 @@ def test_the_gpu_peak_is_the_most_that_polling_saw():
         return polled[-1]
 
     counters = {}
-    with measure.nvml_peak(counters, used_bytes):
+    with memory.nvml_peak(counters, used_bytes):
         while len(polled) < 4:
             time.sleep(0.001)
     assert counters == {"nvml_used_before_bytes": 100, "nvml_used_peak_bytes": 700}

@@ -3,7 +3,7 @@
 import pytest
 
 from paper_figures import figures
-from reproduce import cost, schedule
+from reproduce.measuring import cost, schedule
 from reproduce.plan import ARTICLE_MODELS, METHODS, by_setting, cases
 from reproduce.results import summary
 

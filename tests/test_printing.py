@@ -13,8 +13,8 @@ from rich.table import Table
 from runs import case
 
 from reproduce import printing
+from reproduce.measuring.progress import Progress
 from reproduce.plan import by_setting
-from reproduce.progress import Progress
 from reproduce.results.rows import read_rows, unusable
 
 SAMPLE = Path(__file__).parent / "rows_sample.jsonl"

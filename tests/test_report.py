@@ -12,9 +12,10 @@ from commands import ACCOUNTED, RECORDED, program, run
 from typer.testing import CliRunner
 
 from paper_figures import faster
-from reproduce import advice, bundle
 from reproduce.__main__ import app
-from reproduce.errata import ERRATA
+from reproduce.article.errata import ERRATA
+from reproduce.beyond import advice
+from reproduce.evidence import bundle
 from reproduce.report import figures, proofs
 from reproduce.report.evidence import beside, evidence
 from reproduce.results import published

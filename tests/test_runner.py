@@ -13,10 +13,11 @@ from conftest import start_interruptible
 from fake_worker import CRASH, DONE, HANG, KILLED, OUT_OF_MEMORY, SHY, TIMED_CRASH
 from runs import case, log, measure, until
 
-from reproduce import conditions, cost, environment, limits, schedule, worker
+from reproduce.machine import environment, limits
+from reproduce.measuring import conditions, cost, schedule, worker
+from reproduce.measuring.processes import Processes
+from reproduce.measuring.progress import Progress
 from reproduce.plan import METHODS, PlanError, by_setting, cases
-from reproduce.processes import Processes
-from reproduce.progress import Progress
 from reproduce.results.rows import read_rows
 
 TESTS = Path(__file__).parent
@@ -201,7 +202,7 @@ def test_a_row_is_on_disk_before_the_next_wave_starts(tmp_path):
 import sys; sys.path[:0] = [{str(TESTS)!r}]
 from pathlib import Path
 import fake_worker, runs
-from reproduce import runner, schedule, worker
+from reproduce.measuring import runner, schedule, worker
 worker.run, worker.modules = fake_worker.run, lambda framework: []
 schedule.WAITING_PER_CORE, schedule.here = 1, lambda _: schedule.Machine(1, 1 << 40)
 try:

@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from reproduce import measure, problems, runner, verify
+from reproduce import problems
 from reproduce.__main__ import app
+from reproduce.evidence import verify
+from reproduce.measuring import comparing, runner
 from reproduce.plan import Case, PlanError
 from reproduce.results.rows import read_rows
 
@@ -92,15 +94,15 @@ def test_rows_of_check_mode_say_so_and_answer_no_ordinary_case(runs):
 
 def test_a_bit_of_one_weight_or_one_value_changes_the_digest():
     weights = problems.weights(problems.PROBLEMS["tiny_bert"])
-    before = measure.digest(weights.values())
-    assert before == measure.digest(value.copy() for value in weights.values())
+    before = comparing.digest(weights.values())
+    assert before == comparing.digest(value.copy() for value in weights.values())
     bits = weights["classifier.weight"].view(np.uint32)
     bits[1, 1] ^= 1
-    assert measure.digest(weights.values()) != before
+    assert comparing.digest(weights.values()) != before
     bits[1, 1] ^= 1
-    assert measure.digest(weights.values()) == before
+    assert comparing.digest(weights.values()) == before
     weights["classifier.weight"] = weights["classifier.weight"].T
-    assert measure.digest(weights.values()) != before
+    assert comparing.digest(weights.values()) != before
 
 
 @pytest.mark.parametrize("name", ["weights", "batch"])
@@ -203,7 +205,7 @@ import jax
 from jax.experimental import topologies
 from jax.sharding import SingleDeviceSharding
 from reproduce.in_jax import accounting, device
-from reproduce.target import load
+from reproduce.machine.target import load
 {}
 def pooled(x):
     return jax.lax.reduce_window(x, -jax.numpy.inf, jax.lax.max, (3,), (2,), "VALID").sum()

@@ -10,7 +10,7 @@ import pytest
 from cases import FRAMEWORKS, module
 from conftest import ROOT
 
-from reproduce import worker
+from reproduce.measuring import worker
 from reproduce.plan import Case
 
 TESTS = Path(__file__).parent
@@ -78,7 +78,7 @@ def test_a_setting_is_timed_in_turn_with_one_gradient_for_a_round(find_all, monk
 
 def test_all_of_a_setting_is_prepared_before_its_turn_and_timed_after_it(tmp_path, monkeypatch):
     calls = []
-    timed = worker.measure.timed
+    timed = worker.timing.timed
     monkeypatch.setattr(worker.measure, "timed", lambda *a: (calls.append("call"), timed(*a))[1])
     cases = [msgspec.structs.replace(CASE, method=m) for m in ("gradient", CASE.method)]
     worker.find(cases, site(tmp_path), lambda: calls.append("turn"))
@@ -221,7 +221,7 @@ ARENAS_AFTER_A_TIMING = """
 import ctypes, sys
 from pathlib import Path
 from runs import case
-from reproduce import worker
+from reproduce.measuring import worker
 wanted = case(2, framework="jax", mode="jit")
 here = Path(sys.argv[1])
 (finding,) = worker.find([wanted], worker.Site(here / "log", 2, None, here))

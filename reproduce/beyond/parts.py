@@ -13,10 +13,11 @@ from typing import Annotated, NamedTuple
 import pandas as pd
 import typer
 
-from reproduce import conditions, cost, environment, limits
+from reproduce.machine import environment, limits
+from reproduce.measuring import conditions, cost
+from reproduce.measuring.runner import set_worker_environment
 from reproduce.plan import PlanError
 from reproduce.results.files import whole_file
-from reproduce.runner import set_worker_environment
 
 MEASURED_BY = (
     "beyond/algorithms.py",

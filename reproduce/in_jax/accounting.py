@@ -27,8 +27,8 @@ from jax.experimental import topologies
 from jax.sharding import SingleDeviceSharding
 
 from reproduce.in_jax.hvp import Tree
+from reproduce.machine.target import Target
 from reproduce.plan import Mode
-from reproduce.target import Target
 
 # Autotuning runs the program, and without it XLA's Triton products fail to compile.
 WITHOUT_GPU = {"xla_gpu_autotune_level": 0, "xla_gpu_enable_triton_gemm": False}

@@ -10,8 +10,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from reproduce import measure
 from reproduce.in_jax.hvp import Tree
+from reproduce.machine import memory
 from reproduce.plan import Mode
 
 DETERMINISTIC = "--xla_gpu_deterministic_ops --xla_gpu_exclude_nondeterministic_ops"
@@ -121,7 +121,7 @@ def precision() -> dict[str, str | bool | None]:
 
 def is_out_of_memory(error: Exception) -> bool:
     """Whether ``error`` says that the device's memory did not suffice."""
-    is_exhausted = "RESOURCE_EXHAUSTED" in str(error) or measure.is_out_of_memory(error)
+    is_exhausted = "RESOURCE_EXHAUSTED" in str(error) or memory.is_out_of_memory(error)
     return isinstance(error, jax.errors.JaxRuntimeError) and is_exhausted
 
 

@@ -17,8 +17,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from reproduce.in_torch.caching_allocator import CachingAllocator
 from reproduce.in_torch.hvp import Tree
+from reproduce.machine.target import Target
 from reproduce.plan import Mode
-from reproduce.target import Target
 
 
 def memory(

@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from reproduce import limits, measure
 from reproduce.in_torch.hvp import Tree
+from reproduce.machine import limits, memory
 from reproduce.plan import Mode
 
 
@@ -149,7 +149,7 @@ def precision() -> dict[str, str | bool]:
 
 def is_out_of_memory(error: Exception) -> bool:
     """Whether ``error`` says that the device's memory did not suffice."""
-    return isinstance(error, RuntimeError) and measure.is_out_of_memory(error)
+    return isinstance(error, RuntimeError) and memory.is_out_of_memory(error)
 
 
 def is_unsupported(error: Exception) -> bool:

@@ -5,10 +5,11 @@ from pathlib import Path
 
 import msgspec
 
-from reproduce import compare, sources
+from reproduce.article import sources
+from reproduce.article.sources import Source
 from reproduce.plan import BEYOND
+from reproduce.results import compare
 from reproduce.results.rows import Row, RowsError, read_rows
-from reproduce.sources import Source
 
 MEASURED, COMPILED = "this run", "compiled for the A100"
 

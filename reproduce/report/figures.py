@@ -9,11 +9,11 @@ import msgspec
 import pandas as pd
 
 from reproduce import problems
+from reproduce.article.sources import IN_GRADIENTS, Source
 from reproduce.drawing import BENCHES, DIAGRAMS, Bench
 from reproduce.plan import ARTICLE_MODELS
 from reproduce.report.evidence import MEASURED, Evidence, Folder
 from reproduce.results import summary
-from reproduce.sources import IN_GRADIENTS, Source
 
 RUN = ["quantity", "framework", "mode"]
 # That of the bars in the article's figures.

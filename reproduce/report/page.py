@@ -8,9 +8,10 @@ from typing import Any
 
 import jinja2
 
-from reproduce import advice, judge
-from reproduce.errata import ERRATA
-from reproduce.judge import Judgement, Verdict
+from reproduce.article import judge
+from reproduce.article.errata import ERRATA
+from reproduce.article.judge import Judgement, Verdict
+from reproduce.beyond import advice
 from reproduce.report import figures, origins, proofs, tables
 from reproduce.report.evidence import Evidence, Folder
 from reproduce.results.rows import read_rows

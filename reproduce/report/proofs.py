@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from xml.etree import ElementTree
 
-from reproduce import compare
-from reproduce.environment import ROOT
-from reproduce.errata import ERRATA
+from reproduce.article.errata import ERRATA
+from reproduce.machine.environment import ROOT
+from reproduce.results import compare
 from reproduce.results.files import whole_file
 from reproduce.results.rows import RowsError
 

@@ -8,10 +8,11 @@ from pathlib import Path
 import numpy as np
 import rich.progress
 
-from reproduce import cost, printing
+from reproduce import printing
+from reproduce.machine.target import Target
+from reproduce.measuring import cost
 from reproduce.plan import Setting
 from reproduce.results.rows import Row
-from reproduce.target import Target
 
 PEAKS = (
     ("jax_peak_bytes_in_use", "jax_bytes_in_use_before"),

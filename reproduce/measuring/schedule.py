@@ -3,9 +3,10 @@
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
-from reproduce import cost, environment, limits
+from reproduce.machine import environment, limits
+from reproduce.machine.target import Target
+from reproduce.measuring import cost
 from reproduce.plan import Setting
-from reproduce.target import Target
 
 # A run that is killed loses what waits to be timed.
 WAITING_PER_CORE = 3

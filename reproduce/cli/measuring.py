@@ -7,8 +7,11 @@ from typing import Annotated, Literal
 import typer
 from rich.table import Table
 
-from reproduce import conditions, cost, environment, printing, runner, schedule
+from reproduce import printing
 from reproduce.drawing import OF_ACCOUNTING, draw
+from reproduce.machine import environment
+from reproduce.machine.target import load
+from reproduce.measuring import conditions, cost, runner, schedule
 from reproduce.plan import (
     NEEDING_A_GPU,
     PLANS,
@@ -22,7 +25,6 @@ from reproduce.plan import (
     cases,
 )
 from reproduce.results.rows import Row, results_folder
-from reproduce.target import load
 
 PlanName = Annotated[str, typer.Argument(metavar="|".join(PLANS), help="Which plan.")]
 MoreModels = Annotated[

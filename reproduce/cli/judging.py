@@ -8,11 +8,12 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from reproduce import compare as comparing
-from reproduce import judge, printing, sources
-from reproduce.advice import advice
+from reproduce import printing
+from reproduce.article import judge, sources
+from reproduce.beyond.advice import advice
 from reproduce.report import page, proofs
 from reproduce.report.evidence import Evidence, evidence
+from reproduce.results import compare as comparing
 from reproduce.results.files import whole_file
 from reproduce.results.rows import results_folder
 

@@ -4,7 +4,7 @@ The example is ``f(U, W) = ½ ‖U W x‖²`` with ``x: (d,)``, ``W: (n, d)``, `
 vector ``(vu, vw)`` shaped like ``(U, W)``. Its derivatives are written out by hand: a name in
 ``_tangent`` is a derivative along the vector, one in ``_cotangent`` the derivative of the
 scalar that is differentiated. The article's JAX listings are in ``reproduce.in_jax.hvp``, its
-framed algorithms in ``reproduce.algorithms``. ``reproduce.errata`` says what was wrong.
+framed algorithms in ``reproduce.algorithms``. ``reproduce.article.errata`` says what was wrong.
 Source: the article's sections "A quick detour by automatic differentiation" and "HVPs without
 explicit Hessian computation".
 """

@@ -13,9 +13,9 @@ import msgspec
 import numpy as np
 import pandas as pd
 
+from reproduce.article.sources import IN_GRADIENTS
 from reproduce.plan import ARTICLE_MODELS, METHODS, POWERS_OF_TWO, REFERENCE, Quantity
 from reproduce.problems import PROBLEMS, weight_shapes
-from reproduce.sources import IN_GRADIENTS
 
 JAX_JIT, JAX_EAGER, TORCH = ("jax", "jit"), ("jax", "eager"), ("torch", "eager")
 HVPS = METHODS[1:]

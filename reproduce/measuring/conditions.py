@@ -15,10 +15,11 @@ from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
 from pathlib import Path
 
-from reproduce import cost, environment, limits
+from reproduce.machine import environment, limits
+from reproduce.machine.target import Target
+from reproduce.measuring import cost
 from reproduce.plan import Case, Framework, PlanError, by_setting
 from reproduce.problems import PROBLEMS
-from reproduce.target import Target
 
 NEEDED_DISK_BYTES = 1 << 30
 LONGEST_SECONDS = 7 * 24 * 3600

@@ -10,7 +10,9 @@ from pathlib import Path
 
 import msgspec
 
-from reproduce import drawing, environment, runner
+from reproduce import drawing
+from reproduce.machine import environment
+from reproduce.measuring import runner
 from reproduce.methods import RUNS
 from reproduce.plan import PLANS, SMOKE, Case, PlanError, cases
 from reproduce.results.rows import Row

@@ -10,7 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from reproduce.worker import Finding
+from reproduce.measuring.worker import Finding
 
 
 def run_while_parent_lives(run: Callable, *arguments: Any) -> None:

@@ -8,12 +8,13 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from reproduce import conditions, environment, schedule
+from reproduce.machine import environment
+from reproduce.machine.target import Target
+from reproduce.measuring import conditions, schedule
+from reproduce.measuring.processes import Processes
+from reproduce.measuring.progress import Progress
 from reproduce.plan import Case, PlanError, by_setting
-from reproduce.processes import Processes
-from reproduce.progress import Progress
 from reproduce.results.rows import Row, RowsFile
-from reproduce.target import Target
 
 SETTLED = {"done", "out_of_memory", "timeout", "unsupported"}
 

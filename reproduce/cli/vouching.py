@@ -7,12 +7,13 @@ import msgspec
 import typer
 from rich.table import Table
 
-from reproduce import bundle as bundling
-from reproduce import check as checking
-from reproduce import cost, printing
-from reproduce import verify as verifying
-from reproduce.check import Checked, Objection
-from reproduce.verify import Guarantee
+from reproduce import printing
+from reproduce.evidence import bundle as bundling
+from reproduce.evidence import check as checking
+from reproduce.evidence import verify as verifying
+from reproduce.evidence.check import Checked, Objection
+from reproduce.evidence.verify import Guarantee
+from reproduce.measuring import cost
 
 
 def verify(

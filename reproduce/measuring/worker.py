@@ -19,11 +19,13 @@ from types import ModuleType
 import msgspec
 import numpy as np
 
-from reproduce import limits, measure, problems
-from reproduce.experiment import Experiment, Finding, Instance, Tools, time_in_turn
+from reproduce import problems
+from reproduce.machine import limits, memory
+from reproduce.machine.target import Target
+from reproduce.measuring import comparing
+from reproduce.measuring.experiment import Experiment, Finding, Instance, Tools, time_in_turn
 from reproduce.plan import SMOKE, Case, Framework
 from reproduce.results.rows import Status, encodable
-from reproduce.target import Target
 
 # As the article's runs of memory set it.
 NVML_SETTINGS = {"XLA_PYTHON_CLIENT_ALLOCATOR": "platform"}
@@ -95,9 +97,9 @@ def find(
     with _failure_noted(findings, device):
         # First, since a thread stays with the memory that it began with: XLA's start soon.
         if site.gpu is None and case.quantity == "memory":
-            measure.return_freed_memory_at_once()
+            memory.return_freed_memory_at_once()
         elif site.gpu is None and case.quantity == "time":
-            measure.keep_freed_memory()
+            memory.keep_freed_memory()
         instance = _instance(case, site)
         for finding in findings:
             finding.precision = _precision(case, site, device)
@@ -139,7 +141,7 @@ def _precision(case: Case, site: Site, device: ModuleType) -> dict:
     """The settings of precision, and what they come to, where that leaves no trace in memory."""
     if case.quantity != "time" or site.target is not None:
         return device.precision()
-    error = measure.product_error(device.product)
+    error = comparing.product_error(device.product)
     return device.precision() | {f"{case.framework}_product_error": error}
 
 

@@ -10,8 +10,9 @@ from typing import Annotated, Literal
 import msgspec
 import typer
 
-from reproduce import environment, printing
-from reproduce.checks import CHECKS, GPU_CHECKS, Doubt, Look
+from reproduce import printing
+from reproduce.machine import environment
+from reproduce.measuring.checks import CHECKS, GPU_CHECKS, Doubt, Look
 from reproduce.plan import NEEDING_A_GPU, PLANS, PlanError, cases
 
 

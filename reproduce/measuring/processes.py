@@ -15,12 +15,13 @@ from typing import Any
 
 import msgspec
 
-from reproduce import cost, endings, environment, schedule, worker
-from reproduce.gpu import throttling
+from reproduce.machine import environment
+from reproduce.machine.gpu import throttling
+from reproduce.machine.target import Target
+from reproduce.measuring import cost, endings, schedule, worker
+from reproduce.measuring.progress import Progress
 from reproduce.plan import Case, PlanError, Setting
-from reproduce.progress import Progress
 from reproduce.results.rows import Row
-from reproduce.target import Target
 
 # How a case ended that is not tried again, though others were at work beside it.
 FINAL = {"done", "unsupported"}
@@ -84,7 +85,7 @@ class Processes:
         names = [name for framework in frameworks for name in worker.modules(framework)]
         if self.target is not None:
             names += [worker.accounting_module(framework) for framework in frameworks]
-        self.context.set_forkserver_preload([*names, "reproduce.endings"])
+        self.context.set_forkserver_preload([*names, "reproduce.measuring.endings"])
         with progress.loading(frameworks):
             first = self.context.Process(target=_import_all, args=(names,))
             with suppress(OSError, EOFError):  # if loading ended the process to fork from

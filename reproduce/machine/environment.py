@@ -14,13 +14,13 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from reproduce import limits
-from reproduce.gpu import Gpu
+from reproduce.machine import limits
+from reproduce.machine.gpu import Gpu
+from reproduce.machine.target import Target
 from reproduce.plan import Case
 from reproduce.results.rows import encodable
-from reproduce.target import Target
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = (
     "jax",
     "jaxlib",
@@ -33,7 +33,14 @@ PACKAGES = (
 # CUDA's libraries, and JAX's plugins for CUDA 12 and 13.
 PACKAGES_OF_CUDA = ("nvidia-", "jax-cuda12-", "jax-cuda13-")
 PEERS = ("curvlinops-for-pytorch",)
-SOURCES = ("problems", "measure", "experiment", "worker")
+SOURCES = (
+    "problems",
+    "machine/memory",
+    "measuring/comparing",
+    "measuring/experiment",
+    "measuring/timing",
+    "measuring/worker",
+)
 ACCOUNTING = ("accounting.py", "caching_allocator.py")
 # How the names of variables begin that change what is measured.
 SETTINGS = (

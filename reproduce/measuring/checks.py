@@ -15,8 +15,9 @@ from pathlib import Path
 
 import msgspec
 
-from reproduce import conditions, cost, environment, limits, schedule
-from reproduce.cost import readable_bytes
+from reproduce.machine import environment, limits
+from reproduce.measuring import conditions, cost, schedule
+from reproduce.measuring.cost import readable_bytes
 from reproduce.plan import Case, Framework, PlanError, by_setting
 
 LOCK_IS_FOR_PYTHON = "3.11"

@@ -5,7 +5,8 @@ from collections.abc import Callable, Iterable, Sequence
 import numpy as np
 import pandas as pd
 
-from reproduce import cost, methods, problems
+from reproduce import methods, problems
+from reproduce.measuring import cost
 from reproduce.plan import BEYOND
 from reproduce.results import summary
 from reproduce.results.rows import Row, RowsError

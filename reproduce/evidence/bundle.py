@@ -15,11 +15,11 @@ from typing import Any
 
 import msgspec
 
-from reproduce import compare
 from reproduce.beyond.parts import PARTS
 from reproduce.drawing import BENCHES, DIAGRAMS, OF_BEYOND, TABLES
-from reproduce.environment import ROOT
+from reproduce.machine.environment import ROOT
 from reproduce.report.evidence import beside
+from reproduce.results import compare
 from reproduce.results.files import whole_file
 from reproduce.results.rows import Row, RowsError, read_rows
 

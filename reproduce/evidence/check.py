@@ -7,10 +7,10 @@ from tempfile import TemporaryDirectory
 
 import msgspec
 
-from reproduce import bundle
-from reproduce.bundle import Manifest
-from reproduce.coverage import Coverage, coverage
 from reproduce.drawing import redrawn
+from reproduce.evidence import bundle
+from reproduce.evidence.bundle import Manifest
+from reproduce.results.coverage import Coverage, coverage
 from reproduce.results.rows import Row, RowsError, decoded, lines_of
 
 ROWS = "rows.jsonl"

@@ -8,10 +8,10 @@ from typing import Annotated, Any
 import typer
 
 from reproduce.beyond.parts import beyond
+from reproduce.cli.default_plan import fitting_plan
+from reproduce.cli.judging import advise, report
+from reproduce.cli.measuring import account, measure, stopped
 from reproduce.drawing import OF_BEYOND, draw
-from reproduce.fitting import fitting_plan
-from reproduce.judge_commands import advise, report
-from reproduce.measure_commands import account, measure, stopped
 from reproduce.plan import PlanError
 
 

@@ -13,11 +13,13 @@ from typing import Any, NamedTuple
 import msgspec
 import numpy as np
 
-from reproduce import cost, measure, problems
-from reproduce.gpu import used_bytes_of
+from reproduce import problems
+from reproduce.machine import memory
+from reproduce.machine.gpu import used_bytes_of
+from reproduce.machine.target import Target
+from reproduce.measuring import comparing, cost, timing
 from reproduce.plan import REFERENCE, Case, Method, Mode
 from reproduce.results.rows import Status
-from reproduce.target import Target
 
 
 class Finding(msgspec.Struct, kw_only=True):
@@ -75,8 +77,8 @@ class Instance:
         self.batch = models.to_device(batch)
         self.digests = {}
         if checks:
-            self.digests["weights"] = measure.digest(weights.values())
-            self.digests["batch"] = measure.digest(batch.values())
+            self.digests["weights"] = comparing.digest(weights.values())
+            self.digests["batch"] = comparing.digest(batch.values())
         if case.vector == "seeded":
             self.v = self.seeded(case.seed)
         else:
@@ -149,13 +151,13 @@ class Experiment:
         workspaces on a GPU, which they keep.
         """
         self.at_point, call = self.prepare_case()
-        seconds, first = measure.timed(self.whole(call), time.perf_counter)
+        seconds, first = timing.timed(self.whole(call), time.perf_counter)
         self.finding.warmup_seconds = [seconds]
         if self.case.method == "gradient" and self.case.vector == "gradient":
             self.instance.v = first  # with what autograd recorded of it, as the article's
         self.look_at(first)
         self.finding.relative_difference = self.difference_from_reference(first)
-        self.finding.warnings = measure.disagreement(
+        self.finding.warnings = comparing.disagreement(
             self.finding.relative_difference,
             self.case.method == "reverse_over_forward" and self.case.layer_norm == "native",
         )
@@ -186,8 +188,8 @@ class Experiment:
         if (method, case.vectors) not in references:
             expected = self.prepare(method, mode)()
             references[method, case.vectors] = self.device.to_numpy(expected)
-        difference = measure.relative_difference(leaves, references[method, case.vectors])
-        return measure.finite(difference, f"the relative difference from {method} in mode {mode}")
+        difference = comparing.relative_difference(leaves, references[method, case.vectors])
+        return comparing.finite(difference, f"the relative difference from {method} in mode {mode}")
 
     def measure_memory(self, gpu: str | None) -> None:
         """Counts the memory of one call: the allocator's peak on a GPU, the resident set's else.
@@ -203,7 +205,7 @@ class Experiment:
         if gpu is None:
             with self.device.allocator_peak(counters):
                 whole()
-        peak = measure.resident_peak if gpu is None else self.device.allocator_peak
+        peak = memory.resident_peak if gpu is None else self.device.allocator_peak
         with peak(counters):
             result = whole()
         self.look_at(result)
@@ -213,7 +215,7 @@ class Experiment:
 
         That is the number of the article's memory figures.
         """
-        with measure.nvml_peak(self.finding.memory_bytes, used_bytes_of(gpu)):
+        with memory.nvml_peak(self.finding.memory_bytes, used_bytes_of(gpu)):
             self.at_point, call = self.prepare_case()
             result = self.whole(call)()
         self.look_at(result)
@@ -225,9 +227,11 @@ class Experiment:
             FloatingPointError: if a number in it is not finite.
         """
         leaves = self.device.to_numpy(result)
-        norm = measure.finite(measure.norm(leaves), f"the norm of the {self.case.method}'s result")
+        norm = comparing.finite(
+            comparing.norm(leaves), f"the norm of the {self.case.method}'s result"
+        )
         if self.instance.checks:
-            self.finding.digests["result"] = measure.digest(leaves)
+            self.finding.digests["result"] = comparing.digest(leaves)
             self.finding.result_norm = norm
 
     def account(self, accounting: ModuleType, target: Target, programs: Path) -> None:
@@ -236,7 +240,7 @@ class Experiment:
         arguments = self.params, self.v, self.batch
         if self.case.quantity == "operations":
             flops = accounting.flops(function, *arguments)
-            self.finding.flops = measure.finite(flops, f"the operations of {self.case.method}")
+            self.finding.flops = comparing.finite(flops, f"the operations of {self.case.method}")
             return
         needed, counters, compile_seconds = accounting.memory(
             function, self.case.mode, target, programs, *arguments
@@ -300,16 +304,16 @@ def time_in_turn(experiments: list[Experiment]) -> None:
     case, clock = experiments[0].case, time.perf_counter
     for each in experiments:
         if each.at_point is not None:
-            timed = measure.in_turn([each.at_point], case.repetitions, clock)
+            timed = timing.in_turn([each.at_point], case.repetitions, clock)
             each.finding.point_seconds = timed[0]
     calls = [each.timed_call for each in experiments]
     order = random.Random(case.seed)
-    warmup = measure.in_turn(calls, case.warmup - 1, clock, order)
-    timed = measure.in_turn(calls, case.repetitions, clock, order)
+    warmup = timing.in_turn(calls, case.warmup - 1, clock, order)
+    timed = timing.in_turn(calls, case.repetitions, clock, order)
     gradient = next(i for i, each in enumerate(experiments) if each.case.method == "gradient")
     for place, each in enumerate(experiments):
         finding = each.finding
         finding.warmup_seconds = [*finding.warmup_seconds, *warmup[place]]
         finding.seconds = timed[place]
         finding.gradient_seconds = [] if place == gradient else timed[gradient]
-        finding.warnings = [*finding.warnings, *measure.suspicions(finding.seconds)]
+        finding.warnings = [*finding.warnings, *timing.suspicions(finding.seconds)]

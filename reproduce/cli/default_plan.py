@@ -2,7 +2,7 @@
 
 import sys
 
-from reproduce import environment
+from reproduce.machine import environment
 
 
 def default_plan() -> None:

@@ -7,8 +7,8 @@ import msgspec
 import pandas as pd
 
 from reproduce import methods, problems
-from reproduce.claims import CLAIMS, NOT_JUDGED, Claim, Needs
-from reproduce.sources import IN_GRADIENTS, Source, interval
+from reproduce.article.claims import CLAIMS, NOT_JUDGED, Claim, Needs
+from reproduce.article.sources import IN_GRADIENTS, Source, interval
 
 Verdict = Literal[
     "reproduced",

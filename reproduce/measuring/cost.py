@@ -7,8 +7,8 @@ H200 ran: no plan has run whole on one.
 
 from collections.abc import Sequence
 
+from reproduce.machine.target import Target
 from reproduce.plan import AMORTISED, NEEDING_A_GPU, Case, Method
-from reproduce.target import Target
 
 GIB = 1 << 30
 

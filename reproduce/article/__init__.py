@@ -1,0 +1,1 @@
+"""The article: its claims, judged, and its errata."""

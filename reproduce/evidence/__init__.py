@@ -1,0 +1,1 @@
+"""What vouches for results: bundles, checks, two runs that agree."""

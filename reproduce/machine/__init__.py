@@ -1,0 +1,1 @@
+"""The machine: its GPU, its limits, what it was when rows were measured."""

@@ -1,0 +1,1 @@
+"""Measuring: a process for each setting, which prepares, waits and times."""

@@ -1,0 +1,58 @@
+"""Seconds of calls, under a given clock, and what makes them doubtful."""
+
+import random
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+Call = Callable[[], Any]
+Clock = Callable[[], float]
+
+SPREAD_LIMIT = 0.1
+FIRST_VALUE_LIMIT = 0.5
+
+
+def in_turn(
+    calls: Sequence[Call], rounds: int, clock: Clock, order: random.Random | None = None
+) -> list[list[float]]:
+    """Seconds of each of ``calls``, which are made one after the other in every round.
+
+    They are in the given order, or in one that ``order`` shuffles anew for each round. A call
+    returns only once its result is computed. An HVP and the gradient in turn are what
+    the article times. Source: its "Time complexity".
+    """
+    seconds = [[] for _ in calls]
+    places = list(range(len(calls)))
+    for _ in range(rounds):
+        if order is not None:
+            order.shuffle(places)
+        for place in places:
+            seconds[place].append(timed(calls[place], clock)[0])
+    return seconds
+
+
+def timed(call: Call, clock: Clock) -> tuple[float, Any]:
+    """Seconds of one ``call``, and its result, which is not freed while the clock runs."""
+    start = clock()
+    result = call()
+    return clock() - start, result
+
+
+def suspicions(seconds: list[float]) -> list[str]:
+    """A sentence with a remedy for each thing that makes ``seconds`` doubtful."""
+    if len(seconds) < 3:
+        return []
+    low, median, high = np.quantile(seconds, [0.2, 0.5, 0.8])
+    found = []
+    if high - low > SPREAD_LIMIT * median:
+        spread = f"{(high - low) / median:.0%}"
+        found.append(
+            f"the 20 to 80 % quantiles span {spread} of the median: "
+            "close other programs or fix the clocks, then measure again"
+        )
+    if abs(seconds[0] - median) > FIRST_VALUE_LIMIT * median:
+        found.append(
+            f"the first value is {seconds[0] / median:.1f} medians: raise the plan's warm-ups"
+        )
+    return found
