@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 from docker.errors import APIError
 
-from paper_figures.figures import NAMES
 from reproduce import container
+from reproduce.drawing import BENCHES, DIAGRAMS
 from reproduce.plan import cases
 from reproduce.results.rows import read_rows
 
@@ -105,7 +105,7 @@ def test_the_smoke_plan_runs_to_its_figures_as_a_stranger_read_only_without_a_ne
         client.images.get(container.IMAGE).labels[container.REVISION_LABEL]
     }
     drawn = {file.stem for file in (results / "figures").glob("*.png")}
-    assert drawn == {name for name in NAMES if not name.endswith("_b64")}
+    assert drawn == {name for name in (*BENCHES, *DIAGRAMS) if not name.endswith("_b64")}
     assert (results / "report.html").exists()
     assert {path.stat().st_uid for path in results.rglob("*")} == {STRANGER}
 

@@ -7,7 +7,7 @@ import msgspec
 import pytest
 from commands import ROOT, altered
 
-from paper_figures.figures import NAMES
+from reproduce.drawing import BENCHES, DIAGRAMS
 from reproduce.plan import accounted_cases, cases
 from reproduce.results.rows import read_rows
 
@@ -47,7 +47,7 @@ def test_a_plan_is_measured_drawn_and_reported(smoke):
     assert result.returncode == 0, result.stderr
     assert {row.case for row in read_rows(folder / "rows.jsonl")} == {*cases("smoke")}
     drawn = {path.stem for path in (folder / "figures").glob("*.png")}
-    assert drawn == {name for name in NAMES if not name.endswith("_b64")}
+    assert drawn == {name for name in (*BENCHES, *DIAGRAMS) if not name.endswith("_b64")}
     assert result.stdout.splitlines()[-1].endswith("report.html")
 
 
