@@ -12,7 +12,7 @@ from reproduce import measure, problems
 from reproduce.plan import METHODS
 
 MODES = {"jax": ("jit", "eager"), "torch": ("eager",)}
-LONG_TO_COMPILE = {"jax": ("resnet", "bottleneck", "vit"), "torch": ()}
+LONG_TO_COMPILE = {"jax": FAMILIES, "torch": ()}
 
 
 def computed(framework, mode, method, loss, params, v):
