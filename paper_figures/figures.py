@@ -105,31 +105,31 @@ def draw(name: str, rows: Sequence[Row]) -> Figure:
     cells = [(m, b, method) for m in sizes for b in sizes[m] for method in style.METHODS]
     table = summary.with_gaps(summary.summarise(rows, values), cells)
     table = table.assign(**_published(bench, rows, table.index))
-    row, run = rows[0], (bench.framework, bench.mode)
-    title = style.batch_title(run, batch_size, row.device)
+    row = rows[0]
+    title = style.batch_title(row, batch_size)
     shown = {title: table.xs(batch_size, level="batch_size")}
     if bench.has_curve and curve_model:
-        title = style.curve_title(run, curve_model, row.device)
+        title = style.curve_title(row, curve_model)
         shown[title] = table.xs(curve_model, level="model")
     notes = {
-        "deviation": _deviation(run, row.device, table) if "published" in table else "",
+        "deviation": _deviation(row, table) if "published" in table else "",
         "values": note,
         "settings": style.settings_note(row),
-        "machine": style.machine_note(row.device, row.plan),
+        "machine": style.machine_note(row),
     }
     return _assemble(bench.quantity, shown, notes)
 
 
-def _deviation(run: tuple[str, str], device: str, table: pd.DataFrame) -> str:
+def _deviation(row: Row, table: pd.DataFrame) -> str:
     """Return how far ``table`` is from what was published, and why; empty where it was run."""
-    why = style.deviation_note(run, device)
+    why = style.deviation_note(row)
     hvps = table.drop(index="gradient", level="method")
     return f"{style.compared_note(hvps['median'] / hvps['published'])} {why}" if why else ""
 
 
 def _published(bench: Bench, rows: Sequence[Row], cells: pd.Index) -> dict[str, list[float]]:
     """Return the column of what was published of ``cells``, in bytes; none if nothing was."""
-    if bench.quantity != "memory" or not origin.is_articles(rows[0].device):
+    if bench.quantity != "memory" or not origin.is_articles(rows[0]):
         return {}
     known = summary.published_bytes(bench.framework, bench.mode)
     found = [known.get(cell, np.nan) for cell in cells]

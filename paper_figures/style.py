@@ -247,14 +247,18 @@ def top_inches(legend_rows: int, title_lines: int) -> float:
     return TOP_INCHES + more_rows * LEGEND_ROW_INCHES + more_lines * TITLE_LINE_INCHES
 
 
-def batch_title(run: tuple[str, str], batch_size: int, device: str) -> str:
+def batch_title(row: Row, batch_size: int) -> str:
     """Return the title of a panel of bars: framework, batch size, and whether it was not run."""
-    return "\n".join(filter(None, [f"{RUNS[run]}, batch size {batch_size}", not_run(device)]))
+    return "\n".join(filter(None, [f"{_run(row)}, batch size {batch_size}", not_run(row)]))
 
 
-def curve_title(run: tuple[str, str], model: str, device: str) -> str:
+def curve_title(row: Row, model: str) -> str:
     """Return the title of a panel of curves: framework, model, and whether it was not run."""
-    return "\n".join(filter(None, [f"{RUNS[run]}, {model_label(model)}", not_run(device)]))
+    return "\n".join(filter(None, [f"{_run(row)}, {model_label(model)}", not_run(row)]))
+
+
+def _run(row: Row) -> str:
+    return RUNS[row.framework, row.mode]
 
 
 def time_note(counts: list[int], has_curve: bool) -> str:
@@ -271,12 +275,12 @@ def memory_note(counter: Counter) -> str:
     return f"Memory: {counter.meaning}."
 
 
-def deviation_note(run: tuple[str, str], device: str) -> str:
-    """Return what keeps values of a ``device`` that was not run away from the published ones.
+def deviation_note(row: Row) -> str:
+    """Return what keeps values that were not run away from the published ones.
 
-    It is empty where there are no published ones, or where the device was run.
+    It is empty where there are no published ones, or where ``row`` was run.
     """
-    return DEVIATIONS[run] if is_articles(device) and not_run(device) else ""
+    return DEVIATIONS[row.framework, row.mode] if is_articles(row) and not row.was_run else ""
 
 
 def compared_note(ratios: pd.Series) -> str:
@@ -303,16 +307,16 @@ def settings_note(row: Row) -> str:
     return f"{listed[0].upper()}{listed[1:]} — not the article's settings"
 
 
-def machine_note(device: str, plan: str) -> str:
+def machine_note(row: Row) -> str:
     """Return the line on device and plan; empty on the article's device with its plan.
 
     That the device was not run is in the titles of the panels.
     """
-    differs = [ARTICLE_MACHINE_IN_SHORT] * (not is_articles(device))
-    differs += ["plan"] * (plan != ARTICLE_PLAN)
+    differs = [ARTICLE_MACHINE_IN_SHORT] * (not is_articles(row))
+    differs += ["plan"] * (row.plan != ARTICLE_PLAN)
     if not differs:
         return ""
-    return f"Device: {device} · plan: {plan} — not the article's {' or '.join(differs)}"
+    return f"Device: {row.place} · plan: {row.plan} — not the article's {' or '.join(differs)}"
 
 
 LINE_LABELS = ("Model", "Batch size")

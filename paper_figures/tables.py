@@ -75,7 +75,7 @@ def memory_against_published(rows: Sequence[Row]) -> tuple[pd.DataFrame, str]:
         CannotDraw: no row is of the article's device, run or not, and of a cell that it
             published; or the rows of a framework and mode have no memory counter in common.
     """
-    own = [row for row in rows if origin.is_articles(row.device)]
+    own = [row for row in rows if origin.is_articles(row)]
     parts = [(of_run, _beside_published(of_run)) for of_run in _by_run(own)]
     parts = [(of_run, table) for of_run, table in parts if len(table)]
     if not parts:
@@ -93,7 +93,7 @@ def _beside_published(rows: Sequence[Row]) -> pd.DataFrame:
     records = [
         (
             *_case(row),
-            row.device,
+            row.place,
             row.status,
             _gib(counter, row),
             _tensors_gib(counters.LIVE_TENSORS, row),
@@ -124,16 +124,16 @@ def _memory_section(rows: Sequence[Row], table: pd.DataFrame) -> str:
     notes = [
         style.memory_note(summary.shared_counter(rows)),
         style.settings_note(row),
-        style.machine_note(row.device, row.plan),
+        style.machine_note(row),
     ]
     parts = [
-        style.section_title(run, origin.not_run(row.device)),
+        style.section_title(run, origin.not_run(row)),
         *notes,
     ]
     for ours, deviation in OURS.items():
         if table[f"{ours}_gib"].notna().any():
             parts += [style.COMPARED_TABLES[ours], _compared(table, ours, deviation)]
-    return "\n\n".join(filter(None, [*parts, style.deviation_note(run, row.device)]))
+    return "\n\n".join(filter(None, [*parts, style.deviation_note(row)]))
 
 
 def _compared(table: pd.DataFrame, ours: str, deviation: str) -> str:

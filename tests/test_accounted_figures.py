@@ -14,7 +14,7 @@ from matplotlib.text import Text
 
 from paper_figures import figures, style
 from reproduce.plan import METHODS
-from reproduce.results import origin, published
+from reproduce.results import published
 from reproduce.results.rows import read_rows
 
 ROWS = read_rows(ACCOUNTED)
@@ -144,18 +144,18 @@ def test_the_legend_names_what_is_published_once(name):
 
 
 @pytest.mark.parametrize(
-    ("device", "said"),
+    ("device", "how", "said"),
     [
-        ("NVIDIA A100-SXM4-40GB (compiled, not run)", "compiled for A100, not run"),
-        ("NVIDIA H100-SXM5-80GB (compiled, not run)", "compiled for H100, not run"),
-        ("NVIDIA A100-SXM4-40GB (accounted, not run)", "accounted for A100, not run"),
-        ("NVIDIA GeForce RTX 4090 (accounted, not run)", "accounted for GeForce RTX 4090, not run"),
-        ("NVIDIA A100-SXM4-40GB", None),
-        ("CPU: of a kind (with two cores)", None),
+        ("NVIDIA A100-SXM4-40GB", "compiled", "compiled for A100, not run"),
+        ("NVIDIA H100-SXM5-80GB", "compiled", "compiled for H100, not run"),
+        ("NVIDIA A100-SXM4-40GB", "accounted", "accounted for A100, not run"),
+        ("NVIDIA GeForce RTX 4090", "accounted", "accounted for GeForce RTX 4090, not run"),
+        ("NVIDIA A100-SXM4-40GB", "measured", None),
+        ("CPU: of a kind (with two cores)", "measured", None),
     ],
 )
-def test_the_titles_say_what_was_not_run(device, said):
-    figure = figures.draw(MEMORY[0], rows_of(MEMORY[0], device=device))
+def test_the_titles_say_what_was_not_run(device, how, said):
+    figure = figures.draw(MEMORY[0], rows_of(MEMORY[0], device=device, how=how))
     lines = [axes.get_title().split("\n") for axes in figure.axes]
     assert [line[0] for line in lines] == ["JAX with jit, batch size 64", "JAX with jit, ResNet34"]
     assert [line[1:] for line in lines] == [[said] if said else []] * 2
@@ -173,15 +173,14 @@ def test_the_articles_device_that_was_not_run_needs_no_warning(name):
 def test_another_plan_or_device_that_was_not_run_is_named():
     other = figures.draw(MEMORY[0], rows_of(MEMORY[0], plan="sample"))
     assert any(note.endswith("not the article's plan") for note in notes(other))
-    device = "NVIDIA H100-SXM5-80GB (compiled, not run)"
-    other = figures.draw(MEMORY[0], rows_of(MEMORY[0], device=device))
-    assert f"Device: {device} · plan: article — not the article's A100" in notes(other)
+    other = figures.draw(MEMORY[0], rows_of(MEMORY[0], device="NVIDIA H100-SXM5-80GB"))
+    place = "NVIDIA H100-SXM5-80GB (compiled, not run)"
+    assert f"Device: {place} · plan: article — not the article's A100" in notes(other)
 
 
 @pytest.mark.parametrize("name", MEMORY)
 def test_another_device_than_the_articles_is_drawn_without_published_values(name):
-    device = "NVIDIA H100-SXM5-80GB (accounted, not run)"
-    figure = figures.draw(name, rows_of(name, device=device))
+    figure = figures.draw(name, rows_of(name, device="NVIDIA H100-SXM5-80GB"))
     assert markers_at_bars(figure) == []
     assert len(figure.axes[1].lines) == len(METHODS)
     assert style.PUBLISHED_LABEL not in legend_texts(figure)
@@ -189,7 +188,7 @@ def test_another_device_than_the_articles_is_drawn_without_published_values(name
 
 
 def test_values_measured_on_the_articles_device_stand_beside_the_published_ones():
-    figure = figures.draw(MEMORY[0], rows_of(MEMORY[0], device=origin.ARTICLE_DEVICE))
+    figure = figures.draw(MEMORY[0], rows_of(MEMORY[0], how="measured"))
     assert len(markers_at_bars(figure)) == len(METHODS)
     assert style.PUBLISHED_LABEL in legend_texts(figure)
     assert not any(style.DEVIATIONS["jax", "jit"] in note for note in notes(figure))
@@ -214,7 +213,7 @@ def test_what_would_not_fit_is_a_gap_with_the_published_value_above(name):
 
 
 def test_each_figure_has_rows_of_its_own_device():
-    devices = {name: {row.device for row in rows_of(name)} for name in MEMORY}
+    devices = {name: {row.place for row in rows_of(name)} for name in MEMORY}
     assert [len(found) for found in devices.values()] == [1, 1, 1]
     assert len(set.union(*devices.values())) == 2
     assert all(figures.select(name, ROWS)[1] == "" for name in MEMORY)

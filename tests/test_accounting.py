@@ -14,9 +14,9 @@ from cases import module
 from jax.experimental.compilation_cache import compilation_cache
 
 from reproduce import problems
-from reproduce.machine import environment
 from reproduce.machine.target import FOLDER, load
 from reproduce.measuring import runner, schedule, worker
+from reproduce.measuring.ways import Accounted
 from reproduce.plan import METHODS, Case, PlanError, accounted_cases
 from reproduce.results import counters, published
 from reproduce.results.rows import read_rows
@@ -293,10 +293,10 @@ def test_two_accountings_give_the_same_rows_but_for_the_times(tmp_path):
         for name in "ab"
     )
     assert sorted(first, key=str) == sorted(second, key=str)
-    assert {row["device"] for row in first} == {
-        "NVIDIA A100-SXM4-40GB (compiled, not run)",
-        "NVIDIA A100-SXM4-40GB (accounted, not run)",
-        "no device (counted, not run)",
+    assert {(row["device"], row["how"]) for row in first} == {
+        ("NVIDIA A100-SXM4-40GB", "compiled"),
+        ("NVIDIA A100-SXM4-40GB", "accounted"),
+        ("", "counted"),
     }
 
 
@@ -305,7 +305,7 @@ def without_times(row):
 
 
 def test_an_accounting_does_not_depend_on_the_machine_that_it_runs_on():
-    identity = environment.identity_of_accounting(A100)
+    identity = Accounted(A100).identity
     assert not {"cpu", "cores", "device"} & identity.keys()
     assert identity["packages"]["jax"]
 

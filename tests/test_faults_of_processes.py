@@ -24,6 +24,7 @@ from paper_figures import figures
 from reproduce.cli import judging
 from reproduce.measuring import worker
 from reproduce.measuring.processes import Processes
+from reproduce.measuring.ways import Measured
 from reproduce.plan import PlanError, cases
 from reproduce.results import summary
 from reproduce.results.rows import read_rows
@@ -204,7 +205,7 @@ def test_a_run_goes_on_when_the_process_that_workers_fork_from_is_killed(tmp_pat
 
 @pytest.mark.usefixtures("fake_workers")
 def test_a_worker_that_cannot_be_started_is_an_error_and_the_next_one_starts(tmp_path):
-    here, wanted = Processes(tmp_path, False, 20), [case(quantity="memory")]
+    here, wanted = Processes(tmp_path, Measured(on_gpu=False), 20), [case(quantity="memory")]
     assert here._started(wanted, 1).findings[0].status == "done"
     server = forkserver(psutil.Process())
     server.suspend()  # takes the request, and dies with it

@@ -136,7 +136,7 @@ def repository(folder):
 
 def revision(source, **changes):
     """What is said of the code in the folder ``source``."""
-    told = "from reproduce import environment; print(environment.revision())"
+    told = "from reproduce.machine import environment; print(environment.revision())"
     command = [sys.executable, "-c", told]
     own = surroundings(**changes)
     found = subprocess.run(command, cwd=source, env=own, capture_output=True, text=True, check=True)

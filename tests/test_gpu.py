@@ -89,7 +89,7 @@ def test_without_a_usable_gpu_a_sentence_says_why_and_what_to_do(told, settings,
 
 
 def test_workers_see_the_chosen_gpu_alone_and_may_use_its_memory(told):
-    start = "from reproduce import runner; runner.set_worker_environment(on_gpu=True)"
+    start = "from reproduce.measuring import runner; runner.set_worker_environment(on_gpu=True)"
     program, settings = ("dict(os.environ)", start), {"GPUS": "2", "GPU": "1"}
     found = told(*program, **settings)
     assert found["CUDA_VISIBLE_DEVICES"] == SECOND

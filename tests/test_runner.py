@@ -17,6 +17,7 @@ from reproduce.machine import environment, limits
 from reproduce.measuring import conditions, cost, schedule, worker
 from reproduce.measuring.processes import Processes
 from reproduce.measuring.progress import Progress
+from reproduce.measuring.ways import Measured
 from reproduce.plan import METHODS, PlanError, by_setting, cases
 from reproduce.results.rows import read_rows
 
@@ -111,7 +112,7 @@ def gpu(monkeypatch):
 
 
 def rows_on_gpu(folder, *wanted):
-    settings, processes = by_setting(wanted), Processes(folder, on_gpu=True, timeout_seconds=60)
+    settings, processes = by_setting(wanted), Processes(folder, Measured(on_gpu=True), 60)
     with Progress(0, settings, 1, folder) as progress:
         processes.load(settings, progress)
         return [row for rows in processes.rows(settings, progress) for row in rows]
@@ -153,13 +154,13 @@ def test_a_finished_case_is_not_measured_again(tmp_path):
 @pytest.mark.parametrize(
     ("target", "changed"),
     [
-        ("code_hash", lambda framework, is_accounted: "another"),
-        ("identity", lambda on_gpu: {"device": "another device"}),
+        ("code_hash", lambda self, case: "another"),
+        ("identity", property(lambda self: {"device": "another device"})),
     ],
 )
 def test_a_change_of_code_or_environment_measures_anew(tmp_path, monkeypatch, target, changed):
     measure(tmp_path, case())
-    monkeypatch.setattr(environment, target, changed)
+    monkeypatch.setattr(Measured, target, changed)
     measure(tmp_path, case())
     assert len(read_rows(tmp_path / "rows.jsonl")) == 2
 

@@ -14,6 +14,7 @@ from reproduce import problems
 from reproduce.__main__ import app
 from reproduce.evidence import verify
 from reproduce.measuring import comparing, runner
+from reproduce.measuring.ways import Checked, Measured
 from reproduce.plan import Case, PlanError
 from reproduce.results.rows import read_rows
 
@@ -84,11 +85,11 @@ def test_a_run_starts_from_nothing_in_processes_of_its_own_and_leaves_no_program
 def test_rows_of_check_mode_say_so_and_answer_no_ordinary_case(runs):
     rows = runs["first"]
     identity = rows[0].environment["identity"]
-    ordinary = identity | {"device": identity["device"].removesuffix(" (check mode)")}
+    ordinary = {name: value for name, value in identity.items() if name != "how"}
     assert ordinary != identity
-    assert {row.device for row in rows} == {identity["device"]}
-    assert runner.pending(FEW, rows, identity) == []
-    assert runner.pending(FEW, rows, ordinary) == FEW
+    assert {row.place for row in rows} == {f"{identity['device']} (check mode)"}
+    assert runner.pending(FEW, rows, Checked(on_gpu=False), identity) == []
+    assert runner.pending(FEW, rows, Measured(on_gpu=False), ordinary) == FEW
     assert row_of(runs, TORCH).environment["precision"]["torch_deterministic"]
 
 

@@ -138,9 +138,8 @@ def _records_of_group(rows: Sequence[Row], left_out: str, rng: np.random.Generat
 
 
 def _origin(row: Row, counter: counters.Counter | None) -> str:
-    text = f"{' '.join(_group(row))}: {row.device}, plan {row.plan!r}"
-    device = row.device.partition(" (")[0]  # without how it came about
-    if row.quantity != "operations" and not origin.ran_as_in_the_article(device, row.plan):
+    text = f"{' '.join(_group(row))}: {row.place}, plan {row.plan!r}"
+    if row.quantity != "operations" and not origin.is_as_in_the_article(row):
         text += f" (the article: {origin.ARTICLE_DEVICE}, plan {origin.ARTICLE_PLAN!r})"
     if counter:
         text += f"; memory is {counter.name} (the article: the rise of all used memory, NVML)"
@@ -227,7 +226,10 @@ def summary_table(rows: Iterable[Row]) -> pd.DataFrame:
         record for _, group in groupby(rows, _settings) for record in _summary_records(list(group))
     ]
     frame = pd.DataFrame(records)
-    return frame.drop(columns="whole").sort_values(SUMMARY_KEY) if records else frame
+    if not records:
+        return frame
+    sorted_frame = frame.drop(columns="whole").sort_values(SUMMARY_KEY)
+    return sorted_frame.rename(columns={"place": "device"})
 
 
 SUMMARY_KEY = [*CASE, *summary.SETTINGS]

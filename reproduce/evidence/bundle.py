@@ -111,7 +111,7 @@ def _contents(results: Path) -> dict[str, bytes]:
     files[LOCK] = (ROOT / LOCK).read_bytes()
     manifest = Manifest(
         plans=sorted({row.plan for row in rows}),
-        devices=sorted({row.device for row in rows}),
+        devices=sorted({row.place for row in rows}),
         revisions=sorted({_revision(row) for row in rows}),
         matplotlib=metadata.version("matplotlib"),
         files={name: member(files[name]) for name in sorted(files)},

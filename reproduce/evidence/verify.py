@@ -102,7 +102,7 @@ def of_figures(folder: Path, rows: Iterable[Row]) -> Guarantee:
 
 
 def _devices(rows: Iterable[Row]) -> set[str]:
-    return {row.device for row in rows}
+    return {row.place for row in rows}
 
 
 def _ends(pairs: Sequence[Pair]) -> Guarantee:

@@ -16,8 +16,6 @@ from typing import Any
 
 from reproduce.machine import limits
 from reproduce.machine.gpu import Gpu
-from reproduce.machine.target import Target
-from reproduce.plan import Case
 from reproduce.results.rows import encodable
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -33,15 +31,6 @@ PACKAGES = (
 # CUDA's libraries, and JAX's plugins for CUDA 12 and 13.
 PACKAGES_OF_CUDA = ("nvidia-", "jax-cuda12-", "jax-cuda13-")
 PEERS = ("curvlinops-for-pytorch",)
-SOURCES = (
-    "problems",
-    "machine/memory",
-    "measuring/comparing",
-    "measuring/experiment",
-    "measuring/timing",
-    "measuring/worker",
-)
-ACCOUNTING = ("accounting.py", "caching_allocator.py")
 # How the names of variables begin that change what is measured.
 SETTINGS = (
     "ATEN_",
@@ -106,21 +95,6 @@ def gpu() -> tuple[Gpu | None, str]:
     return found, f"a usable NVIDIA GPU: {found.name}"
 
 
-def device_of_accounting(target: Target, case: Case) -> str:
-    """The name of the device that ``case`` is accounted for on, which says that it did not run."""
-    if case.quantity == "operations":
-        return "no device (counted, not run)"
-    how = "compiled" if case.mode == "jit" else "accounted"
-    return f"{target.device} ({how}, not run)"
-
-
-def identity_of_accounting(target: Target) -> dict[str, Any]:
-    """What must match for an accounting to be reused, which no device of this machine does."""
-    found = {name: value for name, value in identity(False).items() if name != "device"}
-    target_hash = hashlib.sha256(target.description.encode()).hexdigest()
-    return found | {"target": target.name, "target_description": target_hash}
-
-
 def device(on_gpu: bool) -> str:
     """The name of the device as it stands in rows and on figures."""
     return gpu()[0].name if on_gpu else f"CPU: {_cpu_name()}, {limits.cores_of_time():g} cores"
@@ -158,11 +132,6 @@ def refused_settings() -> dict[str, str]:
     }
 
 
-def identity_of_checking(on_gpu: bool) -> dict[str, Any]:
-    """As `identity`, of check mode: the device's name says so, that no figure mixes the two."""
-    return identity(on_gpu) | {"device": f"{device(on_gpu)} (check mode)"}
-
-
 def state_of_accounting() -> dict[str, Any]:
     """What is recorded with an accounting and not matched."""
     return {"revision": revision(), "machine": _interpreter()}
@@ -186,15 +155,6 @@ def machine(on_gpu: bool) -> dict[str, Any]:
     """What tells this machine from others of its kind: driver, limits, CPU, exact versions."""
     of_gpu = gpu()[0].facts() if on_gpu else {}
     return of_gpu | {"cpu": _cpu_name(), "cores": limits.cores_of_time()} | _interpreter()
-
-
-def code_hash(framework: str, is_accounted: bool = False) -> str:
-    """SHA-256 of the sources that measure in ``framework``, or account for it."""
-    package = ROOT / "reproduce"
-    shared = [package / f"{name}.py" for name in SOURCES]
-    own = sorted((package / f"in_{framework}").glob("*.py"))
-    sources = shared + [path for path in own if is_accounted or path.name not in ACCOUNTING]
-    return hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()
 
 
 def free_bytes(on_gpu: bool) -> int:

@@ -17,9 +17,9 @@ import msgspec
 
 from reproduce.machine import environment
 from reproduce.machine.gpu import throttling
-from reproduce.machine.target import Target
 from reproduce.measuring import cost, endings, schedule, worker
 from reproduce.measuring.progress import Progress
+from reproduce.measuring.ways import Measured
 from reproduce.plan import Case, PlanError, Setting
 from reproduce.results.rows import Row
 
@@ -48,24 +48,14 @@ class Processes:
     that nothing depends on what CUDA lets a fork inherit.
     """
 
-    def __init__(
-        self,
-        folder: Path,
-        on_gpu: bool,
-        timeout_seconds: float,
-        target: Target | None = None,
-        checks: bool = False,
-    ) -> None:
-        self.folder, self.on_gpu, self.timeout_seconds = folder, on_gpu, timeout_seconds
-        self.target, self.checks = target, checks
-        accounted = target and environment.identity_of_accounting(target)
-        identity_of_run = environment.identity_of_checking if checks else environment.identity
-        identity = accounted or identity_of_run(on_gpu)
+    def __init__(self, folder: Path, way: Measured, timeout_seconds: float) -> None:
+        self.folder, self.way, self.timeout_seconds = folder, way, timeout_seconds
+        self.on_gpu, self.target = way.on_gpu, way.target
         # As it reads in a row, where JSON has made lists of tuples.
-        self.identity = msgspec.json.decode(msgspec.json.encode(identity))
+        self.identity = msgspec.json.decode(msgspec.json.encode(way.identity))
         self.programs = folder.resolve() / "programs"
-        self.context = multiprocessing.get_context("spawn" if on_gpu else "forkserver")
-        self.cores = schedule.here(on_gpu).cores
+        self.context = multiprocessing.get_context("spawn" if way.on_gpu else "forkserver")
+        self.cores = schedule.here(way.on_gpu).cores
         self.running: set[BaseProcess] = set()
         self.stopped = False
 
@@ -124,7 +114,7 @@ class Processes:
         """
         at_once = min(self.cores, len(wave))
         # In check mode, what is computed must not depend on how many are at work.
-        cores = 1 if self.checks else self.cores // at_once
+        cores = 1 if self.way.checks else self.cores // at_once
         # The longest first, so that none is left to end alone.
         longest_first = sorted(
             wave, key=lambda each: cost.parts_seconds(each, 1, self.target), reverse=True
@@ -243,32 +233,25 @@ class Processes:
             gpu=environment.gpu()[0].uuid if self.on_gpu else None,
             programs=self.programs,
             target=self.target,
-            checks=self.checks,
+            checks=self.way.checks,
         )
 
     def _rows(self, found: Worker) -> list[Row]:
-        is_accounted = self.target is not None
-        state = (
-            environment.state_of_accounting() if is_accounted else environment.state(self.on_gpu)
-        ) | found.seen
+        state = self.way.state() | found.seen
         rows = []
         for case, finding in zip(found.setting, found.findings, strict=True):
             fields = msgspec.structs.asdict(finding)
             precision = fields.pop("precision")
             of_run = {
-                "device": self._device(case),
+                "how": self.way.how(case),
+                "device": self.way.device(case),
                 "case_seconds": found.seconds / len(found.setting),
                 "environment": {"identity": self.identity, "state": state, "precision": precision},
-                "code_hash": environment.code_hash(case.framework, is_accounted),
+                "code_hash": self.way.code_hash(case),
                 "started": found.started,
             }
             rows.append(msgspec.convert(msgspec.structs.asdict(case) | fields | of_run, Row))
         return rows
-
-    def _device(self, case: Case) -> str:
-        if self.target is not None:
-            return environment.device_of_accounting(self.target, case)
-        return self.identity["device"]
 
 
 def _import_all(names: list[str]) -> None:

@@ -5,6 +5,7 @@ import os
 from collections.abc import Iterable
 from contextlib import AbstractContextManager, closing
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock, Timeout
 
@@ -13,6 +14,7 @@ from reproduce.machine.target import Target
 from reproduce.measuring import conditions, schedule
 from reproduce.measuring.processes import Processes
 from reproduce.measuring.progress import Progress
+from reproduce.measuring.ways import Measured, way
 from reproduce.plan import Case, PlanError, by_setting
 from reproduce.results.rows import Row, RowsFile
 
@@ -42,8 +44,8 @@ def measure(
     conditions.check_time_limit(timeout_seconds)
     conditions.check(cases, folder, on_gpu, target)
     with _locked(folder), closing(RowsFile(folder / "rows.jsonl")) as rows:
-        processes = Processes(folder, on_gpu, timeout_seconds, target, checks)
-        missing = pending(cases, rows.rows, processes.identity, is_accounted=target is not None)
+        processes = Processes(folder, way(on_gpu, target, checks), timeout_seconds)
+        missing = pending(cases, rows.rows, processes.way, processes.identity)
         settings = by_setting(missing)
         at_once = schedule.at_once(settings, schedule.here(on_gpu), target)
         with Progress(len(cases) - len(missing), settings, at_once, folder, target) as progress:
@@ -60,16 +62,14 @@ def measure(
 
 
 def pending(
-    cases: list[Case], rows: list[Row], identity: dict, is_accounted: bool = False
+    cases: list[Case], rows: list[Row], how: Measured, identity: dict[str, Any]
 ) -> list[Case]:
     """Those of ``cases`` that no settled row of the same code and environment answers."""
-    frameworks = {case.framework for case in cases}
-    hashes = {name: environment.code_hash(name, is_accounted) for name in frameworks}
     settled = {
         row.case
         for row in rows
         if row.status in SETTLED
-        and row.code_hash == hashes.get(row.framework)
+        and row.code_hash == how.code_hash(row.case)
         and row.environment.get("identity") == identity
     }
     return [case for case in cases if case not in settled]

@@ -136,7 +136,7 @@ def _side_by_side(costs: dict[str, pd.Series]) -> pd.DataFrame:
 def _origin(folder: Folder, kind: tuple[str, str, str]) -> str:
     rows = summary.of_kind(summary.last_of_each_case(folder.rows), kind)
     newest, left_out = summary.newest(rows)
-    place = f"{newest[0].device}, plan {newest[0].plan}" if newest else "no rows"
+    place = f"{newest[0].place}, plan {newest[0].plan}" if newest else "no rows"
     return " ".join(filter(None, [f"{folder.source.name}: {place}.", left_out]))
 
 

@@ -33,7 +33,7 @@ def _measured_line(rows: Sequence[Row]) -> str:
 
 
 def _place(row: Row) -> str:
-    return f"{row.device}, plan {row.plan}"
+    return f"{row.place}, plan {row.plan}"
 
 
 def _planned(newest: Row, own: Sequence[Row]) -> int:
@@ -59,7 +59,7 @@ def _other_line(rows: Sequence[Row]) -> str:
 def caveat(evidence: Evidence) -> str:
     """What this run's verdicts hold for; empty on the article's device with its plan."""
     newest = evidence.measured.rows[-1]
-    if origin.ran_as_in_the_article(newest.device, newest.plan):
+    if newest.was_run and origin.is_as_in_the_article(newest):
         return ""
     return (
         f"This run is not the article's: its numbers, and verdicts on them, hold for "
@@ -100,7 +100,7 @@ def _facts_of(row: Row) -> Iterator[tuple[str, str]]:
     packages = identity.get("packages", {})
     cuda = [f"{name} {packages[name]}" for name in packages if name.startswith("nvidia-")]
     facts = {
-        "device": row.device,
+        "device": row.place,
         "plan": row.plan,
         "vector": f"{row.quantity}: {row.vector}",
         "normalisation": row.normalisation,

@@ -60,7 +60,7 @@ def compare(
         RowsError: if no case is in both, or one was measured on another device in the second.
     """
     pairs = _pairs(first, second)
-    differing = [(a.device, b.device) for a, b in pairs if a.device != b.device]
+    differing = [(a.place, b.place) for a, b in pairs if a.place != b.place]
     if differing and not forced:
         a, b = differing[0]
         raise RowsError(

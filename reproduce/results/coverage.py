@@ -38,7 +38,7 @@ def coverage(rows: Iterable[Row]) -> list[Coverage]:
         ("article", True): {},
     }
     for row in rows:
-        newest.setdefault((row.plan, _is_accounted(row)), {})[row.case.key] = row
+        newest.setdefault((row.plan, not row.was_run), {})[row.case.key] = row
     return [_of_plan(*key, of_plan) for key, of_plan in newest.items() if key[0] in PLANS]
 
 
@@ -57,7 +57,3 @@ def _of_plan(plan: str, is_accounted: bool, newest: dict[Case, Row]) -> Coverage
         ),
         tuple(str(case) for case in planned if case not in newest),
     )
-
-
-def _is_accounted(row: Row) -> bool:
-    return row.device.endswith("not run)")

@@ -1,32 +1,25 @@
-"""On which device rows came about and how: the article's or another, run or not."""
+"""Whether rows came about as the article's did: on its device, with its plan."""
 
-import re
+from reproduce.results.rows import Row
 
 ARTICLE_DEVICE = "NVIDIA A100-SXM4-40GB"
 # Any A100 with 40 GB, in whichever form it is built in.
 ARTICLE_DEVICES = {ARTICLE_DEVICE, "NVIDIA A100-PCIE-40GB"}
 ARTICLE_PLAN = "article"
-NOT_RUN = re.compile(r"(?P<name>.+) \((?P<how>\w+), not run\)")
 
 
-def not_run(device: str) -> str:
-    """How rows came about whose ``device`` was not run; empty if they were measured.
-
-    ``NVIDIA A100-SXM4-40GB (compiled, not run)`` gives ``compiled for A100, not run``.
-    """
-    found = NOT_RUN.fullmatch(device)
-    if found is None:
+def not_run(row: Row) -> str:
+    """How ``row`` came about, if it was not run: ``compiled for A100, not run``; else empty."""
+    if row.was_run:
         return ""
-    model = found["name"].removeprefix("NVIDIA ").partition("-")[0]
-    return f"{found['how']} for {model}, not run"
+    return f"{row.how} for {row.device.removeprefix('NVIDIA ').partition('-')[0]}, not run"
 
 
-def is_articles(device: str) -> bool:
-    """Whether ``device`` is the article's, run or not."""
-    found = NOT_RUN.fullmatch(device)
-    return (device if found is None else found["name"]) in ARTICLE_DEVICES
+def is_articles(row: Row) -> bool:
+    """Whether ``row`` is of the article's device, run or not."""
+    return row.device in ARTICLE_DEVICES
 
 
-def ran_as_in_the_article(device: str, plan: str) -> bool:
-    """Whether rows were measured on the article's device with its plan."""
-    return device in ARTICLE_DEVICES and plan == ARTICLE_PLAN
+def is_as_in_the_article(row: Row) -> bool:
+    """Whether ``row`` is of the article's device and plan, run or not."""
+    return is_articles(row) and row.plan == ARTICLE_PLAN

@@ -5,6 +5,7 @@ A row holds what was measured and nothing derived from it: raw seconds, raw byte
 
 import errno
 import os
+import re
 from codecs import BOM_UTF8
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,12 +21,17 @@ VERSION = 1
 OF_DISKS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS}
 Seconds = Annotated[float, Meta(gt=0)]
 NotNegative = Annotated[float, Meta(ge=0)]
+How = Literal["measured", "checked", "compiled", "accounted", "counted"]
+# How rows said it that were written before they had a field for it: in the name of the device.
+HOW_IN_DEVICE = re.compile(r"(?P<device>.+) \((?P<how>\w+), not run\)")
 Status = Literal["done", "out_of_memory", "timeout", "unsupported", "error"]
 
 
 class Row(Case, frozen=True, kw_only=True):
     """A case and what came of it; ``reason`` says why, for every status but ``done``.
 
+    ``how`` it came about: measured on the ``device``, in check mode or not, or compiled,
+    accounted for or counted without running it; what is counted has no device.
     ``seconds`` has one value a repetition, ``gradient_seconds`` the gradient timed in the same
     round (empty where the method is the gradient itself), ``warmup_seconds`` the calls before;
     ``point_seconds`` is what is computed once for all vectors at a point, where a method divides
@@ -43,6 +49,7 @@ class Row(Case, frozen=True, kw_only=True):
     version: int = VERSION
     status: Status
     reason: str = ""
+    how: How = "measured"
     device: str
     seconds: tuple[Seconds, ...] = ()
     gradient_seconds: tuple[Seconds, ...] = ()
@@ -65,6 +72,19 @@ class Row(Case, frozen=True, kw_only=True):
     def case(self) -> Case:
         """The case that this row answers."""
         return Case(**{name: getattr(self, name) for name in Case.__struct_fields__})
+
+    @property
+    def was_run(self) -> bool:
+        """Whether it came about by running the case."""
+        return self.how in {"measured", "checked"}
+
+    @property
+    def place(self) -> str:
+        """The device, and how the row came about where it was not simply measured there."""
+        if self.how == "measured":
+            return self.device
+        how = "check mode" if self.was_run else f"{self.how}, not run"
+        return f"{self.device or 'no device'} ({how})"
 
     @property
     def facts(self) -> dict[str, Any]:
@@ -181,13 +201,21 @@ def decoded(line: bytes, place: str) -> Row:
                 f"{place}: a row of version {version} where this program reads {VERSION}; "
                 "measure into another folder, or read it with the program that wrote it"
             )
-        row = msgspec.json.decode(line, type=Row)
+        row = _with_how(msgspec.json.decode(line, type=Row))
         _refuse_contradictions(row)
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise RowsError(
             f"{place}: expected a row, found {error}; remove that line and measure again"
         ) from None
     return row
+
+
+def _with_how(row: Row) -> Row:
+    found = HOW_IN_DEVICE.fullmatch(row.device)
+    if found is None:
+        return row
+    device = "" if found["how"] == "counted" else found["device"]
+    return msgspec.structs.replace(row, how=found["how"], device=device)
 
 
 def _refuse_contradictions(row: Row) -> None:

@@ -12,7 +12,7 @@ from reproduce.results.counters import Counter
 from reproduce.results.published import QUANTILES
 from reproduce.results.rows import Row
 
-SETTINGS = ("device", "plan", "vector", "normalisation", "recorded", "layer_norm", "seed")
+SETTINGS = ("place", "plan", "vector", "normalisation", "recorded", "layer_norm", "seed")
 CELL = ["model", "batch_size", "method"]
 GIB = 2**30
 SMALLEST_LIMIT = 1e-4
@@ -42,7 +42,7 @@ def last_of_each_case(rows: Iterable[Row]) -> list[Row]:
     """
     last: dict[tuple, Row] = {}
     for row in rows:
-        case = row.device, row.case.key
+        case = row.place, row.case.key
         last.pop(case, None)  # so that the order is that of the rows that stay
         last[case] = row
     return list(last.values())
@@ -70,7 +70,7 @@ def measurements(rows: Iterable[Row]) -> list[Row]:
 
 
 def _run(row: Row) -> tuple[str, str, str, str]:
-    return row.device, row.plan, row.framework, row.mode
+    return row.place, row.plan, row.framework, row.mode
 
 
 def of_article(rows: Iterable[Row]) -> list[Row]:
@@ -118,7 +118,8 @@ def newest(rows: Sequence[Row]) -> tuple[list[Row], str]:
 
 
 def _named(row: Row, fields: Sequence[str]) -> str:
-    return ", ".join(f"{field} {getattr(row, field)!r}" for field in fields)
+    names = {"place": "device"}
+    return ", ".join(f"{names.get(field, field)} {getattr(row, field)!r}" for field in fields)
 
 
 def overhead_seconds(row: Row) -> list[float]:

@@ -1,0 +1,134 @@
+"""The ways in which rows come about: measured here, checked here, or accounted for elsewhere."""
+
+import ast
+import hashlib
+from functools import cache, cached_property
+from pathlib import Path
+from typing import Any
+
+from reproduce.machine import environment
+from reproduce.machine.target import Target
+from reproduce.plan import AMORTISED, PEERS, Case
+from reproduce.results.rows import How
+
+PACKAGE = environment.ROOT / "reproduce"
+# What every case depends on, and of the package of its framework.
+SHARED = (
+    "problems.py",
+    "machine/memory.py",
+    "measuring/comparing.py",
+    "measuring/experiment.py",
+    "measuring/timing.py",
+    "measuring/worker.py",
+)
+OF_FRAMEWORK = ("device.py", "hvp.py", "models.py")
+
+
+class Measured:
+    """Measured on the GPU, or on the CPU. ``target`` is the GPU that is accounted for instead."""
+
+    target: Target | None = None
+    checks = False
+
+    def __init__(self, on_gpu: bool) -> None:
+        self.on_gpu = on_gpu
+
+    def how(self, case: Case) -> How:
+        """How the row of ``case`` comes about."""
+        return "measured"
+
+    def device(self, case: Case) -> str:
+        """The name of the device in the row of ``case``."""
+        return self.identity["device"]
+
+    @cached_property
+    def identity(self) -> dict[str, Any]:
+        """What must match for a row to be reused, beside the code and the case."""
+        return environment.identity(self.on_gpu)
+
+    def state(self) -> dict[str, Any]:
+        """What is recorded and not matched."""
+        return environment.state(self.on_gpu)
+
+    def code_hash(self, case: Case) -> str:
+        """SHA-256 of the code that ``case`` depends on, docstrings and comments left out."""
+        return _hash(tuple(self.sources(case)))
+
+    def sources(self, case: Case) -> list[Path]:
+        """The files that ``case`` depends on."""
+        names = list(OF_FRAMEWORK)
+        if case.vectors > 1 or case.method in (*AMORTISED, *PEERS):
+            names.append("many_vectors.py")
+        if case.method in PEERS or case.method.startswith("repaired"):
+            names.append("peers.py")
+        own = PACKAGE / f"in_{case.framework}"
+        return [*(PACKAGE / name for name in SHARED), *(own / name for name in names)]
+
+
+class Checked(Measured):
+    """Measured deterministically, and the results digested."""
+
+    checks = True
+
+    def how(self, case: Case) -> How:
+        """How the row of ``case`` comes about."""
+        return "checked"
+
+    @cached_property
+    def identity(self) -> dict[str, Any]:
+        """What must match for a row to be reused: one that was measured otherwise does not."""
+        return super().identity | {"how": "checked"}
+
+
+class Accounted(Measured):
+    """Compiled, accounted for or counted for the GPU ``target``, which is not there."""
+
+    def __init__(self, target: Target) -> None:
+        super().__init__(on_gpu=False)
+        self.target = target
+
+    def how(self, case: Case) -> How:
+        """How the row of ``case`` comes about."""
+        if case.quantity == "operations":
+            return "counted"
+        return "compiled" if case.mode == "jit" else "accounted"
+
+    def device(self, case: Case) -> str:
+        """The name of the device in the row of ``case``; empty where none plays a part."""
+        return "" if case.quantity == "operations" else self.target.device
+
+    @cached_property
+    def identity(self) -> dict[str, Any]:
+        """What must match for a row to be reused, which no device of this machine does."""
+        found = {name: value for name, value in super().identity.items() if name != "device"}
+        target_hash = hashlib.sha256(self.target.description.encode()).hexdigest()
+        return found | {"target": self.target.name, "target_description": target_hash}
+
+    def state(self) -> dict[str, Any]:
+        """What is recorded and not matched."""
+        return environment.state_of_accounting()
+
+    def sources(self, case: Case) -> list[Path]:
+        """The files that ``case`` depends on."""
+        own = PACKAGE / f"in_{case.framework}"
+        more = [own / "accounting.py", own / "caching_allocator.py"]
+        return super().sources(case) + [path for path in more if path.exists()]
+
+
+def way(on_gpu: bool, target: Target | None = None, checks: bool = False) -> Measured:
+    """How cases come about: accounted for with a ``target``, else checked or measured."""
+    if target is not None:
+        return Accounted(target)
+    return Checked(on_gpu) if checks else Measured(on_gpu)
+
+
+@cache
+def _hash(paths: tuple[Path, ...]) -> str:
+    found = hashlib.sha256()
+    for path in paths:
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+                node.body = node.body[ast.get_docstring(node) is not None :]
+        found.update(ast.dump(tree).encode())
+    return found.hexdigest()
