@@ -8,7 +8,8 @@ import typer
 from paper_figures import beyond, figures, freshness, tables
 from reproduce import printing
 from reproduce.drawing import OF_ARTICLE, OF_BEYOND
-from reproduce.results.rows import Row, RowsError, read_rows, results_folder
+from reproduce.errors import UserError
+from reproduce.results.rows import Row, read_rows, results_folder
 from reproduce.results.summary import last_of_each_case
 
 NAMES = (*OF_ARTICLE, *OF_BEYOND)
@@ -87,7 +88,7 @@ def _refuse_unknown(names: list[str]) -> None:
 def _rows(path: Path) -> list[Row]:
     try:
         return last_of_each_case(read_rows(path))
-    except RowsError as error:
+    except UserError as error:
         _refuse(str(error))
 
 

@@ -7,7 +7,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from reproduce import printing
-from reproduce.plan import PlanError
+from reproduce.errors import UserError
 
 # A verb imports what it uses, when it is called: nobody waits for what another verb needs,
 # and whoever measures need not have what draws (requirements-carry.in).
@@ -61,7 +61,7 @@ def _imported(name: str) -> TyperCommand:
 
         @alone.command(name, help=f"{sentence}.", context_settings=anything)
         def lacking() -> None:
-            raise PlanError(f"{sentence}; run it in the environment that 'make setup' makes")
+            raise UserError(f"{sentence}; run it in the environment that 'make setup' makes")
 
     return typer.main.get_command(alone)
 

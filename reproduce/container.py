@@ -15,6 +15,7 @@ from docker.errors import APIError, DockerException, ImageNotFound
 from docker.types import DeviceRequest
 
 from reproduce import printing
+from reproduce.errors import UserError
 from reproduce.machine import environment, gpu
 
 IMAGE = "hvp-repro"
@@ -51,21 +52,17 @@ LOCKED_DOWN = {
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 
 
-class EngineError(Exception):
-    """What an engine refused, or that there is none; the message is one sentence for the user."""
-
-
 def engine() -> docker.DockerClient:
     """The engine that DOCKER_HOST names, or this machine's.
 
     Raises:
-        EngineError: if none answers.
+        UserError: if none answers.
     """
     try:
         client = docker.from_env()
         client.ping()
     except DockerException as error:
-        raise EngineError(f"a docker engine is needed, and {meaning(str(error))}") from None
+        raise UserError(f"a docker engine is needed, and {meaning(str(error))}") from None
     return client
 
 
@@ -79,7 +76,7 @@ def build(client: docker.DockerClient, base: str = "") -> None:
     """Builds the image from this tree, on ``base`` if one is given, and prints its steps.
 
     Raises:
-        EngineError: if the engine refuses or a step fails.
+        UserError: if the engine refuses or a step fails.
     """
     print(f"Building {IMAGE}: the first time takes about {COST}.", flush=True)
     start = time.perf_counter()
@@ -97,7 +94,7 @@ def build(client: docker.DockerClient, base: str = "") -> None:
     for answer in answers:
         if "error" in answer:
             print(last_words, file=sys.stderr)
-            raise EngineError(f"building {IMAGE} failed, and {meaning(answer['error'])}")
+            raise UserError(f"building {IMAGE} failed, and {meaning(answer['error'])}")
         words = answer.get("stream", "")
         last_words = (last_words + words)[-2000:]
         if words.startswith("Step "):
@@ -124,7 +121,7 @@ def run(
     It runs as ``user`` (``uid:gid``), who must own ``results``, and writes there alone.
 
     Raises:
-        EngineError: if the engine refuses to run it.
+        UserError: if the engine refuses to run it.
     """
     gpus = [DeviceRequest(count=-1, capabilities=[["gpu"]])] if on_gpu else []
     container = client.containers.create(
@@ -182,7 +179,7 @@ def make_all(
 if __name__ == "__main__":
     try:
         printing.run(app, "python -m reproduce.container")
-    except (EngineError, APIError) as error:
+    except (UserError, APIError) as error:
         refused = f"the docker engine refused, and {meaning(str(error))}"
-        print(f"error: {error if isinstance(error, EngineError) else refused}", file=sys.stderr)
+        print(f"error: {error if isinstance(error, UserError) else refused}", file=sys.stderr)
         sys.exit(2)

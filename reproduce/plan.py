@@ -13,6 +13,8 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
+from reproduce.errors import UserError
+
 Framework = Literal["jax", "torch"]
 Mode = Literal["jit", "eager", "compile"]
 ArticleMethod = Literal[
@@ -203,7 +205,7 @@ PLANS: dict[str, tuple[Grid, ...]] = {
 _TORCH: dict[str, tuple[bool, LayerNorm]] = {
     "article": (True, "native"),
     "quick": (True, "native"),
-    "cpu": (True, "repaired"),
+    "cpu": (False, "repaired"),
     SMOKE: (True, "repaired"),
     BEYOND: (False, "repaired"),
 }
@@ -212,10 +214,6 @@ NVML = tuple(
     Grid("nvml", framework, mode, _ARTICLE_MEMORY)
     for framework, mode in (("jax", "jit"), ("jax", "eager"), ("torch", "eager"))
 )
-
-
-class PlanError(Exception):
-    """A plan that cannot be measured here; the message is one sentence for the user."""
 
 
 def cases(
@@ -238,10 +236,10 @@ def cases(
     the memory of the whole GPU is measured, too, as the article's was.
 
     Raises:
-        PlanError: if there is no plan ``name``.
+        UserError: if there is no plan ``name``.
     """
     if name not in PLANS:
-        raise PlanError(f"plan {name!r} was asked for; there are {', '.join(PLANS)}")
+        raise UserError(f"plan {name!r} was asked for; there are {', '.join(PLANS)}")
     found = [
         (
             _rank(grid, model, batch_size),
@@ -303,7 +301,7 @@ def accounted_cases(name: str) -> list[Case]:
     have, the operations of an evaluation, of a JVP and of each method.
 
     Raises:
-        PlanError: if there is no plan ``name``.
+        UserError: if there is no plan ``name``.
     """
     of_plan = [case for case in cases(name) if case.quantity == "memory"]
     memory = [

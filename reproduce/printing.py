@@ -16,8 +16,8 @@ import msgspec
 import typer
 from rich.console import Console
 
-from reproduce.plan import PlanError
-from reproduce.results.rows import RowsError, encodable, unusable
+from reproduce.errors import UserError
+from reproduce.results.rows import encodable, unusable
 
 WIDTH_OF_FILES = 120
 # How often a stream is handed on.
@@ -56,7 +56,7 @@ class Output(io.TextIOWrapper):
         """Writes ``text``; returns its length.
 
         Raises:
-            PlanError: if that fails.
+            UserError: if that fails.
         """
         if text == "":  # by which click tells text from bytes, passing over what it raises
             return 0
@@ -67,7 +67,7 @@ class Output(io.TextIOWrapper):
         """Hands on what was written.
 
         Raises:
-            PlanError: if that fails.
+            UserError: if that fails.
         """
         with self._named():
             super().flush()
@@ -81,7 +81,7 @@ class Output(io.TextIOWrapper):
                 os.dup2(nowhere.fileno(), self.fileno())
             if error.errno == errno.EPIPE:  # nobody reads it any more, which is no fault
                 raise
-            raise PlanError(
+            raise UserError(
                 f"standard output cannot be written ({error.strerror}); "
                 "lead it elsewhere, and run the same command again: all that was finished is kept"
             ) from None
@@ -107,7 +107,7 @@ def run(app: typer.Typer, name: str) -> None:
             sys.stdout.flush()
     except BrokenPipeError:
         sys.exit(1)
-    except (PlanError, RowsError, OSError) as error:
+    except (UserError, OSError) as error:
         with suppress(OSError):
             sentence = unusable(error) if isinstance(error, OSError) else error
             print(f"error: {sentence}", file=sys.stderr)

@@ -21,9 +21,9 @@ def fake_worker():
 
 def no_reserve():
     """A disk may be small."""
-    from reproduce.measuring import conditions  # noqa: PLC0415
+    from reproduce.measuring import preflight  # noqa: PLC0415
 
-    conditions.NEEDED_DISK_BYTES = 0
+    preflight.NEEDED_DISK_BYTES = 0
 
 
 def part():

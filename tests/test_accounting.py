@@ -14,10 +14,11 @@ from cases import module
 from jax.experimental.compilation_cache import compilation_cache
 
 from reproduce import problems
+from reproduce.errors import UserError
 from reproduce.machine.target import FOLDER, load
 from reproduce.measuring import runner, schedule, worker
 from reproduce.measuring.ways import Accounted
-from reproduce.plan import METHODS, Case, PlanError, accounted_cases
+from reproduce.plan import METHODS, Case, accounted_cases
 from reproduce.results import counters, published
 from reproduce.results.rows import read_rows
 
@@ -348,12 +349,12 @@ def test_a_target_is_found_by_name_or_by_file(name):
 
 
 def test_an_unknown_target_is_answered_with_the_known_ones():
-    with pytest.raises(PlanError, match="a100, h100"):
+    with pytest.raises(UserError, match="a100, h100"):
         load("a1000")
 
 
 def test_a_description_without_a_memory_size_is_refused(tmp_path):
     path = Path(tmp_path / "own.txtpb")
     path.write_text('device_description_str: "mine"')
-    with pytest.raises(PlanError, match="device_memory_size"):
+    with pytest.raises(UserError, match="device_memory_size"):
         load(str(path))

@@ -19,8 +19,8 @@ from reproduce import problems
 from reproduce.algorithms.spectrum import density
 from reproduce.beyond import algorithms, digits, parts
 from reproduce.drawing import OF_BEYOND
+from reproduce.errors import UserError
 from reproduce.machine import environment
-from reproduce.plan import PlanError
 
 
 @pytest.fixture(scope="module")
@@ -127,7 +127,7 @@ def test_a_part_whose_code_has_changed_or_that_is_damaged_is_measured_anew(resul
 
 def test_a_part_that_does_not_fit_into_memory_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(environment, "free_bytes", lambda on_gpu: 3 << 30)
-    with pytest.raises(PlanError, match=r"need about 5\.0 GiB of memory, 3\.0 GiB are free"):
+    with pytest.raises(UserError, match=r"need about 5\.0 GiB of memory, 3\.0 GiB are free"):
         parts.beyond(tmp_path)
 
 

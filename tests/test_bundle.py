@@ -14,9 +14,9 @@ from typer.testing import CliRunner
 
 from paper_figures import figures
 from reproduce.__main__ import app
+from reproduce.errors import UserError
 from reproduce.evidence import bundle
-from reproduce.evidence.bundle import BundleError
-from reproduce.results.rows import RowsError, read_rows
+from reproduce.results.rows import read_rows
 
 TESTS = Path(__file__).parent
 SAMPLE = TESTS / "rows_sample.jsonl"
@@ -163,7 +163,7 @@ def test_each_environment_is_told_once_with_its_machines_and_revisions():
 
 
 def test_without_rows_there_is_nothing_to_bundle(tmp_path):
-    with pytest.raises(RowsError, match="there are none"):
+    with pytest.raises(UserError, match="there are none"):
         bundle.write(tmp_path, tmp_path / "bundle.zip")
     assert not list(tmp_path.iterdir())
 
@@ -177,7 +177,7 @@ def test_the_command_prints_path_size_and_checksum_and_takes_another_place(resul
 
 
 def test_a_place_that_cannot_be_written_is_refused_with_a_sentence(results):
-    with pytest.raises(BundleError, match="give another place with --output"):
+    with pytest.raises(UserError, match="give another place with --output"):
         bundle.write(results, results / "rows.jsonl" / "bundle.zip")
 
 
@@ -191,7 +191,7 @@ def test_unpacked_it_is_what_was_bundled(results, tmp_path):
 @pytest.mark.parametrize("name", ["../outside", "/tmp/outside", "figures/../../outside"])
 def test_a_file_that_leads_outside_is_refused_and_nothing_is_written(results, tmp_path, name):
     path = with_member(written(results), name)
-    with pytest.raises(BundleError, match="leads outside"):
+    with pytest.raises(UserError, match="leads outside"):
         bundle.unpack(path, tmp_path / "a" / "b")
     assert not (tmp_path / "a").exists()
 
@@ -223,13 +223,13 @@ def test_a_link_is_unpacked_as_the_file_that_it_is_and_never_followed(results, t
 @pytest.mark.filterwarnings("ignore:Duplicate name")
 def test_a_name_that_is_there_twice_is_refused(results, tmp_path):
     path = with_member(written(results), "rows.jsonl")
-    with pytest.raises(BundleError, match="twice"):
+    with pytest.raises(UserError, match="twice"):
         bundle.unpack(path, tmp_path / "unpacked")
 
 
 def test_more_than_a_gibibyte_is_refused_before_it_is_unpacked(results, tmp_path, monkeypatch):
     path = written(results)
     monkeypatch.setattr(bundle, "LARGEST_BYTES", 100_000)
-    with pytest.raises(BundleError, match="more than 100000 bytes"):
+    with pytest.raises(UserError, match="more than 100000 bytes"):
         bundle.unpack(path, tmp_path / "unpacked")
     assert not (tmp_path / "unpacked").exists()

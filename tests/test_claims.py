@@ -14,11 +14,12 @@ from typer.testing import CliRunner
 from reproduce import problems
 from reproduce.article import claims, judge, sources
 from reproduce.cli import judging
+from reproduce.errors import UserError
 from reproduce.plan import ARTICLE_MODELS, METHODS
 from reproduce.report.evidence import COMPILED
 from reproduce.results import origin
 from reproduce.results.published import time as published_times
-from reproduce.results.rows import Row, RowsError, read_rows
+from reproduce.results.rows import Row, read_rows
 
 HVPS = METHODS[1:]
 A100 = origin.ARTICLE_DEVICE
@@ -540,7 +541,7 @@ def test_what_was_compiled_is_found_beside_the_results(folder):
 @pytest.mark.parametrize("arguments", [("{0}/none",), ("{0}", "--compiled", "{0}/none")])
 def test_a_folder_without_rows_is_refused_in_one_sentence(folder, arguments):
     result = invoke(*(each.format(folder) for each in arguments))
-    assert isinstance(result.exception, RowsError)
+    assert isinstance(result.exception, UserError)
     assert "none/rows.jsonl" in str(result.exception)
 
 

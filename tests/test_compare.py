@@ -7,9 +7,10 @@ import typer
 from typer.testing import CliRunner
 
 from reproduce.cli import judging
+from reproduce.errors import UserError
 from reproduce.plan import cases
 from reproduce.results import compare
-from reproduce.results.rows import Row, RowsError
+from reproduce.results.rows import Row
 
 SECONDS = tuple((1 + 0.01 * np.sin(np.arange(30))).tolist())
 
@@ -120,13 +121,13 @@ def test_the_newest_row_of_a_case_counts():
 
 def test_another_device_is_refused_unless_forced():
     first, second = row(), row(device="another device", seconds=scaled(0.5))
-    with pytest.raises(RowsError, match=r"'another device' instead of 'a device'; add --force"):
+    with pytest.raises(UserError, match=r"'another device' instead of 'a device'; add --force"):
         compared(first, second)
     assert compared(first, second, forced=True).verdict == "faster"
 
 
 def test_folders_without_a_common_case_are_refused():
-    with pytest.raises(RowsError, match="cases in both folders were expected"):
+    with pytest.raises(UserError, match="cases in both folders were expected"):
         compared(row(), row(model="another"))
 
 

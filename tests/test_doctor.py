@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from reproduce.cli.doctor import diagnosis
+from reproduce.errors import UserError
 from reproduce.machine import environment, gpu
-from reproduce.measuring import checks, conditions
-from reproduce.plan import PlanError
+from reproduce.measuring import preflight
 
 ROOT = Path(__file__).parent.parent
 HAS_GPU = Path("/dev/nvidiactl").exists()
@@ -53,7 +53,7 @@ def test_without_a_gpu_smoke_can_run_and_the_article_cannot(tmp_path):
     assert lines[0] == "Plan smoke can run here."
     article = lines.index("Plan article cannot run here.")
     assert {line.split()[0] for line in lines[1:article]} <= {"good", "warning"}
-    assert len({line.split(":")[0] for line in lines[1:article]}) == len(checks.CHECKS)
+    assert len({line.split(":")[0] for line in lines[1:article]}) == len(preflight.CHECKS)
     assert any(
         line.startswith("missing device: plan 'article' needs a GPU, and there is no usable")
         and "; unset CUDA_VISIBLE_DEVICES (PLAN=cpu and" in line
@@ -99,7 +99,7 @@ print(json.dumps(sorted({"jax", "torch", "jaxlib"} & sys.modules.keys())))
 
 
 def test_an_unknown_plan_is_refused(tmp_path):
-    with pytest.raises(PlanError, match="there are article, quick, cpu, smoke"):
+    with pytest.raises(UserError, match="there are article, quick, cpu, smoke"):
         diagnosis("fast", tmp_path)
 
 
@@ -149,7 +149,7 @@ def test_what_may_not_be_looked_at_is_a_warning_and_the_rest_is_looked_at(tmp_pa
     def closed(look):
         (tmp_path / ("x" * 300)).stat()
 
-    monkeypatch.setitem(checks.CHECKS, "lock", closed)
+    monkeypatch.setitem(preflight.CHECKS, "lock", closed)
     _, found = look("smoke", tmp_path)
     assert found["lock"].level == "warning"
     assert "cannot be looked at (File name too long)" in found["lock"].found
@@ -180,7 +180,7 @@ def test_packages_that_differ_from_the_lock_are_listed(tmp_path):
     for folder in ("reproduce", "paper_figures"):
         shutil.copytree(ROOT / folder, tmp_path / folder)
     lock = (ROOT / "requirements.lock").read_text()
-    numpy = checks._pins()["numpy"]
+    numpy = preflight._pins()["numpy"]
     altered = lock.replace(f"numpy=={numpy} ", "numpy==1.26.4 ") + "an-absent-package==1.0\n"
     (tmp_path / "requirements.lock").write_text(altered)
     result = run("smoke", tmp_path / "results", "--json", root=tmp_path)
@@ -194,7 +194,7 @@ def test_packages_that_differ_from_the_lock_are_listed(tmp_path):
 def test_this_environment_is_as_the_lock_pins_it(tmp_path):
     import setuptools  # noqa: F401, PLC0415 — it puts copies of other packages on the path
 
-    checks._differences.cache_clear()
+    preflight._differences.cache_clear()
     _, found = look("smoke", tmp_path)
     assert found["requirements.lock"].level == "good"
     assert found["Python"].level == "good"
@@ -227,7 +227,7 @@ def test_a_gpu_in_use_is_warned_about_and_one_that_no_framework_can_use_stops_it
     found = by_check(result, "article")
     assert result.returncode == 1
     assert found["device"]["found"] == "NVIDIA A100-SXM4-40GB"
-    levels = {name: found[name]["level"] for name in checks.GPU_CHECKS}
+    levels = {name: found[name]["level"] for name in preflight.GPU_CHECKS}
     assert levels == {
         "memory of the GPU": "warning",
         "other processes on the GPU": "warning",
@@ -267,9 +267,9 @@ def test_what_does_not_answer_in_time_cannot_be_used(monkeypatch):
         uuid = "GPU-0"
 
     monkeypatch.setattr(environment, "gpu", lambda: (Chosen, ""))
-    monkeypatch.setattr(conditions, "COMPUTING_SECONDS", 0.1)
-    with pytest.raises(PlanError, match=r"torch cannot use it \(no result within 0.1 s\)"):
-        conditions.check_gpu_computes(["torch"])
+    monkeypatch.setattr(preflight, "COMPUTING_SECONDS", 0.1)
+    with pytest.raises(UserError, match=r"torch cannot use it \(no result within 0.1 s\)"):
+        preflight.computing_on_gpu(["torch"])
 
 
 def test_each_framework_computes_on_the_chosen_gpu_in_a_process_of_its_own(monkeypatch):
@@ -278,6 +278,6 @@ def test_each_framework_computes_on_the_chosen_gpu_in_a_process_of_its_own(monke
 
     says = "import os; print(os.environ['CUDA_VISIBLE_DEVICES'], os.environ['JAX_PLATFORMS'])"
     monkeypatch.setattr(environment, "gpu", lambda: (Chosen, ""))
-    monkeypatch.setattr(conditions, "COMPUTING_ON_GPU", {"jax": says, "torch": "print('cuda:0')"})
-    found = conditions.check_gpu_computes({"torch", "jax"})
+    monkeypatch.setattr(preflight, "COMPUTING_ON_GPU", {"jax": says, "torch": "print('cuda:0')"})
+    found = preflight.computing_on_gpu({"torch", "jax"})
     assert found == {"jax": "GPU-0 cuda", "torch": "cuda:0"}

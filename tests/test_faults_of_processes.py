@@ -22,10 +22,11 @@ from runs import case, log, measure, until
 import reproduce.__main__ as reproducing
 from paper_figures import figures
 from reproduce.cli import judging
+from reproduce.errors import UserError
 from reproduce.measuring import worker
 from reproduce.measuring.processes import Processes
 from reproduce.measuring.ways import Measured
-from reproduce.plan import PlanError, cases
+from reproduce.plan import cases
 from reproduce.results import summary
 from reproduce.results.rows import read_rows
 
@@ -322,11 +323,11 @@ import sys; sys.path[:0] = [{str(TESTS)!r}, {str(tmp_path)!r}]
 from pathlib import Path
 import runs
 from reproduce.measuring import worker
-from reproduce.plan import PlanError
+from reproduce.errors import UserError
 worker.modules = lambda framework: ["broken"]
 try:
     runs.measure(Path({str(tmp_path / "results")!r}), runs.case())
-except PlanError as error:
+except UserError as error:
     print(error)
 """
     result = subprocess.run(
@@ -345,5 +346,5 @@ except PlanError as error:
 @pytest.mark.usefixtures("fake_workers")
 @pytest.mark.parametrize("seconds", [0, -1, float("nan"), float("inf"), 1e300])
 def test_a_time_limit_that_is_none_is_refused(tmp_path, seconds):
-    with pytest.raises(PlanError, match=r"a time limit of .* give more than 0 and at most"):
+    with pytest.raises(UserError, match=r"a time limit of .* give more than 0 and at most"):
         measure(tmp_path, case(), timeout_seconds=seconds)

@@ -133,7 +133,7 @@ def test_a_last_row_that_is_whole_but_for_its_end_is_kept_and_the_next_goes_on_i
 def test_an_impossible_last_row_is_named_also_without_its_end(tmp_path):
     path = tmp_path / "rows.jsonl"
     path.write_bytes(ROW + b"\n" + IMPOSSIBLE["zero seconds"])
-    with pytest.raises(rows.RowsError, match=r"line 2: .* `float` > 0.0 - at `\$.seconds\[0\]`"):
+    with pytest.raises(rows.UserError, match=r"line 2: .* `float` > 0.0 - at `\$.seconds\[0\]`"):
         read_rows(path)
 
 

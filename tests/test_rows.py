@@ -3,8 +3,9 @@
 import msgspec
 import pytest
 
+from reproduce.errors import UserError
 from reproduce.plan import Case, cases
-from reproduce.results.rows import VERSION, Row, RowsError, RowsFile, read_rows
+from reproduce.results.rows import VERSION, Row, RowsFile, read_rows
 
 
 def row(**changes):
@@ -75,7 +76,7 @@ def test_a_half_written_last_row_is_set_aside_and_the_others_stay(path):
 def test_a_row_of_another_version_is_refused_with_its_place(path):
     append(path, row(), row(version=VERSION + 1))
     with pytest.raises(
-        RowsError, match=f"line 2: a row of version {VERSION + 1} .* reads {VERSION}"
+        UserError, match=f"line 2: a row of version {VERSION + 1} .* reads {VERSION}"
     ):
         read_rows(path)
 
@@ -83,11 +84,11 @@ def test_a_row_of_another_version_is_refused_with_its_place(path):
 @pytest.mark.parametrize("line", [b"not json", b"[]", b'{"version": 1, "status": "finished"}'])
 def test_a_line_that_is_no_row_is_refused_with_its_place(path, line):
     path.write_bytes(line + b"\n")
-    with pytest.raises(RowsError, match="line 1: expected a row"):
+    with pytest.raises(UserError, match="line 1: expected a row"):
         read_rows(path)
 
 
 def test_a_status_outside_the_closed_set_is_refused(path):
     path.write_bytes(msgspec.json.encode(row(status="fine")) + b"\n")
-    with pytest.raises(RowsError, match="fine"):
+    with pytest.raises(UserError, match="fine"):
         read_rows(path)

@@ -13,12 +13,13 @@ from conftest import start_interruptible
 from fake_worker import CRASH, DONE, HANG, KILLED, OUT_OF_MEMORY, SHY, TIMED_CRASH
 from runs import case, log, measure, until
 
+from reproduce.errors import UserError
 from reproduce.machine import environment, limits
-from reproduce.measuring import conditions, cost, schedule, worker
+from reproduce.measuring import cost, preflight, schedule, worker
 from reproduce.measuring.processes import Processes
 from reproduce.measuring.progress import Progress
 from reproduce.measuring.ways import Measured
-from reproduce.plan import METHODS, PlanError, by_setting, cases
+from reproduce.plan import METHODS, by_setting, cases
 from reproduce.results.rows import read_rows
 
 TESTS = Path(__file__).parent
@@ -213,7 +214,7 @@ except KeyboardInterrupt:
 """
     process = start_interruptible([sys.executable, "-c", program], cwd=TESTS.parent)
     until(lambda: read_rows(tmp_path / "rows.jsonl"))
-    with pytest.raises(PlanError, match="another run is measuring into"):
+    with pytest.raises(UserError, match="another run is measuring into"):
         measure(tmp_path, case())
     os.kill(process.pid, signal.SIGINT)
     assert process.wait(timeout=10) == 130
@@ -231,22 +232,22 @@ except KeyboardInterrupt:
 )
 def test_what_cannot_be_measured_is_refused_before_anything_is(tmp_path, wrong, sentence):
     wrong_case = msgspec.structs.replace(case(), **wrong)
-    with pytest.raises(PlanError, match=sentence):
+    with pytest.raises(UserError, match=sentence):
         measure(tmp_path, case(), wrong_case)
     assert not (tmp_path / "rows.jsonl").exists()
 
 
 def test_too_little_memory_or_disk_is_refused_before_anything_is_measured(tmp_path, monkeypatch):
     monkeypatch.setattr(limits, "free_memory", lambda: limits.Free(2**20, "close other programs"))
-    with pytest.raises(PlanError, match=r"of memory, .* are free"):
+    with pytest.raises(UserError, match=r"of memory, .* are free"):
         measure(tmp_path, case())
-    monkeypatch.setattr(conditions, "NEEDED_DISK_BYTES", 2**60)
-    with pytest.raises(PlanError, match="of disk"):
+    monkeypatch.setattr(preflight, "NEEDED_DISK_BYTES", 2**60)
+    with pytest.raises(UserError, match="of disk"):
         measure(tmp_path, case())
 
 
 def test_an_unknown_plan_is_refused_with_the_known_ones():
-    with pytest.raises(PlanError, match="plan 'all' was asked for; there are article, quick, cpu"):
+    with pytest.raises(UserError, match="plan 'all' was asked for; there are article, quick, cpu"):
         cases("all")
 
 

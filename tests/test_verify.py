@@ -12,10 +12,11 @@ from typer.testing import CliRunner
 
 from reproduce import problems
 from reproduce.__main__ import app
+from reproduce.errors import UserError
 from reproduce.evidence import verify
 from reproduce.measuring import comparing, runner
 from reproduce.measuring.ways import Checked, Measured
-from reproduce.plan import Case, PlanError
+from reproduce.plan import Case
 from reproduce.results.rows import read_rows
 
 pytestmark = pytest.mark.slow
@@ -165,7 +166,7 @@ def test_rows_without_digests_guarantee_nothing(runs):
 def test_runs_of_other_cases_or_devices_are_not_compared(runs):
     elsewhere = [msgspec.structs.replace(row, device="another") for row in runs["second"]]
     for second in (runs["second"][1:], elsewhere):
-        with pytest.raises(PlanError, match="measure both here, with the same plan"):
+        with pytest.raises(UserError, match="measure both here, with the same plan"):
             verify.of_rows(runs["first"], second)
 
 

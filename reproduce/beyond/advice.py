@@ -6,10 +6,11 @@ import numpy as np
 import pandas as pd
 
 from reproduce import methods, problems
+from reproduce.errors import UserError
 from reproduce.measuring import cost
 from reproduce.plan import BEYOND
 from reproduce.results import summary
-from reproduce.results.rows import Row, RowsError
+from reproduce.results.rows import Row
 
 FRAMEWORKS = {"jax": "JAX", "torch": "PyTorch"}
 MANY = 10
@@ -23,11 +24,11 @@ def advice(rows: Iterable[Row]) -> str:
     """The answer as Markdown: a table a framework, what was left out, and the machine.
 
     Raises:
-        RowsError: if no HVP of plan ``beyond`` is among ``rows``.
+        UserError: if no HVP of plan ``beyond`` is among ``rows``.
     """
     rows = list(rows)
     if not _timed(rows):
-        raise RowsError(
+        raise UserError(
             f"HVPs of plan {BEYOND!r} that are done were expected, and there are none among "
             f"{len(rows)} rows; measure them with 'make beyond'"
         )

@@ -13,10 +13,10 @@ from typing import Annotated, NamedTuple
 import pandas as pd
 import typer
 
+from reproduce.errors import UserError
 from reproduce.machine import environment, limits
-from reproduce.measuring import conditions, cost
+from reproduce.measuring import cost, preflight
 from reproduce.measuring.runner import set_worker_environment
-from reproduce.plan import PlanError
 from reproduce.results.files import whole_file
 
 MEASURED_BY = (
@@ -69,17 +69,17 @@ def _check(names: list[str], folder: Path) -> None:
     """Nothing, if all of ``names`` can be measured into ``folder``.
 
     Raises:
-        PlanError: if there is no such part, a setting would change what is measured, or no such
+        UserError: if there is no such part, a setting would change what is measured, or no such
             folder can be made.
     """
     for name in names:
         if name not in PARTS:
-            raise PlanError(f"part {name!r} was asked for; there are {', '.join(PARTS)}")
-    conditions.check_settings()
+            raise UserError(f"part {name!r} was asked for; there are {', '.join(PARTS)}")
+    preflight.check_settings()
     with suppress(OSError):
         folder.mkdir(parents=True, exist_ok=True)
     if not os.access(folder, os.W_OK):
-        raise PlanError(f"results go to {folder}, which cannot be written; give another RESULTS")
+        raise UserError(f"results go to {folder}, which cannot be written; give another RESULTS")
 
 
 def _check_memory(names: list[str], on_gpu: bool) -> None:
@@ -87,7 +87,7 @@ def _check_memory(names: list[str], on_gpu: bool) -> None:
     free = environment.free_bytes(on_gpu)
     if needed > free:
         remedy = "end what else uses the GPU" if on_gpu else limits.free_memory().remedy
-        raise PlanError(
+        raise UserError(
             f"the parts need about {cost.readable_bytes(needed)} of memory, "
             f"{cost.readable_bytes(free)} are free; {remedy} or name other parts"
         )
@@ -124,7 +124,7 @@ def _function(name: str, programs: Path) -> Callable[[], pd.DataFrame]:
         import_module("reproduce.in_jax.device").share_programs(programs)
         return getattr(import_module(f"reproduce.beyond.{PARTS[name].module}"), name)
     except ModuleNotFoundError as error:
-        raise PlanError(
+        raise UserError(
             f"part {name!r} needs {error.name!r}, which is not installed here; "
             "run 'make setup', or give its environment as VENV"
         ) from None

@@ -1,6 +1,6 @@
 """The verb ``doctor``: whether this machine can run a plan, and what to do about what is missing.
 
-What is looked at is in ``checks.py``.
+What is looked at is in ``measuring/preflight.py``.
 """
 
 from collections.abc import Callable
@@ -11,9 +11,10 @@ import msgspec
 import typer
 
 from reproduce import printing
+from reproduce.errors import UserError
 from reproduce.machine import environment
-from reproduce.measuring.checks import CHECKS, GPU_CHECKS, Doubt, Look
-from reproduce.plan import NEEDING_A_GPU, PLANS, PlanError, cases
+from reproduce.measuring.preflight import CHECKS, GPU_CHECKS, Doubt, Look
+from reproduce.plan import NEEDING_A_GPU, PLANS, cases
 
 
 class Finding(msgspec.Struct, frozen=True):
@@ -67,7 +68,7 @@ def diagnosis(plan: str, folder: Path) -> Diagnosis:
     """What every check finds for ``plan`` with its results in ``folder``, which is not made.
 
     Raises:
-        PlanError: if there is no such plan.
+        UserError: if there is no such plan.
     """
     has_gpu = environment.gpu()[0] is not None
     on_gpu = plan in NEEDING_A_GPU or (has_gpu and plan != "cpu")
@@ -80,8 +81,8 @@ def diagnosis(plan: str, folder: Path) -> Diagnosis:
 def _finding(name: str, check: Callable[[Look], str], look: Look) -> Finding:
     try:
         return Finding(name, "good", check(look))
-    except (PlanError, Doubt) as sentence:
-        level = "missing" if isinstance(sentence, PlanError) else "warning"
+    except (UserError, Doubt) as sentence:
+        level = "missing" if isinstance(sentence, UserError) else "warning"
         found, _, remedy = str(sentence).rpartition("; ")
         return Finding(name, level, found, remedy)
     except OSError as error:

@@ -9,15 +9,15 @@ from rich.table import Table
 
 from reproduce import printing
 from reproduce.drawing import OF_ACCOUNTING, draw
+from reproduce.errors import UserError
 from reproduce.machine import environment
 from reproduce.machine.target import load
-from reproduce.measuring import conditions, cost, runner, schedule
+from reproduce.measuring import cost, preflight, runner, schedule
 from reproduce.plan import (
     NEEDING_A_GPU,
     PLANS,
     LayerNorm,
     Normalisation,
-    PlanError,
     Setting,
     Vector,
     accounted_cases,
@@ -69,7 +69,7 @@ def plan(
 ) -> None:
     """Print what a plan measures and what it is expected to cost, before it runs."""
     found = cases(name, more_models=tuple(more_model or ()), nvml=nvml)
-    conditions.check_models(found)
+    preflight.check_models(found)
     on_gpu = name in NEEDING_A_GPU or _takes_gpu(name)
     settings = by_setting(found)
     machine = schedule.planned(on_gpu)
@@ -99,7 +99,7 @@ def plan(
         f"{len(found)} cases in {len(settings)} settings, about {total}{_where(on_gpu)}; at most "
         f"{cost.readable_bytes(max(map(cost.memory_bytes, settings)))} of memory for a setting, "
         f"settings prepared side by side: {at_once}; "
-        f"{cost.readable_bytes(conditions.NEEDED_DISK_BYTES)} of disk must be free."
+        f"{cost.readable_bytes(preflight.NEEDED_DISK_BYTES)} of disk must be free."
     )
 
 
@@ -119,7 +119,7 @@ def measure(
 
     Raises:
         Exit: with code 1 if a case failed, 130 if interrupted.
-        PlanError: if the plan, or what was asked for, needs a GPU and there is none.
+        UserError: if the plan, or what was asked for, needs a GPU and there is none.
     """
     on_gpu = _takes_gpu(name)
     found = cases(
@@ -133,7 +133,7 @@ def measure(
         nvml=nvml,
     )
     if nvml and not on_gpu:
-        raise PlanError(
+        raise UserError(
             "--nvml was asked for, which needs a GPU, and this plan runs on the CPU; leave it out"
         )
     try:
@@ -154,12 +154,12 @@ def account(
     Raises:
         Exit: with code 1 if a case failed or would not fit into the GPU, 130 if interrupted,
             and drawing's own if it was refused.
-        PlanError: if the plan has no memory cases.
+        UserError: if the plan has no memory cases.
     """
     found = accounted_cases(name)
     if not found:
         others = ", ".join(filter(accounted_cases, PLANS))
-        raise PlanError(f"plan {name!r} was asked for, which has no memory cases; take {others}")
+        raise UserError(f"plan {name!r} was asked for, which has no memory cases; take {others}")
     try:
         rows = runner.measure(found, results, False, timeout_seconds, load(target))
     except KeyboardInterrupt:
@@ -192,7 +192,7 @@ def _report_failures(rows: list[Row]) -> None:
 def _takes_gpu(name: str) -> bool:
     found, sentence = environment.gpu()
     if name in NEEDING_A_GPU and found is None:
-        raise PlanError(f"plan {name!r} needs a GPU, and there is {sentence}; or take PLAN=cpu")
+        raise UserError(f"plan {name!r} needs a GPU, and there is {sentence}; or take PLAN=cpu")
     return found is not None and name != "cpu"
 
 

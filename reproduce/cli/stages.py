@@ -12,7 +12,7 @@ from reproduce.cli.default_plan import fitting_plan
 from reproduce.cli.judging import advise, report
 from reproduce.cli.measuring import account, measure, stopped
 from reproduce.drawing import OF_BEYOND, draw
-from reproduce.plan import PlanError
+from reproduce.errors import UserError
 
 
 def every_stage(
@@ -69,6 +69,6 @@ def _accounted(folder: Path) -> int:
     """The code that accounting ends with; where it is refused, the report can still be written."""
     try:
         return _code(account, "article", folder)
-    except PlanError as refusal:
+    except UserError as refusal:
         print(f"error: {refusal}", file=sys.stderr)
         return 2

@@ -17,11 +17,12 @@ import msgspec
 
 from reproduce.beyond.parts import PARTS
 from reproduce.drawing import BENCHES, DIAGRAMS, OF_BEYOND, TABLES
+from reproduce.errors import UserError
 from reproduce.machine.environment import ROOT
 from reproduce.report.evidence import beside
 from reproduce.results import compare
 from reproduce.results.files import whole_file
-from reproduce.results.rows import Row, RowsError, read_rows
+from reproduce.results.rows import Row, read_rows
 
 MANIFEST, ENVIRONMENT, LOCK = "manifest.json", "environment.json", "requirements.lock"
 VERSION = 1
@@ -68,25 +69,21 @@ class Manifest(msgspec.Struct, frozen=True):
     version: int = VERSION
 
 
-class BundleError(RowsError):
-    """What cannot be bundled, or is no bundle; the message is one sentence for the user."""
-
-
 def write(results: Path, output: Path) -> str:
     """SHA-256 of the bundle of ``results``, which is written to ``output``, whole or not at all.
 
     What was compiled for the A100 is in it as well, if it is in or beside ``results``.
 
     Raises:
-        RowsError: if ``results`` has no rows, or one that cannot be read.
-        BundleError: if ``output`` cannot be written.
+        UserError: if ``results`` has no rows, or one that cannot be read.
+        UserError: if ``output`` cannot be written.
     """
     archive = _zipped(_contents(results))
     try:
         with whole_file(output) as unfinished:
             unfinished.write_bytes(archive)
     except OSError as error:
-        raise BundleError(
+        raise UserError(
             f"the bundle was to be written to {output}, and that failed ({error.strerror}); "
             "give another place with --output"
         ) from None
@@ -172,7 +169,7 @@ def unpack(bundle: Path, folder: Path) -> tuple[Manifest, dict[str, str]]:
     Only those that the manifest names are written into ``folder``, as they are.
 
     Raises:
-        BundleError: if it is no bundle, not whole, or would write elsewhere.
+        UserError: if it is no bundle, not whole, or would write elsewhere.
     """
     try:
         with zipfile.ZipFile(bundle) as archive:
@@ -186,7 +183,7 @@ def unpack(bundle: Path, folder: Path) -> tuple[Manifest, dict[str, str]]:
                     (folder / name).parent.mkdir(parents=True, exist_ok=True)
                     (folder / name).write_bytes(content)
     except UNREADABLE as error:
-        raise BundleError(_no_bundle(bundle, f"it cannot be read ({error})")) from None
+        raise UserError(_no_bundle(bundle, f"it cannot be read ({error})")) from None
     return manifest, {name: wrong[name] for name in sorted(wrong) if wrong[name]}
 
 
@@ -194,16 +191,16 @@ def _entries(bundle: Path, archive: zipfile.ZipFile) -> set[str]:
     """The names of all files but the manifest.
 
     Raises:
-        BundleError: if they could do harm.
+        UserError: if they could do harm.
     """
     names = archive.namelist()
     for name in map(PurePosixPath, names):
         if name.is_absolute() or ".." in name.parts:
-            raise BundleError(_no_bundle(bundle, f"'{name}' in it leads outside of any folder"))
+            raise UserError(_no_bundle(bundle, f"'{name}' in it leads outside of any folder"))
     if len({*names}) < len(names):
-        raise BundleError(_no_bundle(bundle, "a name is in it twice"))
+        raise UserError(_no_bundle(bundle, "a name is in it twice"))
     if sum(entry.file_size for entry in archive.infolist()) > LARGEST_BYTES:
-        raise BundleError(_no_bundle(bundle, f"it unpacks to more than {LARGEST_BYTES} bytes"))
+        raise UserError(_no_bundle(bundle, f"it unpacks to more than {LARGEST_BYTES} bytes"))
     return {*names} - {MANIFEST}
 
 
@@ -211,12 +208,12 @@ def _manifest(bundle: Path, archive: zipfile.ZipFile) -> Manifest:
     try:
         manifest = msgspec.json.decode(archive.read(MANIFEST), type=Manifest)
     except KeyError:
-        raise BundleError(_no_bundle(bundle, f"there is no {MANIFEST} in it")) from None
+        raise UserError(_no_bundle(bundle, f"there is no {MANIFEST} in it")) from None
     except (ValueError, RecursionError) as error:
-        raise BundleError(_no_bundle(bundle, f"its {MANIFEST} is none ({error})")) from None
+        raise UserError(_no_bundle(bundle, f"its {MANIFEST} is none ({error})")) from None
     if manifest.version != VERSION:
         found = f"it is of version {manifest.version}, where this program reads {VERSION}"
-        raise BundleError(_no_bundle(bundle, found))
+        raise UserError(_no_bundle(bundle, found))
     return manifest
 
 

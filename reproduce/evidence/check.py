@@ -8,10 +8,11 @@ from tempfile import TemporaryDirectory
 import msgspec
 
 from reproduce.drawing import redrawn
+from reproduce.errors import UserError
 from reproduce.evidence import bundle
 from reproduce.evidence.bundle import Manifest
 from reproduce.results.coverage import Coverage, coverage
-from reproduce.results.rows import Row, RowsError, decoded, lines_of
+from reproduce.results.rows import Row, decoded, lines_of
 
 ROWS = "rows.jsonl"
 MEASURE = "measure it with 'python -m reproduce measure PLAN RESULTS'"
@@ -47,8 +48,8 @@ def check(path: Path) -> Checked:
     """What holds of the results folder or the bundle ``path``, near which nothing is written.
 
     Raises:
-        BundleError: if it is neither.
-        RowsError: if it has no rows.
+        UserError: if it is neither.
+        UserError: if it has no rows.
     """
     if path.is_dir():
         return _checked(path, bundle.folders(path))
@@ -70,7 +71,7 @@ def _checked(
     for prefix, folder in folders.items():
         own, not_rows = _rows(folder / ROWS, f"{prefix}{ROWS}")
         if not prefix and not own and not not_rows and not wrong:
-            raise RowsError(
+            raise UserError(
                 f"rows were expected in {path}, and there are none; "
                 "give a results folder that was measured into, or a bundle of one"
             )
@@ -103,7 +104,7 @@ def _rows(path: Path, place: str) -> tuple[list[Row], list[Objection]]:
     for number, line in enumerate(lines, 1):
         try:
             rows += [decoded(line, f"{place}, line {number}")] if line.strip() else []
-        except RowsError as error:
+        except UserError as error:
             objections.append(Objection(*str(error).rsplit("; ", 1)))
     return rows, objections
 

@@ -11,10 +11,11 @@ from pathlib import Path
 import msgspec
 
 from reproduce import drawing
+from reproduce.errors import UserError
 from reproduce.machine import environment
 from reproduce.measuring import runner
 from reproduce.methods import RUNS
-from reproduce.plan import PLANS, SMOKE, Case, PlanError, cases
+from reproduce.plan import PLANS, SMOKE, Case, cases
 from reproduce.results.rows import Row
 
 TIMEOUT_SECONDS = 600
@@ -49,7 +50,7 @@ def verify(folder: Path) -> list[Guarantee]:
     Each run has its own processes. Where there is a GPU, they run on it.
 
     Raises:
-        PlanError: if the plan cannot be measured here.
+        UserError: if the plan cannot be measured here.
     """
     both = folder / f"{datetime.now(UTC):%Y-%m-%dT%H-%M-%S}"
     wanted = cases(SMOKE)
@@ -71,11 +72,11 @@ def of_rows(first: Sequence[Row], second: Sequence[Row]) -> list[Guarantee]:
     """What the rows of two runs of the same cases guarantee: status, weights, batch, HVPs, bytes.
 
     Raises:
-        PlanError: if the runs are of different cases or devices.
+        UserError: if the runs are of different cases or devices.
     """
     by_case = {row.case: row for row in second}
     if {row.case for row in first} != by_case.keys() or _devices(first) != _devices(second):
-        raise PlanError(
+        raise UserError(
             "two runs of the same cases on one device were to be compared, and these are of "
             "others; measure both here, with the same plan"
         )

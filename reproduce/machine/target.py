@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from reproduce.plan import PlanError
+from reproduce.errors import UserError
 
 FOLDER = Path(__file__).parent / "targets"
 SUFFIX = ".txtpb"
@@ -28,12 +28,12 @@ def load(name: str) -> Target:
     """The target ``name``: one of the folder ``targets``, or the path of a file like those.
 
     Raises:
-        PlanError: if there is no such file, or if its fields are not those of the others.
+        UserError: if there is no such file, or if its fields are not those of the others.
     """
     path = FOLDER / f"{name}{SUFFIX}" if "." not in name and "/" not in name else Path(name)
     if not path.is_file():
         known = ", ".join(sorted(file.stem for file in FOLDER.glob(f"*{SUFFIX}")))
-        raise PlanError(
+        raise UserError(
             f"target {name!r} was asked for and there is no file {path}; take one of {known}, "
             f"or give the path of a description like {FOLDER.name}/a100{SUFFIX}"
         )
@@ -41,13 +41,13 @@ def load(name: str) -> Target:
         description = path.read_text(encoding="utf-8")
         found = _fields(description)
     except (OSError, ValueError) as error:
-        raise PlanError(
+        raise UserError(
             f"target {name!r}: {path} cannot be read as a GPU's description ({error}); "
             f"write one like {FOLDER.name}/a100{SUFFIX}"
         ) from None
     faults = _faults(found, _fields((FOLDER / f"a100{SUFFIX}").read_text(encoding="utf-8")))
     if faults:
-        raise PlanError(
+        raise UserError(
             f"target {name!r}: in {path}, {', '.join(faults)}; "
             f"write the same fields as {FOLDER.name}/a100{SUFFIX}"
         )

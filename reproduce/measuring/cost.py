@@ -72,8 +72,6 @@ PROGRAM_SAMPLE_BYTES = {
     "bert": 0.065 * GIB,
 }
 SAMPLE_BYTES = {"resnet34": 0.12 * GIB, "resnet50": 0.3 * GIB, "vit": 0.2 * GIB, "bert": 0.2 * GIB}
-# With what autograd records of an HVP, and of the gradient that is its vector.
-RECORDED_SAMPLE_BYTES = SAMPLE_BYTES | {"vit": 0.26 * GIB, "bert": 0.26 * GIB}
 WEIGHT_BYTES = {"resnet34": 0.1 * GIB, "resnet50": 0.1 * GIB, "vit": 0.35 * GIB, "bert": 0.45 * GIB}
 LOADED_FRAMEWORKS_BYTES = 1 * GIB
 # What they map, of which that is used.
@@ -155,10 +153,13 @@ def memory_bytes(setting: Sequence[Case]) -> int:
     case = setting[0]
     more = max(case.vectors for case in setting) - 1
     samples = PROGRAM_SAMPLE_BYTES if case.mode == "jit" else SAMPLE_BYTES
-    samples = RECORDED_SAMPLE_BYTES if case.recorded else samples
     activations = samples.get(case.model, 0) * case.batch_size * (1 + 0.2 * more)
-    # What each method holds is there at once.
-    copies = 6 + 2.5 * more + sum(case.method in AMORTISED for case in setting)
+    # What each method holds is there at once, and what autograd records of it.
+    copies = (
+        (14 if case.recorded else 6)
+        + 2.5 * more
+        + sum(case.method in AMORTISED for case in setting)
+    )
     weights = copies * WEIGHT_BYTES.get(case.model, 0)
     return int(LOADED_FRAMEWORKS_BYTES + activations + weights)
 

@@ -15,12 +15,13 @@ from typing import Any
 
 import msgspec
 
+from reproduce.errors import UserError
 from reproduce.machine import environment
 from reproduce.machine.gpu import throttling
 from reproduce.measuring import cost, endings, schedule, worker
 from reproduce.measuring.progress import Progress
 from reproduce.measuring.ways import Measured
-from reproduce.plan import Case, PlanError, Setting
+from reproduce.plan import Case, Setting
 from reproduce.results.rows import Row
 
 # How a case ended that is not tried again, though others were at work beside it.
@@ -63,7 +64,7 @@ class Processes:
         """Loads the frameworks once, in the process that all workers fork from.
 
         Raises:
-            PlanError: if one of them cannot be loaded.
+            UserError: if one of them cannot be loaded.
         """
         self.programs.mkdir(parents=True, exist_ok=True)
         os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(self.programs / "inductor")
@@ -82,7 +83,7 @@ class Processes:
                 first.start()
                 first.join()
         if first.exitcode != 0:
-            raise PlanError(
+            raise UserError(
                 f"the plan needs {' and '.join(frameworks)}, which cannot be loaded here, for the "
                 "reason above; run 'make setup', or give another environment as VENV"
             )

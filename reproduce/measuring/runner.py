@@ -9,13 +9,14 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from reproduce.errors import UserError
 from reproduce.machine import environment
 from reproduce.machine.target import Target
-from reproduce.measuring import conditions, schedule
+from reproduce.measuring import preflight, schedule
 from reproduce.measuring.processes import Processes
 from reproduce.measuring.progress import Progress
 from reproduce.measuring.ways import Measured, way
-from reproduce.plan import Case, PlanError, by_setting
+from reproduce.plan import Case, by_setting
 from reproduce.results.rows import Row, RowsFile
 
 SETTLED = {"done", "out_of_memory", "timeout", "unsupported"}
@@ -38,11 +39,11 @@ def measure(
     goes on. An interrupt ends the workers and goes on to the caller.
 
     Raises:
-        PlanError: if the plan cannot be measured here, before anything is.
+        UserError: if the plan cannot be measured here, before anything is.
     """
     set_worker_environment(on_gpu)
-    conditions.check_time_limit(timeout_seconds)
-    conditions.check(cases, folder, on_gpu, target)
+    preflight.check_time_limit(timeout_seconds)
+    preflight.check(preflight.Look(cases[0].plan, cases, folder, on_gpu, target))
     with _locked(folder), closing(RowsFile(folder / "rows.jsonl")) as rows:
         processes = Processes(folder, way(on_gpu, target, checks), timeout_seconds)
         missing = pending(cases, rows.rows, processes.way, processes.identity)
@@ -109,6 +110,6 @@ def _locked(folder: Path) -> AbstractContextManager:
     try:
         return FileLock(folder / "rows.lock").acquire(blocking=False)
     except Timeout:
-        raise PlanError(
+        raise UserError(
             f"another run is measuring into {folder}; wait for it, or give another RESULTS"
         ) from None

@@ -7,9 +7,10 @@ import msgspec
 
 from reproduce.article import sources
 from reproduce.article.sources import Source
+from reproduce.errors import UserError
 from reproduce.plan import BEYOND
 from reproduce.results import compare
-from reproduce.results.rows import Row, RowsError, read_rows
+from reproduce.results.rows import Row, read_rows
 
 MEASURED, COMPILED = "this run", "compiled for the A100"
 
@@ -50,13 +51,13 @@ def evidence(results: Path, compiled: Path | None = None) -> Evidence:
     There need not be anything compiled: then there are no rows of it.
 
     Raises:
-        RowsError: if ``results`` or ``compiled`` has no rows, or one cannot be read; or if
+        UserError: if ``results`` or ``compiled`` has no rows, or one cannot be read; or if
             ``results`` has none of the article's plans.
     """
     rows = compare.rows_of(results)
     measured = sources.of_rows(MEASURED, rows, "this plan has no such case")
     if measured.cases.empty:
-        raise RowsError(
+        raise UserError(
             f"rows of the article's plans were expected in {results}, and all {len(rows)} are of "
             f"plan {BEYOND!r}; give a folder that 'make all' has measured into"
         )

@@ -7,10 +7,10 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 from reproduce.article.errata import ERRATA
+from reproduce.errors import UserError
 from reproduce.machine.environment import ROOT
 from reproduce.results import compare
 from reproduce.results.files import whole_file
-from reproduce.results.rows import RowsError
 
 FILE = "proofs.xml"
 RECORDED = ROOT / "docs" / "recorded" / FILE
@@ -20,7 +20,7 @@ def run(results: Path) -> bool:
     """Run every proof and write pytest's JUnit file into ``results``; return whether all hold.
 
     Raises:
-        RowsError: if ``results`` is no results folder, or the tests end early.
+        UserError: if ``results`` is no results folder, or the tests end early.
     """
     compare.rows_of(results)
     names = {erratum.proof for erratum in ERRATA}
@@ -33,7 +33,7 @@ def run(results: Path) -> bool:
         chosen = ["-k", " or ".join(sorted(names)), to_file, *map(str, files)]
         code = subprocess.run([*command, *chosen], cwd=ROOT, check=False).returncode
         if code not in {0, 1}:
-            raise RowsError(
+            raise UserError(
                 f"the proofs were to be run, and pytest ended early, with code {code}; "
                 "mend what it says above and prove again"
             )
@@ -50,7 +50,7 @@ def outcomes(results: Path) -> dict[str, str]:
     A proof that several cases share is *proven* if all of them pass.
 
     Raises:
-        RowsError: if the file cannot be read.
+        UserError: if the file cannot be read.
     """
     path = results / FILE
     found: dict[str, str] = {}
@@ -63,7 +63,7 @@ def _cases(path: Path) -> Iterator[tuple[str, bool]]:
     try:
         cases = ElementTree.parse(path).iter("testcase")
     except ElementTree.ParseError as error:
-        raise RowsError(
+        raise UserError(
             f"{path}: expected what came of the proofs, found {error}; "
             "remove that file and prove again"
         ) from None

@@ -8,8 +8,9 @@ import msgspec
 import numpy as np
 from scipy import stats
 
+from reproduce.errors import UserError
 from reproduce.results import summary
-from reproduce.results.rows import Row, RowsError, read_rows
+from reproduce.results.rows import Row, read_rows
 
 RESAMPLES = 1000
 SEED = 0
@@ -36,11 +37,11 @@ def rows_of(folder: Path) -> list[Row]:
     """The rows of a results folder.
 
     Raises:
-        RowsError: if it has none, or one that cannot be read.
+        UserError: if it has none, or one that cannot be read.
     """
     rows = read_rows(folder / "rows.jsonl")
     if not rows:
-        raise RowsError(
+        raise UserError(
             f"rows were expected in {folder / 'rows.jsonl'}, and there are none; "
             "give a folder that was measured into, or measure with `make measure`"
         )
@@ -57,13 +58,13 @@ def compare(
     compared exactly. ``forced`` lets devices differ.
 
     Raises:
-        RowsError: if no case is in both, or one was measured on another device in the second.
+        UserError: if no case is in both, or one was measured on another device in the second.
     """
     pairs = _pairs(first, second)
     differing = [(a.place, b.place) for a, b in pairs if a.place != b.place]
     if differing and not forced:
         a, b = differing[0]
-        raise RowsError(
+        raise UserError(
             f"rows of one device were expected, and {len(differing)} of {len(pairs)} cases ran on "
             f"another, such as {b!r} instead of {a!r}; add --force to compare them all the same"
         )
@@ -76,7 +77,7 @@ def _pairs(first: Sequence[Row], second: Sequence[Row]) -> list[tuple[Row, Row]]
     ]
     pairs = [(row, by_case[1][key]) for key, row in by_case[0].items() if key in by_case[1]]
     if not pairs:
-        raise RowsError(
+        raise UserError(
             "cases in both folders were expected, and there are none; "
             "compare two folders of one plan, vector, normalisation and seed"
         )

@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
+from reproduce.errors import UserError
 from reproduce.plan import Case
 
 VERSION = 1
@@ -96,18 +97,14 @@ class Row(Case, frozen=True, kw_only=True):
         return identity | state.get("machine", {})
 
 
-class RowsError(Exception):
-    """Results that cannot be read; the message is one sentence for the user."""
-
-
 def results_folder(name: str) -> Path:
     """The results folder ``name``, as it was given on the command line.
 
     Raises:
-        RowsError: if the name is empty, which would be the working directory.
+        UserError: if the name is empty, which would be the working directory.
     """
     if not name:
-        raise RowsError("a results folder was asked for, and its name is empty; give its path")
+        raise UserError("a results folder was asked for, and its name is empty; give its path")
     return Path(name)
 
 
@@ -137,14 +134,14 @@ def read_rows(path: Path) -> list[Row]:
     A last line that stops short is a row half written: it is passed over.
 
     Raises:
-        RowsError: if the file cannot be read, a line is not a row, or is of another version.
+        UserError: if the file cannot be read, a line is not a row, or is of another version.
     """
     try:
         *lines, last = lines_of(path)
     except (FileNotFoundError, NotADirectoryError):
         return []
     except OSError as error:
-        raise RowsError(
+        raise UserError(
             f"rows were expected in {path}, which cannot be read ({error.strerror}); "
             "give another folder"
         ) from None
@@ -192,19 +189,19 @@ def decoded(line: bytes, place: str) -> Row:
     Whoever has a row can count on what it is to hold: here is the one place that refuses others.
 
     Raises:
-        RowsError: if it is none, of another version, or contradicts itself.
+        UserError: if it is none, of another version, or contradicts itself.
     """
     try:
         version = msgspec.json.decode(line)["version"]
         if version != VERSION:
-            raise RowsError(
+            raise UserError(
                 f"{place}: a row of version {version} where this program reads {VERSION}; "
                 "measure into another folder, or read it with the program that wrote it"
             )
         row = _with_how(msgspec.json.decode(line, type=Row))
         _refuse_contradictions(row)
     except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise RowsError(
+        raise UserError(
             f"{place}: expected a row, found {error}; remove that line and measure again"
         ) from None
     return row

@@ -1,0 +1,398 @@
+"""What must hold before a plan is measured, and what harms it: one function a check.
+
+A check returns what it found. It raises UserError where the plan cannot run, and Doubt where it
+can, but not well; either sentence ends with the remedy, after its last semicolon.
+"""
+
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from functools import cache, partial
+from importlib.util import find_spec
+from pathlib import Path
+
+import msgspec
+
+from reproduce.errors import UserError
+from reproduce.machine import environment, limits
+from reproduce.machine.target import Target
+from reproduce.measuring import cost, schedule
+from reproduce.measuring.cost import readable_bytes
+from reproduce.plan import Case, Framework, by_setting
+from reproduce.problems import PROBLEMS
+
+NEEDED_DISK_BYTES = 1 << 30
+LONGEST_SECONDS = 7 * 24 * 3600
+LOCK_IS_FOR_PYTHON = "3.11"
+ENVIRONMENT_BYTES = 9 * cost.GIB
+WITHOUT_GPU = "PLAN=cpu and 'make a100' need none"
+# A framework may list a GPU that it has no code or no library for: each multiplies matrices.
+COMPUTING_ON_GPU: dict[Framework, str] = {
+    "jax": "import jax; x = jax.numpy.ones((8, 8)); print((x @ x).block_until_ready().device)",
+    "torch": "import torch; x = torch.ones(8, 8, device='cuda'); (x @ x).cpu(); print(x.device)",
+}
+COMPUTING_SECONDS = 120
+
+
+class Doubt(Exception):
+    """What does not stop a plan but harms it; the message is one sentence for the user."""
+
+
+class Look(msgspec.Struct, frozen=True):
+    """What is looked at: the cases of a plan, on their device, into a results folder.
+
+    With a ``target`` they are accounted for.
+    """
+
+    plan: str
+    cases: list[Case]
+    folder: Path
+    on_gpu: bool
+    target: Target | None = None
+
+
+def check(look: Look) -> None:
+    """Makes the results folder, and goes on if all that must hold does.
+
+    Raises:
+        UserError: the first thing that stands in the way.
+    """
+    for each in (_models, _settings, _frameworks, _temporary_folder):
+        each(look)
+    with _unwritable(look.folder):
+        look.folder.mkdir(parents=True, exist_ok=True)
+    for each in (_results_folder, _disk_of_results, _memory):
+        with suppress(Doubt):
+            each(look)
+    if look.on_gpu and look.target is None:
+        computing_on_gpu({case.framework for case in look.cases})
+
+
+def check_models(cases: Iterable[Case]) -> None:
+    """Goes on if the models of all ``cases`` are known.
+
+    Raises:
+        UserError: for the first that is not.
+    """
+    for name in sorted({case.model for case in cases} - set(PROBLEMS)):
+        raise UserError(f"model {name!r} was asked for; there are {', '.join(PROBLEMS)}")
+
+
+def _models(look: Look) -> str:
+    check_models(look.cases)
+    return ", ".join(sorted({case.model for case in look.cases}))
+
+
+def check_settings() -> None:
+    """Goes on if no variable of the environment makes of a case another than it is called.
+
+    Raises:
+        UserError: for the first that does.
+    """
+    for setting, why in environment.refused_settings().items():
+        name = setting.partition("=")[0]
+        raise UserError(
+            f"the environment has {setting}, with which {why}; "
+            f"run 'unset {name}', and the same command again"
+        )
+
+
+def _settings(look: Look) -> str:
+    check_settings()
+    return ", ".join(f"{name}={value}" for name, value in environment.settings().items()) or "none"
+
+
+def _frameworks(look: Look) -> str:
+    names = sorted({case.framework for case in look.cases})
+    for name in names:
+        if find_spec(name) is None:
+            raise UserError(
+                f"the plan needs {name!r}, which is not installed here; "
+                "run 'make setup', or give its environment as VENV"
+            )
+    if any(case.method == "curvlinops" for case in look.cases) and find_spec("curvlinops") is None:
+        raise UserError(
+            "the plan times curvlinops beside ours, which is not installed here; "
+            "run 'make setup', or give its environment as VENV"
+        )
+    return " and ".join(names)
+
+
+def _temporary_folder(look: Look) -> str:
+    try:
+        with (
+            tempfile.TemporaryDirectory(prefix="pymp-") as folder,
+            socket.socket(socket.AF_UNIX) as listener,
+        ):
+            listener.bind(f"{folder}/listener-12345678")  # a name as long as multiprocessing's
+    except OSError as error:
+        raise UserError(
+            "workers are started through a socket in a temporary folder, which fails "
+            f"({error.strerror or error}); set TMPDIR to a folder that can be written and has a "
+            "short name"
+        ) from None
+    return tempfile.gettempdir()
+
+
+def _results_folder(look: Look) -> str:
+    with _unwritable(look.folder):
+        tempfile.TemporaryFile(dir=_nearest(look.folder)).close()
+    return f"{look.folder} can be written"
+
+
+@contextmanager
+def _unwritable(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise UserError(
+            f"results go to {folder}, which cannot be written ({error.strerror}); "
+            "give another RESULTS"
+        ) from None
+
+
+def _nearest(folder: Path) -> Path:
+    """``folder``, or where it is not there the nearest of its parents that is."""
+    # Path.exists would raise where a parent may not be searched.
+    return next(path for path in (folder, *folder.absolute().parents) if os.path.exists(path))
+
+
+def _disk_of_results(look: Look) -> str:
+    free = shutil.disk_usage(_nearest(look.folder)).free
+    if free < NEEDED_DISK_BYTES:
+        raise UserError(
+            f"the plan needs {readable_bytes(NEEDED_DISK_BYTES)} of disk for {look.folder}, "
+            f"{readable_bytes(free)} are free; make room or give another RESULTS"
+        )
+    return f"{readable_bytes(NEEDED_DISK_BYTES)} must be free, {readable_bytes(free)} are"
+
+
+def _memory(look: Look) -> str:
+    mapped = limits.left_by_ulimit("-v")
+    if mapped is not None and mapped < cost.MAPPED_BYTES:
+        raise UserError(
+            f"the frameworks need {readable_bytes(cost.MAPPED_BYTES)} of address space, most "
+            f"of it never touched, and 'ulimit -v' leaves {readable_bytes(mapped)}; "
+            "raise it, or run 'ulimit -v unlimited' first"
+        )
+    needed, free = _needed_bytes(look), limits.free_memory()
+    found = f"a setting needs about {readable_bytes(needed)}, {readable_bytes(free.bytes)} are free"
+    if needed <= free.bytes:
+        return found
+    if look.on_gpu:  # where a case that does not fit is a row that says so
+        raise Doubt(f"{found}; {free.remedy}")
+    raise UserError(
+        f"the plan needs about {readable_bytes(needed)} of memory, "
+        f"{readable_bytes(free.bytes)} are free; {free.remedy} or take a smaller plan"
+    )
+
+
+def _needed_bytes(look: Look) -> int:
+    """The expected peak of the largest setting in the host's memory, in bytes."""
+    if look.target is not None:
+        return cost.ACCOUNTING_BYTES
+    of_host = cost.host_bytes if look.on_gpu else cost.memory_bytes
+    return max(map(of_host, by_setting(look.cases)))
+
+
+def computing_on_gpu(names: Iterable[Framework]) -> dict[Framework, str]:
+    """On what each framework has just computed: the chosen GPU, under the framework's name.
+
+    Raises:
+        UserError: if one of them cannot compute on it.
+    """
+    names = sorted(names)
+    with ThreadPoolExecutor(len(names)) as side_by_side:
+        return dict(zip(names, side_by_side.map(_computed_on, names), strict=True))
+
+
+def _computed_on(framework: Framework) -> str:
+    settings = {
+        "CUDA_VISIBLE_DEVICES": environment.gpu()[0].uuid,
+        "JAX_PLATFORMS": "cuda",
+        "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
+    }
+    command = [sys.executable, "-c", COMPUTING_ON_GPU[framework]]
+    try:
+        done = subprocess.run(
+            command,
+            env=os.environ | settings,
+            capture_output=True,
+            text=True,
+            timeout=COMPUTING_SECONDS,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        reason = f"no result within {COMPUTING_SECONDS} s"
+    else:
+        if done.returncode == 0:
+            return done.stdout.strip()
+        # The first error is the cause: JAX logs it, and ends with one that says nothing.
+        errors = re.findall(r"^[\w.]*Error: .+", done.stderr, re.MULTILINE)
+        reason = errors[0] if errors else f"exit code {done.returncode}"
+    raise UserError(
+        f"NVML finds a GPU and {framework} cannot use it ({reason}); run 'make setup' for packages "
+        "as they are pinned, update NVIDIA's driver, or take PLAN=cpu"
+    )
+
+
+def check_time_limit(timeout_seconds: float) -> None:
+    """Goes on if a case may run as long as ``timeout_seconds``.
+
+    Raises:
+        UserError: if that is no time, or longer than a week.
+    """
+    if not 0 < timeout_seconds <= LONGEST_SECONDS:
+        raise UserError(
+            f"a time limit of {timeout_seconds} s was asked for; "
+            f"give more than 0 and at most {LONGEST_SECONDS} seconds (a week)"
+        )
+
+
+def _device(look: Look) -> str:
+    found, sentence = environment.gpu()
+    if look.on_gpu and found is None:
+        raise UserError(f"plan {look.plan!r} needs a GPU, and there is {sentence} ({WITHOUT_GPU})")
+    return environment.device(look.on_gpu)
+
+
+def _time(look: Look) -> str:
+    machine = schedule.planned(look.on_gpu)
+    seconds = schedule.expected_seconds(by_setting(look.cases), machine)
+    how = "a guess: no plan was run on a GPU yet" if look.on_gpu else "as on two cores"
+    return f"{len(look.cases)} cases in about {cost.readable_seconds(seconds)} ({how})"
+
+
+def _locked_packages(look: Look) -> str:
+    pins, differences = _pins(), _differences()
+    if differences:
+        raise Doubt(
+            f"of its {len(pins)} packages {len(differences)} are not installed as pinned: "
+            f"{', '.join(differences)}; {_make_anew()}"
+        )
+    return f"all of its {len(pins)} packages are installed as pinned"
+
+
+def _make_anew() -> str:
+    return f"remove {sys.prefix} and run 'make setup', or give another environment as VENV"
+
+
+@cache
+def _pins() -> dict[str, str]:
+    lock = (environment.ROOT / "requirements.lock").read_text()
+    return dict(re.findall(r"^([\w.-]+)==(\S+)", lock, flags=re.MULTILINE))
+
+
+@cache
+def _differences() -> list[str]:
+    """Every package that is not installed as pinned, and how it is."""
+    installed = {_normal(name): version for name, version in environment.installed().items()}
+    return [
+        f"{name} {installed.get(name, 'missing')} for {version}"
+        for name, version in _pins().items()
+        if installed.get(name) != version
+    ]
+
+
+def _normal(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def _disk_of_environment(look: Look) -> str:
+    free = shutil.disk_usage(sys.prefix).free
+    if _differences() and free < ENVIRONMENT_BYTES:
+        raise Doubt(
+            f"made anew, it takes {readable_bytes(ENVIRONMENT_BYTES)}, and "
+            f"{readable_bytes(free)} are free at {sys.prefix}; make room or give another VENV"
+        )
+    return f"{readable_bytes(free)} are free at {sys.prefix}"
+
+
+def _python(look: Look) -> str:
+    version = ".".join(map(str, sys.version_info[:3]))
+    if not version.startswith(f"{LOCK_IS_FOR_PYTHON}."):
+        raise Doubt(f"the lock is for {LOCK_IS_FOR_PYTHON}, and this is {version}; {_make_anew()}")
+    return version
+
+
+def _make(look: Look) -> str:
+    if (found := shutil.which("make")) is None:
+        raise Doubt("it is not on PATH, so that no target can run; install make")
+    return found
+
+
+def _compiler(look: Look) -> str:
+    names = (os.environ.get("CC", "gcc"), "gcc", "clang")
+    found = next(filter(None, map(shutil.which, names)), None)
+    if found is None:
+        raise Doubt("torch.compile needs gcc or clang, and neither is on PATH; install gcc")
+    return found
+
+
+def _gpu_memory(look: Look) -> str:
+    needed, free = (
+        max(map(cost.memory_bytes, by_setting(look.cases))),
+        environment.free_bytes(on_gpu=True),
+    )
+    found = f"a guess of {readable_bytes(needed)} is needed, {readable_bytes(free)} are free"
+    if needed > free:
+        raise Doubt(
+            f"{found}: cases that do not fit become rows with the status out_of_memory; "
+            "end what else uses the GPU, or take a larger one"
+        )
+    return found
+
+
+def _gpu_processes(look: Look) -> str:
+    if count := environment.gpu()[0].processes():
+        raise Doubt(f"{count} compute on it and would be in the timings; end them")
+    return "this GPU does not tell" if count is None else "none"
+
+
+def _gpu_clocks(look: Look) -> str:
+    # NVML does not tell whether clocks are locked: one that rests far below its maximum is not.
+    now, most = environment.gpu()[0].sm_clocks_mhz()
+    if now is None or most is None:
+        return "this GPU does not tell"
+    found = f"the multiprocessors' is at {now} of {most} MHz"
+    if now < most / 2:
+        raise Doubt(
+            f"{found}, so that it is not locked and moves while cases are timed; "
+            f"lock it with 'nvidia-smi --lock-gpu-clocks'"
+        )
+    return found
+
+
+def _framework_on_gpu(look: Look, framework: Framework) -> str:
+    return computing_on_gpu([framework])[framework]
+
+
+CHECKS: dict[str, Callable[[Look], str]] = {
+    "device": _device,
+    "time": _time,
+    "memory": _memory,
+    "results folder": _results_folder,
+    "disk for results": _disk_of_results,
+    "temporary folder": _temporary_folder,
+    "frameworks": _frameworks,
+    "settings in the environment": _settings,
+    "requirements.lock": _locked_packages,
+    "disk for the environment": _disk_of_environment,
+    "Python": _python,
+    "make": _make,
+    "compiler": _compiler,
+}
+GPU_CHECKS: dict[str, Callable[[Look], str]] = {
+    "memory of the GPU": _gpu_memory,
+    "other processes on the GPU": _gpu_processes,
+    "clocks of the GPU": _gpu_clocks,
+    "JAX on the GPU": partial(_framework_on_gpu, framework="jax"),
+    "PyTorch on the GPU": partial(_framework_on_gpu, framework="torch"),
+}
