@@ -10,6 +10,7 @@ import torch
 from cases import FAMILIES, FRAMEWORKS, module
 
 from reproduce import problems
+from reproduce.measuring import comparing
 from reproduce.problems import PROBLEMS
 
 PARAMETERS = {
@@ -20,6 +21,12 @@ PARAMETERS = {
 }
 # What is differentiated in JAX by the article's normalisation, and is constant by the other.
 RUNNING_STATISTICS = {"resnet34": 17_024, "resnet50": 53_120}
+# How the digests begin of the weights of seed 0 and of a batch of four.
+DRAWN = {
+    "tiny_resnet": ("46b810b42f9f4588", "c078f63aca025915"),
+    "tiny_vit": ("49b08e7e9c2f61ea", "c078f63aca025915"),
+    "tiny_bert": ("f4545d127dfca3f5", "c6b3dd7c2d97f0a5"),
+}
 
 
 def in_flax(problem):
@@ -101,6 +108,13 @@ def test_a_seed_decides_weights_inputs_and_vector():
         for name, value in first.items():
             np.testing.assert_array_equal(value, again[name])
         assert any((value != other[name]).any() for name, value in first.items())
+
+
+@pytest.mark.parametrize("name", DRAWN)
+def test_a_seed_gives_the_numbers_that_it_has_always_given(name):
+    problem = PROBLEMS[name]
+    drawn = problems.weights(problem), problems.batch(problem, 4)
+    assert DRAWN[name] == tuple(comparing.digest(each.values())[:16] for each in drawn)
 
 
 def test_weights_spread_as_transformers_initialises_them():

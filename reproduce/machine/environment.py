@@ -34,7 +34,6 @@ PACKAGES = (
 PACKAGES_OF_CUDA = ("nvidia-", "jax-cuda12-", "jax-cuda13-")
 PEERS = ("curvlinops-for-pytorch",)
 SOURCES = (
-    "problems",
     "machine/memory",
     "measuring/comparing",
     "measuring/experiment",
@@ -191,7 +190,8 @@ def machine(on_gpu: bool) -> dict[str, Any]:
 def code_hash(framework: str, is_accounted: bool = False) -> str:
     """SHA-256 of the sources that measure in ``framework``, or account for it."""
     package = ROOT / "reproduce"
-    shared = [package / f"{name}.py" for name in SOURCES]
+    shared = sorted((package / "problems").glob("*.py"))
+    shared += [package / f"{name}.py" for name in SOURCES]
     own = sorted((package / f"in_{framework}").glob("*.py"))
     sources = shared + [path for path in own if is_accounted or path.name not in ACCOUNTING]
     return hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()
