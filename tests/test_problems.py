@@ -75,8 +75,7 @@ def test_so_many_parameters_are_differentiated(framework, name, normalisation):
 def test_flax_initialises_the_same_tree(name):
     problem = (PROBLEMS | FAMILIES)[name]
     configuration, model = module("jax", "models").MODELS[problem.family]
-    images = (1, problem.input_size, problem.input_size, 3)
-    shape = (1, problem.input_size) if problem.family == "bert" else images
+    shape = next(iter(problems.batch(problem, 1).values())).shape  # of the images or the tokens
     flax_model = model(configuration(**problem.config), input_shape=shape, _do_init=False)
     initial = jax.eval_shape(
         lambda: flax_model.init_weights(jax.random.PRNGKey(0), flax_model.input_shape)
@@ -86,6 +85,22 @@ def test_flax_initialises_the_same_tree(name):
     assert jax.tree.map(lambda leaf: leaf.shape, expected) == jax.tree.map(
         lambda leaf: leaf.shape, initial
     )
+
+
+def test_a_buffer_of_unknown_values_is_refused_and_not_made_zeros(monkeypatch):
+    models, problem = module("torch", "models"), FAMILIES["vit"]
+    configuration, model = models.MODELS["vit"]
+
+    class Masked(model):
+        def __init__(self, config):
+            super().__init__(config)
+            mask = torch.ones(1, 4, 4, dtype=torch.bool).tril()
+            self.vit.register_buffer("causal_mask", mask, persistent=False)
+
+    monkeypatch.setitem(models.MODELS, "vit", (configuration, Masked))
+    found = r"buffer 'vit.causal_mask' \(torch.bool, shape \(1, 4, 4\)\) .*; say what is in it"
+    with pytest.raises(ValueError, match=found):
+        models.build(problem, problems.weights(problem))
 
 
 @pytest.mark.parametrize("name", FAMILIES)
