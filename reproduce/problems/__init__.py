@@ -48,9 +48,9 @@ def weight_shapes(problem: Problem) -> dict[str, Shape]:
 def weights(problem: Problem, seed: int = 0, dtype: str = "float32") -> dict[str, Array]:
     """Seeded weights of ``problem`` by PyTorch name, shaped as ``weight_shapes`` says.
 
-    They are uniform with the standard deviation of transformers' initialisation (He
-    for convolutions, 0.02 for the rest; uniform is faster to draw than normal), and
-    those that it sets to 0 or 1 are near 0 or 1, so that no two are exchangeable.
+    They are uniform, which is faster to draw than normal, with a standard deviation of
+    He's for convolutions, as transformers has it for ResNet, and of 0.02 for the rest, as
+    it has it for BERT; what it sets to 0 or 1 is near 0 or 1, so that no two are exchangeable.
     """
     shapes, near_one = weight_shapes(problem), FAMILIES[problem.family].NEAR_ONE
 
