@@ -1,6 +1,7 @@
 """The problems are the article's: architectures, sizes, inputs; and their numbers are seeded."""
 
 import math
+import shutil
 from functools import partial
 
 import jax
@@ -10,6 +11,8 @@ import torch
 from cases import FAMILIES, FRAMEWORKS, module
 
 from reproduce import problems
+from reproduce.machine import environment
+from reproduce.measuring import comparing
 from reproduce.problems import PROBLEMS
 
 PARAMETERS = {
@@ -20,6 +23,12 @@ PARAMETERS = {
 }
 # What is differentiated in JAX by the article's normalisation, and is constant by the other.
 RUNNING_STATISTICS = {"resnet34": 17_024, "resnet50": 53_120}
+# How the digests begin of the weights of seed 0 and of a batch of four.
+DRAWN = {
+    "tiny_resnet": ("46b810b42f9f4588", "c078f63aca025915"),
+    "tiny_vit": ("49b08e7e9c2f61ea", "c078f63aca025915"),
+    "tiny_bert": ("f4545d127dfca3f5", "c6b3dd7c2d97f0a5"),
+}
 
 
 def in_flax(problem):
@@ -68,8 +77,7 @@ def test_so_many_parameters_are_differentiated(framework, name, normalisation):
 def test_flax_initialises_the_same_tree(name):
     problem = (PROBLEMS | FAMILIES)[name]
     configuration, model = module("jax", "models").MODELS[problem.family]
-    images = (1, problem.input_size, problem.input_size, 3)
-    shape = (1, problem.input_size) if problem.family == "bert" else images
+    shape = next(iter(problems.batch(problem, 1).values())).shape  # of the images or the tokens
     flax_model = model(configuration(**problem.config), input_shape=shape, _do_init=False)
     initial = jax.eval_shape(
         lambda: flax_model.init_weights(jax.random.PRNGKey(0), flax_model.input_shape)
@@ -79,6 +87,22 @@ def test_flax_initialises_the_same_tree(name):
     assert jax.tree.map(lambda leaf: leaf.shape, expected) == jax.tree.map(
         lambda leaf: leaf.shape, initial
     )
+
+
+def test_a_buffer_of_unknown_values_is_refused_and_not_made_zeros(monkeypatch):
+    models, problem = module("torch", "models"), FAMILIES["vit"]
+    configuration, model = models.MODELS["vit"]
+
+    class Masked(model):
+        def __init__(self, config):
+            super().__init__(config)
+            mask = torch.ones(1, 4, 4, dtype=torch.bool).tril()
+            self.vit.register_buffer("causal_mask", mask, persistent=False)
+
+    monkeypatch.setitem(models.MODELS, "vit", (configuration, Masked))
+    found = r"buffer 'vit.causal_mask' \(torch.bool, shape \(1, 4, 4\)\) .*; say what is in it"
+    with pytest.raises(ValueError, match=found):
+        models.build(problem, problems.weights(problem))
 
 
 @pytest.mark.parametrize("name", FAMILIES)
@@ -101,6 +125,23 @@ def test_a_seed_decides_weights_inputs_and_vector():
         for name, value in first.items():
             np.testing.assert_array_equal(value, again[name])
         assert any((value != other[name]).any() for name, value in first.items())
+
+
+def test_a_change_of_any_family_is_one_of_the_code_that_measures(monkeypatch, tmp_path):
+    shutil.copytree(environment.ROOT / "reproduce", tmp_path / "reproduce")
+    monkeypatch.setattr(environment, "ROOT", tmp_path)
+    hashes = [environment.code_hash("jax")]
+    for path in (tmp_path / "reproduce" / "problems").glob("*.py"):
+        path.write_text(path.read_text() + "# changed")
+        hashes.append(environment.code_hash("jax"))
+    assert len(set(hashes)) == len(hashes) > len(problems.FAMILIES)
+
+
+@pytest.mark.parametrize("name", DRAWN)
+def test_a_seed_gives_the_numbers_that_it_has_always_given(name):
+    problem = PROBLEMS[name]
+    drawn = problems.weights(problem), problems.batch(problem, 4)
+    assert DRAWN[name] == tuple(comparing.digest(each.values())[:16] for each in drawn)
 
 
 def test_weights_spread_as_transformers_initialises_them():

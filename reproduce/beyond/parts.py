@@ -26,7 +26,7 @@ MEASURED_BY = (
     "in_jax/hvp.py",
     "in_jax/many_vectors.py",
     "in_jax/models.py",
-    "problems.py",
+    "problems/*.py",
 )
 
 

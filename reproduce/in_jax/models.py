@@ -55,7 +55,7 @@ def build(
 
     def loss(params: Tree, batch: Tree) -> jax.Array:
         inputs = {name: value for name, value in batch.items() if name != "labels"}
-        if problem.family == "bert":
+        if "input_ids" in inputs:  # the model around the module would add what is not in the batch
             positions = jnp.arange(inputs["input_ids"].shape[1])
             positions = jnp.broadcast_to(positions, inputs["input_ids"].shape)
             inputs |= {"position_ids": positions, "head_mask": None}

@@ -27,6 +27,9 @@ MODELS = {
     "bert": (BertConfig, BertForSequenceClassification),
 }
 WEIGHT_DECAY = 0.5e-4
+# Buffers by the last part of their names: the types of tokens where a batch has none, and how many
+# batches a normalisation has seen, which only training asks.
+ZEROS = ("token_type_ids", "num_batches_tracked")
 
 
 class LayerNorm(torch.nn.Module):
@@ -93,6 +96,9 @@ def build(
     identity under the ``article`` normalisation, and in inference mode under ``matched``.
     Attention is the plain one: the fused kernels have neither a forward mode nor a second
     derivative. If ``recorded``, the parameters require gradients, as the article's do.
+
+    Raises:
+        ValueError: if the model has a buffer that is neither a weight nor known.
     """
     configuration, model = MODELS[problem.family]
     with torch.device("meta"):
@@ -150,4 +156,10 @@ def _buffer(name: str, meta: torch.Tensor, weights: dict[str, np.ndarray]) -> to
         return _tensor(weights[name])
     if name.endswith("position_ids"):
         return torch.arange(meta.shape[-1], device=default_device()).expand(meta.shape)
-    return torch.zeros(meta.shape, dtype=meta.dtype, device=default_device())
+    if name.endswith(ZEROS):
+        return torch.zeros(meta.shape, dtype=meta.dtype, device=default_device())
+    raise ValueError(
+        f"the model was to be built from the weights alone, and its buffer {name!r} "
+        f"({meta.dtype}, shape {tuple(meta.shape)}) is neither one of them nor known; "
+        "say what is in it in _buffer (reproduce/in_torch/models.py)"
+    )

@@ -14,7 +14,7 @@ from reproduce.results.rows import How
 PACKAGE = environment.ROOT / "reproduce"
 # What every case depends on, and of the package of its framework.
 SHARED = (
-    "problems.py",
+    "problems/*.py",
     "machine/memory.py",
     "measuring/comparing.py",
     "measuring/experiment.py",
@@ -62,7 +62,8 @@ class Measured:
         if case.method in PEERS or case.method.startswith("repaired"):
             names.append("peers.py")
         own = PACKAGE / f"in_{case.framework}"
-        return [*(PACKAGE / name for name in SHARED), *(own / name for name in names)]
+        shared = [path for pattern in SHARED for path in sorted(PACKAGE.glob(pattern))]
+        return [*shared, *(own / name for name in names)]
 
 
 class Checked(Measured):
