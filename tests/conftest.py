@@ -38,6 +38,11 @@ def pytest_collection_finish():
     gc.freeze()
 
 
+def pytest_itemcollected(item):
+    """A JUnit file says of each test which errata it proves, for `reproduce.report.proofs`."""
+    item.user_properties += [("erratum", *mark.args) for mark in item.iter_markers("erratum")]
+
+
 # Files of which all tests go to one process, beside those with a fixture of their module, by the
 # name of what they share: the report of the sample, and what JAX compiles operation by operation.
 TOGETHER = {

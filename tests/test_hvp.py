@@ -187,6 +187,7 @@ def test_both_frameworks_compute_the_same_with_equal_weights(monkeypatch, name, 
     assert comparing.relative_difference(*map(list, zip(*pairs, strict=True))) <= 1e-9
 
 
+@pytest.mark.erratum("layer-normalisation")
 def test_pytorchs_own_layer_norm_would_make_reverse_over_forward_wrong():
     weight, x = (
         torch.arange(1.0, 6, dtype=torch.float64),

@@ -73,6 +73,7 @@ def reverse_over_reverse_as_printed(x, U, W, vu, vw):
     return jnp.outer(vu.T @ output + output_cotangent * U, x)
 
 
+@pytest.mark.erratum("reverse-over-reverse-transpose")
 def test_reverse_over_reverse_needs_the_transpose_that_its_listing_lacks():
     for sizes in [(3, 3, 3), (1, 3, 2)]:
         arguments = example(sizes)
@@ -93,6 +94,7 @@ def cubic(x):
 X, V = jnp.array([0.5, -1.5, 2.0]), jnp.array([1.0, 2.0, -0.5])
 
 
+@pytest.mark.erratum("reverse-over-reverse-call")
 def test_reverse_over_reverse_returns_a_function_as_printed_and_an_hvp_when_called():
     def printed(f, x, v):
         return jax.grad(lambda x: jnp.vdot(jax.grad(f)(x), v))
@@ -110,6 +112,7 @@ def test_the_jax_listings_of_hvps_are_right_for_one_array(method):
     np.testing.assert_allclose(hvp.METHODS[method](cubic, X, V), dense, **TOLERANCE)
 
 
+@pytest.mark.erratum("reverse-over-reverse-tree")
 def test_reverse_over_reverse_with_vdot_takes_no_tree_of_parameters():
     params, v = {"a": X, "b": V}, {"a": V, "b": X}
 
@@ -123,6 +126,7 @@ def test_reverse_over_reverse_with_vdot_takes_no_tree_of_parameters():
     assert_pairs_equal(result.values(), right.values())
 
 
+@pytest.mark.erratum("hessian-call")
 def test_the_hessian_is_a_function_and_is_multiplied_only_after_its_call():
     with pytest.raises(TypeError, match="unsupported operand"):
         jax.hessian(cubic) @ V
@@ -131,12 +135,14 @@ def test_the_hessian_is_a_function_and_is_multiplied_only_after_its_call():
     np.testing.assert_allclose(hvp.dense_hessian_product(cubic, X, V), right, **TOLERANCE)
 
 
+@pytest.mark.erratum("vjp-in-a-tuple")
 def test_the_calls_for_a_jvp_and_a_vjp_are_right_and_a_vjp_comes_in_a_tuple():
     np.testing.assert_allclose(jax.jvp(cubic, (X,), (V,))[1], jax.grad(cubic)(X) @ V, **TOLERANCE)
     (product,) = jax.vjp(cubic, X)[1](2.0)
     np.testing.assert_allclose(product, 2 * jax.grad(cubic)(X), **TOLERANCE)
 
 
+@pytest.mark.erratum("example-transposed")
 def test_the_two_printed_forms_of_the_example_are_two_functions():
     x, U, W, *_ = example((1, 2, 2))
     gradient = listings.gradient(x, U, W)
@@ -149,6 +155,7 @@ def test_the_two_printed_forms_of_the_example_are_two_functions():
         U @ W.T @ x
 
 
+@pytest.mark.erratum("example-shapes")
 def test_no_shape_of_u_suits_both_the_printed_loss_and_the_printed_gradient():
     x, _, W, *_ = example((1, 2, 2))
 
@@ -170,6 +177,7 @@ def operations(function, *arguments):
     return jax.jit(function).lower(*arguments).compile().cost_analysis()["flops"]
 
 
+@pytest.mark.erratum("jvp-operations")
 def test_the_jvp_of_the_example_takes_three_more_products_and_not_two():
     m, n, d = sizes = (30, 40, 50)
     x, *rest = example(sizes)
@@ -179,6 +187,7 @@ def test_the_jvp_of_the_example_takes_three_more_products_and_not_two():
     assert jvp - loss == pytest.approx(2 * (n * d + 2 * m * n), rel=0.05)
 
 
+@pytest.mark.erratum("parents-of-a-jvp")
 def test_no_elementary_operation_of_the_jvp_has_more_than_two_parents():
     program = jax.make_jaxpr(listings.jvp)(*example((3, 4, 5)))
     constants = jax.extend.core.Literal
@@ -189,6 +198,7 @@ def test_no_elementary_operation_of_the_jvp_has_more_than_two_parents():
     assert max(map(len, parents)) == 2
 
 
+@pytest.mark.erratum("reverse-over-reverse-operations")
 def test_reverse_over_reverse_takes_the_operations_of_forward_over_reverse():
     arguments = example((30, 40, 50))
     forward, forward_last, reverse = (
@@ -204,6 +214,7 @@ def test_reverse_over_reverse_takes_the_operations_of_forward_over_reverse():
     assert operations(with_the_printed_scalar, *arguments) == reverse
 
 
+@pytest.mark.erratum("gradient-beside-hvp")
 def test_reverse_over_forward_gives_the_gradient_at_the_cost_of_the_other_way_round():
     x, U, W, vu, vw = example((30, 40, 50))
 
@@ -232,6 +243,7 @@ def symmetric(eigenvalues, seed=0):
     return jnp.asarray(basis @ np.diag(eigenvalues) @ basis.T)
 
 
+@pytest.mark.erratum("inverse-in-direction")
 def test_the_solution_is_the_inverse_in_the_direction_of_the_right_hand_side():
     hessian, b = np.diag([1.0, 4.0]), np.array([1.0, 1.0])
     v = solve(lambda v: hessian @ v, b, tolerance=1e-12).v
@@ -240,6 +252,7 @@ def test_the_solution_is_the_inverse_in_the_direction_of_the_right_hand_side():
     assert not np.allclose(v, inverse @ v)
 
 
+@pytest.mark.erratum("conjugate-gradient-definite")
 def test_conjugate_gradients_break_down_at_a_saddle_and_ours_say_so():
     hessian, b = np.diag([1.0, -1.0]), np.array([1.0, 1.0])
     direction = b  # p₀ = −r₀ = b with v₀ = 0
@@ -262,6 +275,7 @@ def lanczos_as_printed(hessian, v, steps):
     return np.linalg.eigvalsh(np.diag(alphas) + np.diag(betas, 1) + np.diag(betas, -1))
 
 
+@pytest.mark.erratum("lanczos-start")
 def test_lanczos_needs_a_start_of_norm_one_which_its_box_does_not_ask_for():
     eigenvalues = [-2.0, 0.5, 1.0, 3.0]
     hessian, start = symmetric(eigenvalues), jnp.array([1.0, 2.0, -1.0, 0.5])
@@ -272,6 +286,7 @@ def test_lanczos_needs_a_start_of_norm_one_which_its_box_does_not_ask_for():
     assert np.abs(lanczos_as_printed(hessian, start, 4) - eigenvalues).max() > 1
 
 
+@pytest.mark.erratum("bilevel-gradient")
 def test_the_gradient_of_the_bilevel_problem_has_the_outer_function_at_its_end():
     curvature, mixed = symmetric([1.0, 2.0, 5.0]), symmetric([1.0, -1.0, 2.0], seed=1)
 

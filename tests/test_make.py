@@ -150,7 +150,15 @@ def test_targets_follow_each_other_as_they_are_named_with_any_number_of_jobs(tre
     assert result.returncode == 0, result.stderr
     calls = [" ".join(call[:2]) for call in noted(venv)]
     drawn = "paper_figures results/cpu"
-    assert calls == ["reproduce measure", drawn, "reproduce prove", "reproduce report"]
+    assert calls == ["reproduce measure", drawn, "reproduce report"]
+
+
+def test_a_report_comes_with_proofs_of_the_errata_only_where_they_are_asked_for(tree, tmp_path):
+    for given, verbs in ([], ["report"]), (["PROVE=1"], ["prove", "report"]):
+        venv = played(tmp_path / "".join(["venv", *given]))
+        result = make(tree, "report", f"VENV={venv}", "RESULTS=r", "PLAN=cpu", *given)
+        assert result.returncode == 0, result.stderr
+        assert noted(venv) == [["reproduce", verb, "r"] for verb in verbs]
 
 
 def setting_up(tree, tmp_path, path=""):

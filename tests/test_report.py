@@ -42,9 +42,19 @@ def test_the_claims_and_the_summary_are_beside_it(report):
     assert len(lines) == len((report.parent / "rows.jsonl").read_text().splitlines())
 
 
-def test_every_erratum_is_on_the_page_with_its_proof(report):
-    page = report.read_text()
-    assert all(erratum.proof in page for erratum in ERRATA)
+def errata_on(page):
+    """The text of each erratum on the page, by its id."""
+    section = page.read_text().partition('<section id="errata">')[2].partition("</section>")[0]
+    _, *parts = section.split('<div class="erratum" id="')
+    return dict(part.split('"', 1) for part in parts)
+
+
+def test_every_erratum_is_on_the_page_with_the_tests_that_prove_it(report):
+    shown, recorded = errata_on(report), proofs.outcomes(report.parent)
+    assert set(shown) == {erratum.id for erratum in ERRATA}
+    for erratum, text in shown.items():
+        assert "✓ proven" in text
+        assert all(f"<code>{test}</code>" in text for test in recorded[erratum].tests)
 
 
 def test_the_same_rows_give_the_same_page(report):
@@ -133,24 +143,69 @@ def test_what_lies_beyond_the_article_is_on_the_page_and_apart_from_it(report):
         assert all(f">{cell}</td>" in section for cell in table.to_numpy().ravel())
 
 
-def test_a_proof_holds_if_all_of_its_cases_pass(tmp_path):
-    (tmp_path / proofs.FILE).write_text(
-        "<testsuites><testsuite>"
-        '<testcase name="test_one"/><testcase name="test_two[a]"/>'
-        '<testcase name="test_two[b]"><failure message="no"/></testcase>'
-        '<testcase name="test_two[c]"/><testcase name="test_three"><skipped/></testcase>'
-        "</testsuite></testsuites>"
-    )
-    assert proofs.outcomes(tmp_path) == {
-        "test_one": "proven",
-        "test_two": "not proven",
-        "test_three": "not proven",
+MARKED = """import pytest
+
+
+@pytest.mark.erratum("weights")
+@pytest.mark.erratum("example-shapes")
+def test_of_two_errata():
+    pass
+
+
+@pytest.mark.erratum("lanczos-start")
+@pytest.mark.parametrize("number", [1, 2, 3])
+def test_of_which_one_case_fails(number):
+    assert number != 2
+
+
+@pytest.mark.erratum("weights")
+def test_that_fails_beside_one_that_passes():
+    raise ValueError
+
+
+@pytest.mark.erratum("hessian-call")
+def test_that_is_skipped():
+    pytest.skip("no reason")
+
+
+@pytest.mark.erratum("example-shapes")
+@pytest.mark.parametrize("number", [1, 2])
+def test_of_which_each_case_passes(number):
+    pass
+
+
+def test_of_no_erratum():
+    raise ValueError
+"""
+OUTCOMES = {
+    "weights": (False, ["test_of_two_errata", "test_that_fails_beside_one_that_passes"]),
+    "example-shapes": (True, ["test_of_two_errata", "test_of_which_each_case_passes"]),
+    "lanczos-start": (False, ["test_of_which_one_case_fails"]),
+    "hessian-call": (False, ["test_that_is_skipped"]),
+}
+
+
+def test_an_erratum_is_proven_if_all_cases_of_all_its_tests_pass(tmp_path, monkeypatch):
+    tests, results = tmp_path / "tests", tmp_path / "results"
+    tests.mkdir()
+    results.mkdir()
+    shutil.copy(ROOT / "pyproject.toml", tmp_path)
+    shutil.copy(TESTS / "conftest.py", tests)
+    shutil.copy(TESTS / "rows_sample.jsonl", results / "rows.jsonl")
+    (tests / "test_marked.py").write_text(MARKED)
+    (tests / "test_unmarked.py").write_text("raise ValueError")
+    monkeypatch.setattr(proofs, "ROOT", tmp_path)
+    assert not proofs.run(results)
+    assert proofs.outcomes(results) == {
+        erratum: proofs.Proof(*outcome) for erratum, outcome in OUTCOMES.items()
     }
-
-
-def test_the_recorded_proofs_are_those_of_all_errata(tmp_path):
-    recorded = proofs.outcomes(tmp_path)
-    assert recorded == dict.fromkeys({erratum.proof for erratum in ERRATA}, "proven")
+    assert CliRunner().invoke(app, ["report", str(results)]).exit_code == 0
+    shown = errata_on(results / "report.html")
+    for erratum, text in shown.items():
+        said = "its tests were not run"
+        if erratum in OUTCOMES:
+            said = "✓ proven" if OUTCOMES[erratum][0] else "✗ not proven"
+        assert said in text
 
 
 def test_a_failed_case_is_on_the_page_and_its_reason_is_no_markup(tmp_path):

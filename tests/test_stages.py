@@ -9,6 +9,7 @@ from commands import ROOT, altered
 
 from reproduce.drawing import BENCHES, DIAGRAMS
 from reproduce.plan import accounted_cases, cases
+from reproduce.report import proofs
 from reproduce.results.rows import read_rows
 
 
@@ -49,6 +50,7 @@ def test_a_plan_is_measured_drawn_and_reported(smoke):
     drawn = {path.stem for path in (folder / "figures").glob("*.png")}
     assert drawn == {name for name in (*BENCHES, *DIAGRAMS) if not name.endswith("_b64")}
     assert result.stdout.splitlines()[-1].endswith("report.html")
+    assert not (folder / proofs.FILE).exists()  # no pytest here
 
 
 def test_what_is_measured_and_drawn_is_left_as_it_is(smoke):

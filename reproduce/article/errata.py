@@ -1,4 +1,4 @@
-"""What the article has wrong or leaves out, each with the test that proves it.
+"""What the article has wrong or leaves out; tests with the mark ``erratum`` prove each.
 
 The article is *How to compute Hessian-vector products?* (M. Dagréou, P. Ablin, S. Vaiter,
 T. Moreau, ICLR blog posts 2024). What a reader cannot see in it is from the code and the raw
@@ -19,8 +19,8 @@ class Erratum(msgspec.Struct, frozen=True):
     ``kind``: an ``error`` contradicts data or mathematics; an ``omission`` lacks what the
     statement needs; a ``confounder`` makes a comparison one of something else, too; a
     ``doubt`` is a matter of reading, or not proven for what the article ran. ``place`` is in
-    the article, ``printed`` what is there, ``right`` what should be, and ``proof`` names a
-    test function under ``tests/``.
+    the article, ``printed`` what is there, and ``right`` what should be. Tests that prove it
+    name its ``id``: ``@pytest.mark.erratum("id")``.
     """
 
     id: str
@@ -28,7 +28,6 @@ class Erratum(msgspec.Struct, frozen=True):
     place: str
     printed: str
     right: str
-    proof: str
 
 
 FORMULAS = (
@@ -38,7 +37,6 @@ FORMULAS = (
         "Inverse Hessian-vector products, the gradient of h",
         "the last factor is ∇_y G",
         "∇_y F; ∇_y G is zero at y*(x), which makes the printed correction vanish",
-        "test_the_gradient_of_the_bilevel_problem_has_the_outer_function_at_its_end",
     ),
     Erratum(
         "inverse-in-direction",
@@ -46,7 +44,6 @@ FORMULAS = (
         "Inverse Hessian-vector products, below the linear system",
         "only computes the inverse of the matrix in the direction v",
         "in the direction b: v is what comes out",
-        "test_the_solution_is_the_inverse_in_the_direction_of_the_right_hand_side",
     ),
     Erratum(
         "conjugate-gradient-definite",
@@ -54,7 +51,6 @@ FORMULAS = (
         "Box: conjugate gradient",
         "any linear system with ∇²f(x)",
         "∇²f(x) has to be positive definite; at a saddle α can divide by zero",
-        "test_conjugate_gradients_break_down_at_a_saddle_and_ours_say_so",
     ),
     Erratum(
         "lanczos-start",
@@ -62,7 +58,6 @@ FORMULAS = (
         "Box: Lanczos' algorithm",
         "any initial vector",
         "one of norm 1, or the coefficients are wrong",
-        "test_lanczos_needs_a_start_of_norm_one_which_its_box_does_not_ask_for",
     ),
     Erratum(
         "example-transposed",
@@ -70,7 +65,6 @@ FORMULAS = (
         "Reverse mode, the function before the listing of gradient",
         "½ (U Wᵀ x)²",
         "½ (U W x)², as in its definition and in every listing",
-        "test_the_two_printed_forms_of_the_example_are_two_functions",
     ),
     Erratum(
         "example-shapes",
@@ -78,7 +72,6 @@ FORMULAS = (
         "Computational graph and Reverse mode, the function f and listings f, gradient",
         "U in ℝ²; f returns .5 * z2**2, gradient takes U.T @ dz2",
         "with U a vector, gradient raises; with U (1, 2), f is no scalar: U (m, n), ½ ‖z2‖²",
-        "test_no_shape_of_u_suits_both_the_printed_loss_and_the_printed_gradient",
     ),
 )
 
@@ -89,7 +82,6 @@ LISTINGS = (
         "Naive computation of HVPs",
         "jax.hessian(f) @ v",
         "jax.hessian(f)(x) @ v",
-        "test_the_hessian_is_a_function_and_is_multiplied_only_after_its_call",
     ),
     Erratum(
         "reverse-over-reverse-call",
@@ -97,7 +89,6 @@ LISTINGS = (
         "Listing hvp_reverse_over_reverse",
         "returns jax.grad(...), a function",
         "jax.grad(...)(x)",
-        "test_reverse_over_reverse_returns_a_function_as_printed_and_an_hvp_when_called",
     ),
     Erratum(
         "vjp-in-a-tuple",
@@ -105,7 +96,6 @@ LISTINGS = (
         "Reverse mode, the call for a VJP",
         "jax.vjp(f, x)[1](v)",
         "jax.vjp(f, x)[1](v)[0]: it comes in a tuple, with an entry for each variable",
-        "test_the_calls_for_a_jvp_and_a_vjp_are_right_and_a_vjp_comes_in_a_tuple",
     ),
     Erratum(
         "reverse-over-reverse-tree",
@@ -113,7 +103,6 @@ LISTINGS = (
         "Listing hvp_reverse_over_reverse",
         "jnp.vdot of the gradient and v",
         "a sum over leaves: a network's parameters are a tree, which vdot does not take",
-        "test_reverse_over_reverse_with_vdot_takes_no_tree_of_parameters",
     ),
     Erratum(
         "reverse-over-reverse-transpose",
@@ -121,7 +110,6 @@ LISTINGS = (
         "Listing reverse_over_reverse, by hand",
         "dz1 += dz2 * U",
         "dz1 += U.T @ dz2; the printed line is right by luck where there is one output",
-        "test_reverse_over_reverse_needs_the_transpose_that_its_listing_lacks",
     ),
 )
 
@@ -133,7 +121,6 @@ COSTS = (
         "1 evaluation: JVP about 2, gradient about 2, HVP about 4; so an HVP is 2 gradients",
         "for products with weights: JVP 3, gradient 3, HVP 8, so 8/3 gradients, or 9/3 where the "
         "gradient is computed as well, as PyTorch does without compiling",
-        "test_an_evaluation_a_gradient_and_an_hvp_cost_one_three_and_eight",
     ),
     Erratum(
         "jvp-operations",
@@ -141,7 +128,6 @@ COSTS = (
         "Forward mode, after the listing of jvp",
         "two more operations than f",
         "three more products, where f has two",
-        "test_the_jvp_of_the_example_takes_three_more_products_and_not_two",
     ),
     Erratum(
         "parents-of-a-jvp",
@@ -149,7 +135,6 @@ COSTS = (
         "Forward mode, memory of the listing of jvp",
         "a vertex has up to four parents: vz2",
         "vz2 is three elementary operations, of two parents each",
-        "test_no_elementary_operation_of_the_jvp_has_more_than_two_parents",
     ),
     Erratum(
         "reverse-over-reverse-operations",
@@ -157,7 +142,6 @@ COSTS = (
         "Reverse-over-reverse, before the listing by hand",
         "more elementary operations than forward-over-reverse",
         "what it has more is a scalar that no result needs; the ten products are as many",
-        "test_reverse_over_reverse_takes_the_operations_of_forward_over_reverse",
     ),
     Erratum(
         "forward-over-reverse-stores",
@@ -165,7 +149,6 @@ COSTS = (
         "Reverse-over-reverse, memory",
         "forward-over-reverse stores only the vertices of f",
         "and their tangents (vz1 in its listing): twice what the gradient stores",
-        "test_forward_over_reverse_keeps_twice_as_many_bytes_a_layer_as_the_gradient",
     ),
     Erratum(
         "gradient-beside-hvp",
@@ -174,7 +157,6 @@ COSTS = (
         "only forward-over-reverse gives the gradient at the same time",
         "the derivative in v is the gradient (dvu, dvw in its listing), at the cost of "
         "forward-over-reverse with its gradient",
-        "test_reverse_over_forward_gives_the_gradient_at_the_cost_of_the_other_way_round",
     ),
     Erratum(
         "memory-and-parents",
@@ -182,7 +164,6 @@ COSTS = (
         "Computational graph, memory of an evaluation",
         "linked to the largest number of parents of a vertex",
         "the largest number of values alive at once, which has no bound by parents",
-        "test_graphs_of_two_parents_a_vertex_need_any_number_of_values_at_once",
     ),
 )
 
@@ -193,7 +174,6 @@ RESULTS = (
         "Figures bench_hvp_time_jax and bench_hvp_time_torch, left",
         "ViT, BERT",
         "BERT, ViT: the bars are those of the released timings under the other name",
-        "test_bert_and_vit_have_each_others_bars_in_both_published_time_figures",
     ),
     Erratum(
         "batch-size-of-bars",
@@ -201,7 +181,6 @@ RESULTS = (
         "Time complexity, the left panels",
         "batch size 128",
         "the bars are at batch size 64",
-        "test_the_published_bars_are_those_of_batch_64_and_not_of_128",
     ),
     Erratum(
         "bars-are-overheads",
@@ -210,7 +189,6 @@ RESULTS = (
         "HVP, Time",
         "an HVP's overhead, as the text says: 1.2 to 1.6 gradients (JAX), where the HVP itself is "
         "2.2 to 2.6",
-        "test_a_published_bar_of_an_hvp_is_its_overhead_over_the_gradient",
     ),
     Erratum(
         "slowest-in-all-cases",
@@ -218,7 +196,6 @@ RESULTS = (
         "Time complexity, JAX",
         "reverse-over-reverse is the slowest in all cases",
         "true at batch 128; not for BERT at 64, which its figure shows, nor for ResNet34 at 1",
-        "test_reverse_over_reverse_is_the_slowest_in_jax_at_128_but_not_for_bert_at_64",
     ),
     Erratum(
         "four-to-five-gradients",
@@ -226,7 +203,6 @@ RESULTS = (
         "Time complexity, PyTorch, ViT and BERT",
         "an HVP takes between four and five gradients",
         "3.0 to 3.6 at batch 64 and 128, and at most 4.1 at any batch size",
-        "test_an_hvp_of_a_transformer_in_pytorch_takes_three_to_four_gradients",
     ),
     Erratum(
         "discrepancy-with-theory",
@@ -235,7 +211,6 @@ RESULTS = (
         "a discrepancy with what we would expect in theory",
         "the text's theory is 2 gradients; by count PyTorch computes 9/3 (reverse-over-forward "
         "8/3), and the released timings are at most a quarter above that",
-        "test_hvps_of_transformers_in_pytorch_take_little_more_time_than_their_operations",
     ),
     Erratum(
         "resnet50-left-out",
@@ -243,7 +218,6 @@ RESULTS = (
         "Time complexity, JAX",
         "an HVP takes two to three gradients, for three networks",
         "the released timings have a fourth: ResNet50's reverse-over-reverse takes 3.3 to 8.4",
-        "test_reverse_over_reverse_of_resnet50_is_far_from_two_or_three_gradients_in_jax",
     ),
     Erratum(
         "linear-in-batch-size",
@@ -251,7 +225,6 @@ RESULTS = (
         "Time complexity, JAX, the right panel",
         "time scales linearly with the batch size",
         "with a fixed cost: from batch 1 to 16, a gradient's time grows 2.0 times",
-        "test_sixteen_times_the_batch_takes_at_most_about_twice_the_time",
     ),
     Erratum(
         "similar-scaling",
@@ -259,7 +232,6 @@ RESULTS = (
         "Time complexity, PyTorch, ResNet34",
         "methods compare to each other as in JAX",
         "reverse-over-reverse at 128 takes 4.0 gradients, in JAX 2.5; the others 2.8 and 3.1, 2.4",
-        "test_reverse_over_reverse_of_resnet34_stands_out_in_pytorch_and_not_in_jax",
     ),
     Erratum(
         "memory-does-not-vary",
@@ -267,7 +239,6 @@ RESULTS = (
         "Memory complexity, JAX with jit",
         "all HVPs of a model need the same memory",
         "nearly: for BERT, reverse-over-reverse needs 8 % less than both others",
-        "test_memory_of_berts_reverse_over_reverse_is_smaller_with_jit",
     ),
 )
 
@@ -279,7 +250,6 @@ MEASUREMENTS = (
         "(not said)",
         "JAX multiplies in TF32: its ViT and BERT are faster than float32 can be; PyTorch by "
         "default keeps float32 but for convolutions",
-        "test_the_published_times_of_dense_products_in_jax_are_too_short_for_float32",
     ),
     Erratum(
         "token-classification",
@@ -287,7 +257,6 @@ MEASUREMENTS = (
         "Benchmark, the link to BERT",
         "FlaxBertForTokenClassification",
         "BERT for sequence classification is what ran: one label for a sequence, not for a token",
-        "test_bert_for_token_classification_does_not_take_one_label_for_a_sequence",
     ),
     Erratum(
         "weight-penalty",
@@ -296,7 +265,6 @@ MEASUREMENTS = (
         "the gradient of the model",
         "of the mean cross-entropy and 0.5e-4 Σ‖w‖² over parameters with more than one axis, "
         "which adds 1e-4 v to an HVP there",
-        "test_the_penalty_adds_a_ten_thousandth_of_the_vector_where_there_is_more_than_one_axis",
     ),
     Erratum(
         "weights",
@@ -305,7 +273,6 @@ MEASUREMENTS = (
         "(not said)",
         "ResNet34 and BERT are pretrained, ViT is initialised anew; what is computed is the same "
         "at any weights, its result is not",
-        "test_an_hvp_is_one_program_for_any_weights_and_another_vector",
     ),
     Erratum(
         "batch-normalisation",
@@ -313,7 +280,6 @@ MEASUREMENTS = (
         "Benchmark, ResNet34",
         "(not said)",
         "inference mode in JAX, taken out in PyTorch: two different networks",
-        "test_batch_normalisation_of_the_article_makes_two_different_networks",
     ),
     Erratum(
         "running-statistics",
@@ -322,7 +288,6 @@ MEASUREMENTS = (
         "(not said)",
         "what was differentiated, model.params of Flax's ResNet, has the running statistics of "
         "batch normalisation in it",
-        "test_the_params_of_flaxs_resnet_have_its_running_statistics_in_them",
     ),
     Erratum(
         "first-call-memory",
@@ -331,7 +296,6 @@ MEASUREMENTS = (
         "(not said)",
         "the rise of the whole GPU's used memory during the first call, compiling included: "
         "with jit, 0.734 GiB for every method at batch 4 and 8",
-        "test_memory_with_jit_starts_at_one_floor_for_every_method",
     ),
     Erratum(
         "recorded-parameters",
@@ -340,7 +304,6 @@ MEASUREMENTS = (
         "forward-over-reverse needs more memory than reverse-over-forward in all cases",
         "for transformers only since the parameters kept requires_grad, so that autograd "
         "recorded each HVP once more; without, it needs less",
-        "test_forward_over_reverse_needs_the_most_only_if_autograd_records_it_again",
     ),
     Erratum(
         "layer-normalisation",
@@ -349,7 +312,6 @@ MEASUREMENTS = (
         "the three methods compute the same",
         "reverse-over-forward through PyTorch's layer_norm is wrong (pytorch issue 196700), so "
         "a wrong product was probably measured; the networks were not run in 2.1.1 here",
-        "test_pytorchs_own_layer_norm_would_make_reverse_over_forward_wrong",
     ),
 )
 

@@ -56,7 +56,7 @@ def html(evidence: Evidence, found: Sequence[Judgement]) -> str:
         beyond=figures.beyond(evidence.beyond),
         advice=advice.tables_of(beyond_rows),
         advice_notes=[advice.left_out(beyond_rows), advice.machine(beyond_rows)],
-        outcomes=proofs.outcomes(evidence.measured.path),
+        proofs=proofs.outcomes(evidence.measured.path),
         proven_here=(evidence.measured.path / proofs.FILE).exists(),
         unfinished=tables.unfinished(evidence),
         environment=origins.environment(evidence),

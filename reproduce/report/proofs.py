@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from xml.etree import ElementTree
 
-from reproduce.article.errata import ERRATA
+import msgspec
+
 from reproduce.errors import UserError
 from reproduce.machine.environment import ROOT
 from reproduce.results import compare
@@ -14,6 +15,14 @@ from reproduce.results.files import whole_file
 
 FILE = "proofs.xml"
 RECORDED = ROOT / "docs" / "recorded" / FILE
+MARK = "@pytest.mark.erratum("
+
+
+class Proof(msgspec.Struct):
+    """What came of the tests that prove an erratum: it is proven if all their cases passed."""
+
+    proven: bool = True
+    tests: list[str] = []
 
 
 def run(results: Path) -> bool:
@@ -23,15 +32,13 @@ def run(results: Path) -> bool:
         UserError: if ``results`` is no results folder, or the tests end early.
     """
     compare.rows_of(results)
-    names = {erratum.proof for erratum in ERRATA}
-    texts = {path: path.read_text(encoding="utf-8") for path in _test_files()}
-    files = [path for path, text in texts.items() if any(name in text for name in names)]
-    command = [sys.executable, "-m", "pytest", "--quiet", "-p", "no:cacheprovider"]
+    tests = sorted((ROOT / "tests").glob("test_*.py"))
+    files = [str(path) for path in tests if MARK in path.read_text(encoding="utf-8")]
+    command = [sys.executable, "-m", "pytest", "--quiet", "-p", "no:cacheprovider", "-m", "erratum"]
     with whole_file(results / FILE) as unfinished:
         unfinished.touch()  # fails here, and not after all the proofs, where nothing can be written
         to_file = f"--junit-xml={unfinished.resolve()}"
-        chosen = ["-k", " or ".join(sorted(names)), to_file, *map(str, files)]
-        code = subprocess.run([*command, *chosen], cwd=ROOT, check=False).returncode
+        code = subprocess.run([*command, to_file, *files], cwd=ROOT, check=False).returncode
         if code not in {0, 1}:
             raise UserError(
                 f"the proofs were to be run, and pytest ended early, with code {code}; "
@@ -40,26 +47,23 @@ def run(results: Path) -> bool:
     return code == 0
 
 
-def _test_files() -> list[Path]:
-    return sorted((ROOT / "tests").glob("test_*.py"))
-
-
-def outcomes(results: Path) -> dict[str, str]:
-    """What came of each proof, by the name of its test: of ``results``, or as it is recorded.
-
-    A proof that several cases share is *proven* if all of them pass.
+def outcomes(results: Path) -> dict[str, Proof]:
+    """What came of each erratum's proof, by its id: of ``results``, or as it is recorded.
 
     Raises:
         UserError: if the file cannot be read.
     """
     path = results / FILE
-    found: dict[str, str] = {}
-    for name, holds in _cases(path if path.exists() else RECORDED):
-        found[name] = "proven" if holds and found.get(name) != "not proven" else "not proven"
+    found: dict[str, Proof] = {}
+    for erratum, test, passed in _cases(path if path.exists() else RECORDED):
+        proof = found.setdefault(erratum, Proof())
+        proof.proven &= passed
+        if test not in proof.tests:
+            proof.tests.append(test)
     return found
 
 
-def _cases(path: Path) -> Iterator[tuple[str, bool]]:
+def _cases(path: Path) -> Iterator[tuple[str, str, bool]]:
     try:
         cases = ElementTree.parse(path).iter("testcase")
     except ElementTree.ParseError as error:
@@ -68,7 +72,7 @@ def _cases(path: Path) -> Iterator[tuple[str, bool]]:
             "remove that file and prove again"
         ) from None
     for case in cases:
-        yield (
-            case.get("name").partition("[")[0],
-            not any(child.tag != "properties" for child in case),
-        )
+        test = case.attrib["name"].partition("[")[0]
+        passed = not any(child.tag != "properties" for child in case)
+        for erratum in case.iterfind("properties/property[@name='erratum']"):
+            yield erratum.attrib["value"], test, passed
