@@ -49,7 +49,7 @@ def test_what_draws_imports_no_framework():
 
 # From the one that all may import to the one that may import all.
 LAYERS = (
-    {"plan", "methods", "problems"},
+    {"errors", "plan", "methods", "problems"},
     {"results", "machine", "printing", "algorithms", "in_jax", "in_torch"},
     {"measuring", "article", "beyond", "report", "evidence", "drawing"},
     {"cli", "container", "__main__"},

@@ -1,9 +1,13 @@
 """The plans: in which order they are measured, and that they keep to their time."""
 
+import shutil
+
 import pytest
 
 from paper_figures import figures
-from reproduce.measuring import cost, schedule
+from reproduce.machine.target import load
+from reproduce.measuring import cost, schedule, ways
+from reproduce.measuring.ways import Accounted, Measured
 from reproduce.plan import ARTICLE_MODELS, METHODS, by_setting, cases
 from reproduce.results import summary
 
@@ -55,3 +59,27 @@ def test_a_plan_has_all_that_the_five_benchmark_figures_are_drawn_from(name):
 def test_a_plan_for_a_gpu_keeps_to_its_time_by_what_is_expected(name, machine, minutes):
     settings = by_setting(cases(name))
     assert schedule.expected_seconds(settings, machine) < 60 * minutes
+
+
+@pytest.mark.parametrize("way", [Measured(on_gpu=False), Accounted(load("a100"))])
+def test_a_case_is_measured_anew_if_code_that_it_uses_changes_and_not_for_a_docstring(
+    tmp_path, monkeypatch, way
+):
+    shutil.copytree(ways.PACKAGE, tmp_path / "reproduce")
+    monkeypatch.setattr(ways, "PACKAGE", tmp_path / "reproduce")
+    case = next(case for case in cases("smoke") if case.framework == "torch")
+
+    def code_hash():
+        ways._hash.cache_clear()
+        return way.code_hash(case)
+
+    hashes = [code_hash()]
+    for path in way.sources(case):
+        text = path.read_text()
+        path.write_text(f'{text}\n\ndef more():\n    """What it says."""\n    return 1\n')
+        hashes.append(code_hash())
+        path.write_text(path.read_text().replace("What it says", "Otherwise") + "# as well\n")
+        assert code_hash() == hashes[-1]
+    assert len(set(hashes)) == len(hashes)
+    (tmp_path / "reproduce" / "in_torch" / "peers.py").write_text("")  # not used here
+    assert code_hash() == hashes[-1]

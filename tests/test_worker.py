@@ -10,7 +10,7 @@ import pytest
 from cases import FRAMEWORKS, module
 from conftest import ROOT
 
-from reproduce.measuring import worker
+from reproduce.measuring import timing, worker
 from reproduce.plan import Case
 
 TESTS = Path(__file__).parent
@@ -78,8 +78,8 @@ def test_a_setting_is_timed_in_turn_with_one_gradient_for_a_round(find_all, monk
 
 def test_all_of_a_setting_is_prepared_before_its_turn_and_timed_after_it(tmp_path, monkeypatch):
     calls = []
-    timed = worker.timing.timed
-    monkeypatch.setattr(worker.measure, "timed", lambda *a: (calls.append("call"), timed(*a))[1])
+    timed = timing.timed
+    monkeypatch.setattr(timing, "timed", lambda *a: (calls.append("call"), timed(*a))[1])
     cases = [msgspec.structs.replace(CASE, method=m) for m in ("gradient", CASE.method)]
     worker.find(cases, site(tmp_path), lambda: calls.append("turn"))
     first_calls, rounds = 2, CASE.warmup - 1 + CASE.repetitions

@@ -142,8 +142,9 @@ def _temporary_folder(look: Look) -> str:
 
 
 def _results_folder(look: Look) -> str:
-    with _unwritable(look.folder):
-        tempfile.TemporaryFile(dir=_nearest(look.folder)).close()
+    there = _nearest(look.folder)
+    with _unwritable(there):
+        tempfile.TemporaryFile(dir=there).close()
     return f"{look.folder} can be written"
 
 
