@@ -13,7 +13,7 @@ from reproduce.measuring import comparing, timing
 from reproduce.plan import METHODS
 
 MODES = {"jax": ("jit", "eager"), "torch": ("eager",)}
-LONG_TO_COMPILE = {"jax": ("resnet", "bottleneck", "vit"), "torch": ()}
+LONG_TO_COMPILE = {"jax": FAMILIES, "torch": ()}
 
 
 def computed(framework, mode, method, loss, params, v):
