@@ -10,7 +10,6 @@ from matplotlib.figure import Figure
 
 from paper_figures import beyond_style as style
 from paper_figures import figures
-from reproduce import methods
 from reproduce.algorithms.spectrum import density
 
 
@@ -87,7 +86,7 @@ def hyperparameter_descent(table: pd.DataFrame) -> Figure:
     figure, (along, by_step) = _panels(table, "hyperparameter_descent")
     grid = table[table["run"] == "grid"]
     along.plot(grid["strength"], grid["validation_loss"], **style.GRID)
-    for run, look in methods.RUNS.items():
+    for run, look in style.RUNS.items():
         steps = table[table["run"] == run]
         along.plot(steps["strength"], steps["validation_loss"], **look)
         by_step.plot(steps["hvps"], steps["hypergradient"].abs(), **look | {"label": None})
