@@ -14,6 +14,7 @@ import numpy as np
 
 Array = np.ndarray
 Shape = tuple[int, ...]
+Dtype = Literal["float32", "float64"]
 
 LARGEST_TOKEN = 10_000
 
@@ -101,7 +102,7 @@ def weight_shapes(problem: Problem) -> dict[str, Shape]:
     return dict(_SHAPES[problem.family](problem.config))
 
 
-def weights(problem: Problem, seed: int = 0, dtype: str = "float32") -> dict[str, Array]:
+def weights(problem: Problem, seed: int = 0, dtype: Dtype = "float32") -> dict[str, Array]:
     """Seeded weights of ``problem`` by PyTorch name, shaped as ``weight_shapes`` says.
 
     They are uniform with the standard deviation of transformers' initialisation (He
@@ -124,7 +125,9 @@ def weights(problem: Problem, seed: int = 0, dtype: str = "float32") -> dict[str
         return dict(zip(shapes, drawn, strict=True))
 
 
-def batch(problem: Problem, batch_size: int, seed: int = 0, dtype: str = "float32") -> dict:
+def batch(
+    problem: Problem, batch_size: int, seed: int = 0, dtype: Dtype = "float32"
+) -> dict[str, Array]:
     """Inputs and labels as in the article: a dictionary by argument name.
 
     ``pixel_values``: (batch, side, side, 3), standard normal; or ``input_ids``,
@@ -179,7 +182,7 @@ def _convolution(name: str, size: int, width_in: int, width: int) -> Iterator[tu
     yield f"{name}.normalization.running_var", (width,)
 
 
-def _resnet_shapes(config: dict) -> Iterator[tuple[str, Shape]]:
+def _resnet_shapes(config: dict[str, Any]) -> Iterator[tuple[str, Shape]]:
     width_in = config["embedding_size"]
     yield from _convolution("resnet.embedder.embedder", 7, 3, width_in)
     for stage, (width, depth) in enumerate(
@@ -201,7 +204,7 @@ def _resnet_shapes(config: dict) -> Iterator[tuple[str, Shape]]:
     yield from _dense("classifier.1", width_in, config["num_labels"])
 
 
-def _vit_shapes(config: dict) -> Iterator[tuple[str, Shape]]:
+def _vit_shapes(config: dict[str, Any]) -> Iterator[tuple[str, Shape]]:
     width, inner = config["hidden_size"], config["intermediate_size"]
     patch = config["patch_size"]
     yield "vit.embeddings.cls_token", (1, 1, width)
@@ -222,7 +225,7 @@ def _vit_shapes(config: dict) -> Iterator[tuple[str, Shape]]:
     yield from _dense("classifier", width, config["num_labels"])
 
 
-def _bert_shapes(config: dict) -> Iterator[tuple[str, Shape]]:
+def _bert_shapes(config: dict[str, Any]) -> Iterator[tuple[str, Shape]]:
     width, inner = config["hidden_size"], config["intermediate_size"]
     yield "bert.embeddings.word_embeddings.weight", (config["vocab_size"], width)
     yield "bert.embeddings.position_embeddings.weight", (config["max_position_embeddings"], width)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import torch
@@ -131,7 +132,7 @@ def to_device(batch: dict[str, np.ndarray]) -> Tree:
     }
 
 
-def _replace(module: torch.nn.Module, old: type, new: Callable) -> None:
+def _replace(module: torch.nn.Module, old: type, new: Callable[[Any], torch.nn.Module]) -> None:
     for name, child in module.named_children():
         if isinstance(child, old):
             setattr(module, name, new(child))
