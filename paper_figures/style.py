@@ -10,6 +10,7 @@ import pandas as pd
 
 from reproduce.methods import LABELS, RUNS
 from reproduce.plan import METHODS as ARTICLE_METHODS
+from reproduce.plan import Run
 from reproduce.problems import label as model_label
 from reproduce.results.counters import Counter
 from reproduce.results.origin import ARTICLE_PLAN, is_articles, not_run
@@ -247,12 +248,12 @@ def top_inches(legend_rows: int, title_lines: int) -> float:
     return TOP_INCHES + more_rows * LEGEND_ROW_INCHES + more_lines * TITLE_LINE_INCHES
 
 
-def batch_title(run: tuple[str, str], batch_size: int, device: str) -> str:
+def batch_title(run: Run, batch_size: int, device: str) -> str:
     """Return the title of a panel of bars: framework, batch size, and whether it was not run."""
     return "\n".join(filter(None, [f"{RUNS[run]}, batch size {batch_size}", not_run(device)]))
 
 
-def curve_title(run: tuple[str, str], model: str, device: str) -> str:
+def curve_title(run: Run, model: str, device: str) -> str:
     """Return the title of a panel of curves: framework, model, and whether it was not run."""
     return "\n".join(filter(None, [f"{RUNS[run]}, {model_label(model)}", not_run(device)]))
 
@@ -271,7 +272,7 @@ def memory_note(counter: Counter) -> str:
     return f"Memory: {counter.meaning}."
 
 
-def deviation_note(run: tuple[str, str], device: str) -> str:
+def deviation_note(run: Run, device: str) -> str:
     """Return what keeps values of a ``device`` that was not run away from the published ones.
 
     It is empty where there are no published ones, or where the device was run.
@@ -341,7 +342,7 @@ GFLOP_TABLE = "In 10⁹ operations:"
 GRADIENTS_TABLE = "In multiples of the gradient:"
 
 
-def section_title(run: tuple[str, str], origin: str = "") -> str:
+def section_title(run: Run, origin: str = "") -> str:
     """Return the title of a framework's part of a table, with the rows' ``origin``, if given."""
     return "## " + ", ".join(filter(None, [RUNS[run], origin]))
 
