@@ -174,14 +174,14 @@ def _gpu_memory(look: Look) -> str:
 
 
 def _gpu_processes(look: Look) -> str:
-    if count := environment.gpu()[0].processes():
+    if count := environment.chosen_gpu().processes():
         raise Doubt(f"{count} compute on it and would be in the timings; end them")
     return "this GPU does not tell" if count is None else "none"
 
 
 def _gpu_clocks(look: Look) -> str:
     # NVML does not tell whether clocks are locked: one that rests far below its maximum is not.
-    now, most = environment.gpu()[0].sm_clocks_mhz()
+    now, most = environment.chosen_gpu().sm_clocks_mhz()
     if now is None or most is None:
         return "this GPU does not tell"
     found = f"the multiprocessors' is at {now} of {most} MHz"

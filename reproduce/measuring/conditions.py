@@ -179,7 +179,7 @@ def check_gpu_computes(frameworks: Iterable[Framework]) -> dict[Framework, str]:
 
 def _computing_on_gpu(framework: Framework) -> str:
     settings = {
-        "CUDA_VISIBLE_DEVICES": environment.gpu()[0].uuid,
+        "CUDA_VISIBLE_DEVICES": environment.chosen_gpu().uuid,
         "JAX_PLATFORMS": "cuda",
         "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
     }
