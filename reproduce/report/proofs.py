@@ -69,6 +69,6 @@ def _cases(path: Path) -> Iterator[tuple[str, bool]]:
         ) from None
     for case in cases:
         yield (
-            case.get("name").partition("[")[0],
+            case.get("name", "").partition("[")[0],
             not any(child.tag != "properties" for child in case),
         )
