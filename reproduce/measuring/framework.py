@@ -150,12 +150,15 @@ if TYPE_CHECKING:  # here mypy holds the twins to it
     from reproduce.in_torch import peers as torch_peers
 
     JAX: tuple[Tools, Accounting] = (
-        Tools(jax_hvp.METHODS | jax_peers.METHODS, jax_many_vectors, jax_models, jax_device),
+        Tools({**jax_hvp.METHODS, **jax_peers.METHODS}, jax_many_vectors, jax_models, jax_device),
         jax_accounting,
     )
     TORCH: tuple[Tools, Accounting] = (
         Tools(
-            torch_hvp.METHODS | torch_peers.METHODS, torch_many_vectors, torch_models, torch_device
+            {**torch_hvp.METHODS, **torch_peers.METHODS},
+            torch_many_vectors,
+            torch_models,
+            torch_device,
         ),
         torch_accounting,
     )
