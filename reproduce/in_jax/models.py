@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -19,9 +20,9 @@ from transformers import (
 
 from reproduce.in_jax.hvp import Tree
 from reproduce.plan import LayerNorm, Normalisation
-from reproduce.problems import Problem
+from reproduce.problems.problem import Problem
 
-MODELS = {
+MODELS: dict[str, tuple[Any, Any]] = {
     "resnet": (ResNetConfig, FlaxResNetForImageClassification),
     "vit": (ViTConfig, FlaxViTForImageClassification),
     "bert": (BertConfig, FlaxBertForSequenceClassification),
