@@ -40,6 +40,7 @@ ENV VENV=/opt/hvp \
     PYTHONDONTWRITEBYTECODE=1 \
     PYTEST_ADDOPTS="-p no:cacheprovider" \
     RUFF_CACHE_DIR=/tmp/ruff \
+    MYPY_CACHE_DIR=/tmp/mypy \
     NVIDIA_VISIBLE_DEVICES=all \
     NVIDIA_DRIVER_CAPABILITIES=compute,utility \
     NVIDIA_REQUIRE_CUDA="driver>=525"

@@ -99,8 +99,8 @@ test: setup ## Run the quick tests; TESTS=<files> for some.
 test-all: setup ## Run all tests, but those of the image; TESTS=<files> for some.
 	@$(PYTHON) -m pytest $(AT_ONCE) -m 'not engine' $$TESTS
 
-lint: setup ## Check format, style and docstrings.
-	@$(PYTHON) -m ruff check . && $(PYTHON) -m ruff format --check .
+lint: setup ## Check format, style, docstrings and types.
+	@$(PYTHON) -m ruff check . && $(PYTHON) -m ruff format --check . && $(PYTHON) -m mypy
 
 image: setup ## Build the container image; BASE=<image> for an own base.
 	@$(PYTHON) -m reproduce.container build --base "$$BASE"
@@ -191,6 +191,6 @@ audit: setup ## Look requirements.lock up among known vulnerabilities, on the in
 	fi
 
 clean: ## Remove figures, compiled programs and caches; measured rows stay.
-	@rm -rf results/*/figures results/*/tables results/*/programs .pytest_cache .ruff_cache
+	@rm -rf results/*/figures results/*/tables results/*/programs .pytest_cache .ruff_cache .mypy_cache
 	@find . -name __pycache__ -not -path "./$$VENV/*" -prune -exec rm -rf {} +
 	@echo "Removed figures, compiled programs and caches; the rows in results/ are still there."

@@ -1,11 +1,12 @@
 """The command line: ``python -m paper_figures RESULTS [NAME ...]``."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 
 from paper_figures import beyond, figures, freshness, tables
+from paper_figures.layout import CannotDraw
 from reproduce import printing
 from reproduce.drawing import OF_ARTICLE, OF_BEYOND
 from reproduce.errors import UserError
@@ -58,7 +59,7 @@ def _make(name: str, rows: list[Row], results: Path) -> bool:
     """Return whether ``name`` could be made, and print its files or the reason."""
     try:
         (first, second), left_out = _written(name, rows, results)
-    except figures.CannotDraw as reason:
+    except CannotDraw as reason:
         typer.echo(f"{name} is not {'written' if name in tables.TABLES else 'drawn'}: {reason}.")
         return False
     typer.echo(f"{first} and {second.name}")
@@ -92,7 +93,7 @@ def _rows(path: Path) -> list[Row]:
         _refuse(str(error))
 
 
-def _refuse(sentence: str) -> None:
+def _refuse(sentence: str) -> NoReturn:
     typer.echo(sentence, err=True)
     raise typer.Exit(2)
 

@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 
 from paper_figures import beyond_style as style
 from paper_figures import figures
+from paper_figures.layout import CannotDraw
 from reproduce.algorithms.spectrum import density
 
 
@@ -21,11 +22,11 @@ def write(name: str, results: Path) -> list[Path]:
     """
     path = results / f"{name}.csv"
     if not path.exists():
-        raise figures.CannotDraw(f"there is no {path}; run 'python -m reproduce beyond {results}'")
+        raise CannotDraw(f"there is no {path}; run 'python -m reproduce beyond {results}'")
     try:
         return figures.save(lambda: FIGURES[name](pd.read_csv(path)), name, results / "figures")
     except (KeyError, IndexError, ValueError, TypeError) as error:
-        raise figures.CannotDraw(
+        raise CannotDraw(
             f"{path} is not as it was measured ({error!r}); remove it, "
             f"and run 'python -m reproduce beyond {results}'"
         ) from None

@@ -8,7 +8,7 @@ from paper_figures.style import INK, MUTED
 
 BLUE, ORANGE, RED, GREY = "#4e79b4", "#e98b2c", "#a3262e", "#c4c4c4"
 FIGURE_INCHES = (9.0, 4.8)
-FOOT = {"x": 0.01, "ha": "left", "fontsize": 9.5, "color": MUTED}
+FOOT: dict[str, Any] = {"x": 0.01, "ha": "left", "fontsize": 9.5, "color": MUTED}
 FEET = {
     "inverse_hvp_errors": (
         "Hessian of a network with 2410 parameters, trained on scikit-learn's digits, + 0.001 I; "
@@ -29,7 +29,7 @@ FEET = {
 
 COSTS = {"hvps": "HVPs", "seconds": "Time [s]"}
 ERROR = "Relative error of the inverse-HVP"
-SOLVERS = {
+SOLVERS: dict[str, dict[str, Any]] = {
     "conjugate_gradient": {"label": "Conjugate gradient", "color": BLUE, "linestyle": "-"},
     "gradient_descent": {
         "label": "Gradient descent, best steps",
@@ -48,16 +48,16 @@ EIGENVALUE = "Eigenvalue of the Hessian"
 DENSITY = "Density"
 BELL_WIDTH = 0.01  # by the range of the eigenvalues
 FLOOR = 0.02  # of the axis, by the height of a bell
-EXACT = {"color": GREY, "label": "Exact, from the dense Hessian"}
-QUADRATURE = {"color": BLUE, "linewidth": 2, "label": "Lanczos quadrature"}
+EXACT: dict[str, Any] = {"color": GREY, "label": "Exact, from the dense Hessian"}
+QUADRATURE: dict[str, Any] = {"color": BLUE, "linewidth": 2, "label": "Lanczos quadrature"}
 EXTREME_HEIGHT = 0.03  # by that of the panel
 
 STRENGTH = "Regularisation strength"
 VALIDATION_LOSS = "Validation loss"
 SLOPE = "Size of the hypergradient"
-GRID = {"color": GREY, "linewidth": 6, "label": "Loss on a grid"}
-_STEPS = {"markersize": 5, "markeredgecolor": INK, "markeredgewidth": 0.6}
-RUNS = {
+GRID: dict[str, Any] = {"color": GREY, "linewidth": 6, "label": "Loss on a grid"}
+_STEPS: dict[str, Any] = {"markersize": 5, "markeredgecolor": INK, "markeredgewidth": 0.6}
+RUNS: dict[str, dict[str, Any]] = {
     "from strong": {"label": "Descent from a strong start", "color": BLUE, "marker": "o", **_STEPS},
     "from weak": {"label": "Descent from a weak start", "color": ORANGE, "marker": "s", **_STEPS},
 }

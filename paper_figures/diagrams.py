@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Circle
 
-from paper_figures import style
+from paper_figures import layout, style
 
 NODE_RADIUS = 0.42
 
@@ -26,7 +26,7 @@ def hess_eig() -> Figure:
     The Hessian of f is diagonal with a and b: the signs give a minimum, a valley, a
     saddle and a maximum.
     """
-    figure = Figure(figsize=style.SURFACES_INCHES, layout="none")
+    figure = layout.empty(style.SURFACES_INCHES)
     side = np.linspace(-1, 1, 41)
     x, y = np.meshgrid(side, side)
     for place, (first, second) in enumerate(style.EIGENVALUES):
@@ -106,7 +106,7 @@ def _derivative(of: str, by: str) -> str:
 def _canvas(x_limits: tuple[float, float], y_limits: tuple[float, float]) -> tuple[Figure, Axes]:
     width, height = x_limits[1] - x_limits[0], y_limits[1] - y_limits[0]
     scale = style.INCHES_PER_UNIT
-    figure = Figure(figsize=(width * scale, height * scale), layout="none")
+    figure = layout.empty((width * scale, height * scale))
     axes = figure.add_axes((0, 0, 1, 1), xlim=x_limits, ylim=y_limits, aspect="equal")
     axes.set_axis_off()
     return figure, axes
@@ -124,4 +124,5 @@ def _edge(axes: Axes, start: Node, end: Node, factor: str = "plain", text: str =
     tail, head = np.array(start[:2]) + rim, np.array(end[:2]) - rim
     axes.annotate("", head, tail, arrowprops=style.arrow(factor))
     if text:
-        axes.text(*(tail + head) / 2, text, **style.factor(factor))
+        x, y = (tail + head) / 2
+        axes.text(x, y, text, **style.factor(factor))

@@ -8,6 +8,7 @@ from collections.abc import Callable, Hashable, Sequence
 from typing import Any
 
 import numpy as np
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -17,13 +18,13 @@ from paper_figures import faster_style as look
 from paper_figures import layout, style
 from reproduce import methods, problems
 from reproduce.measuring import cost
-from reproduce.plan import BEYOND
+from reproduce.plan import BEYOND, Framework, Method, Mode, Run
 from reproduce.results import summary
 from reproduce.results.rows import Row
 
 POINTS = np.arange(1, 17)
 # An HVP here: framework, mode and method.
-Name = tuple[str, str, str]
+Name = tuple[Framework, Mode, Method]
 
 
 def ratios(rows: Sequence[Row]) -> Figure:
@@ -42,7 +43,9 @@ def ratios(rows: Sequence[Row]) -> Figure:
     figure.axes[0].set_ylim(len(names) - 0.4, -0.6)
     figure.axes[0].set_yticks(range(len(names)), [methods.name(*name) for name in names])
     kinds = dict.fromkeys(methods.kind(method) for _, _, method in names)
-    legend = {look.KINDS[kind][0]: (Patch(**look.kind_bar(kind)),) for kind in kinds}
+    legend: dict[str, tuple[Artist, ...]] = {
+        look.KINDS[kind][0]: (Patch(**look.kind_bar(kind)),) for kind in kinds
+    }
     legend[look.OPERATION_COUNT] = (Line2D([], [], **look.operation_count()),)
     layout.lay_out(
         figure,
@@ -105,7 +108,7 @@ def vectors(rows: Sequence[Row]) -> Figure:
                 if size := summary.bytes_of_call(done[count]):
                     text = cost.readable_bytes(size)
                     axes.annotate(text, (count, height), **look.memory_at_point())
-        operations = [methods.operations_per_vector(*run, count) for count in counts]
+        operations = [methods.operations_per_vector(run[0], run[1], count) for count in counts]
         axes.plot(counts, operations, **look.theory_line())
         axes.set(title=_run(run), xlabel="Vectors at once")
         axes.set_xscale("log", base=2)
@@ -133,7 +136,7 @@ def _panels(
     if not rows:
         raise layout.CannotDraw(f"there are no such rows of plan {BEYOND!r}; measure it first")
     values = sorted({of(row) for row in rows}, key=order)
-    figure = Figure(layout="none")
+    figure = layout.empty()
     all_axes = figure.subplots(1, len(values), squeeze=False, sharey=True)[0]
     own = [[row for row in rows if of(row) == value] for value in values]
     return figure, list(zip(all_axes, values, own, strict=True))
@@ -152,7 +155,7 @@ def _order(name: Name) -> tuple[int, int]:
     return list(methods.RUNS).index((framework, mode)), list(methods.LABELS).index(method)
 
 
-def _run(run: tuple[str, str]) -> str:
+def _run(run: Run) -> str:
     return "JAX" if run == ("jax", "jit") else methods.RUNS[run]
 
 

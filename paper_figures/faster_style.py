@@ -3,6 +3,7 @@
 from typing import Any
 
 from paper_figures.style import GAP_TEXT, GAPS, INK, MUTED
+from reproduce.plan import Framework, Method, Mode
 
 # Label, colour and hatch, apart in lightness as the methods' are.
 KINDS = {
@@ -10,7 +11,7 @@ KINDS = {
     "amortised": ("A further HVP at the same point", "#2f7f79", "///"),
     "peer": ("One HVP by another library", "#c9c9c9", ""),
 }
-AMORTISED_LINES = {
+AMORTISED_LINES: dict[tuple[Framework, Mode, Method], tuple[str, str]] = {
     ("jax", "jit", "forward_over_reverse"): ("#e98b2c", "--"),
     ("jax", "jit", "linearized"): ("#e98b2c", "-"),
     ("torch", "eager", "forward_over_reverse"): ("#4e79b4", "--"),
@@ -74,7 +75,7 @@ def gap_in_line(status: str) -> dict[str, Any]:
     return {"text": GAPS[status], "xytext": (4, 0), "ha": "left", "va": "center", **GAP_TEXT}
 
 
-def amortised_line(method: tuple[str, str, str]) -> dict[str, Any]:
+def amortised_line(method: tuple[Framework, Mode, Method]) -> dict[str, Any]:
     """Return the keyword arguments of the total time of a method."""
     color, line_style = AMORTISED_LINES[method]
     return {"color": color, "linestyle": line_style, "linewidth": 2.2}

@@ -51,7 +51,7 @@ def save(draw: Callable[[], Figure], name: str, folder: Path) -> list[Path]:
     """Return the two files of what ``draw`` returns, written as PNG and PDF into ``folder``."""
     with matplotlib.rc_context():
         matplotlib.rcdefaults()
-        matplotlib.rcParams.update(style.rc())
+        matplotlib.rcParams.update(style.rc())  # type: ignore[arg-type]  # it lists all keys
         figure = draw()
         paths = [_save(figure, folder / f"{name}.{suffix}") for suffix in UNDATED]
         figure.clear()
@@ -179,7 +179,7 @@ def _assemble(quantity: str, shown: dict[str, pd.DataFrame], notes: dict[str, st
     """Return the figure of the panels ``shown``, by title: first the bars, then the curve."""
     scale, unit = style.unit(quantity, max(table["median"].max() for table in shown.values()))
     scaled = [table.assign(**(table.select_dtypes("number") / scale)) for table in shown.values()]
-    figure = Figure(layout="none")
+    figure = layout.empty()
     all_axes = figure.subplots(1, len(shown), squeeze=False)[0]
     panels.bars(all_axes[0], scaled[0])
     for axes, table in zip(all_axes[1:], scaled[1:], strict=True):

@@ -15,6 +15,12 @@ class CannotDraw(Exception):
     """The rows do not hold what a figure shows; the message is one sentence that says why."""
 
 
+def empty(inches: tuple[float, float] | None = None) -> Figure:
+    """Return a figure whose parts stay where they are put."""
+    # matplotlib takes "none", and its types do not say so.
+    return Figure(figsize=inches, layout="none")  # type: ignore[arg-type]
+
+
 def lay_out(
     figure: Figure,
     legend: Mapping[str, tuple[Artist, ...]],
@@ -53,7 +59,7 @@ def lay_out(
         figure.text(style.NOTE_INCHES / width, foot / height, text, **style.note(kind))
         foot += style.LINE_INCHES * (text.count("\n") + 1)
     figure.legend(
-        list(legend.values()),
+        list(legend.values()),  # type: ignore[arg-type]  # the handler takes tuples
         list(legend),
         handler_map={tuple: HandlerTuple(ndivide=None, pad=0.3)},
         **legend_style,

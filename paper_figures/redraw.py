@@ -5,10 +5,10 @@ prints how each file differs, as JSON.
 """
 
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from types import ModuleType
+from typing import Protocol
 
 import msgspec
 
@@ -17,7 +17,18 @@ from reproduce.drawing import BENCHES, BEYOND_FROM_ROWS, DIAGRAMS, TABLES
 from reproduce.results.rows import Row
 from reproduce.results.summary import last_of_each_case
 
-MAKERS: dict[str, tuple[ModuleType, Iterable[str]]] = {
+
+class Maker(Protocol):
+    """A module that chooses the rows of a figure or table, and writes its two files."""
+
+    def select(self, name: str, rows: Iterable[Row], /) -> tuple[list[Row], str]:
+        """The rows that ``name`` is made of, and a sentence on those left out."""
+
+    def write(self, name: str, rows: Sequence[Row], folder: Path, /) -> list[Path]:
+        """The two files of ``name``, written into ``folder``."""
+
+
+MAKERS: dict[str, tuple[Maker, Iterable[str]]] = {
     "figures": (figures, (*BENCHES, *DIAGRAMS, *BEYOND_FROM_ROWS)),
     "tables": (tables, TABLES),
 }
@@ -41,7 +52,7 @@ def redrawn(results: Path, rows: Iterable[Row]) -> dict[str, str]:
 
 
 def _differences(
-    maker: ModuleType, name: str, rows: list[Row], there: Path, anew: Path
+    maker: Maker, name: str, rows: list[Row], there: Path, anew: Path
 ) -> Iterator[tuple[str, str]]:
     own, _ = maker.select(name, rows)
     try:

@@ -10,6 +10,7 @@ import pandas as pd
 
 from reproduce.methods import LABELS, RUNS
 from reproduce.plan import METHODS as ARTICLE_METHODS
+from reproduce.plan import Run
 from reproduce.problems import label as model_label
 from reproduce.results.counters import Counter
 from reproduce.results.origin import ARTICLE_PLAN, is_articles, not_run
@@ -345,7 +346,7 @@ GFLOP_TABLE = "In 10⁹ operations:"
 GRADIENTS_TABLE = "In multiples of the gradient:"
 
 
-def section_title(run: tuple[str, str], origin: str = "") -> str:
+def section_title(run: Run, origin: str = "") -> str:
     """Return the title of a framework's part of a table, with the rows' ``origin``, if given."""
     return "## " + ", ".join(filter(None, [RUNS[run], origin]))
 

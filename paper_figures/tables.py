@@ -3,14 +3,16 @@
 Each is written twice: as CSV with one line a cell, and as Markdown to be read.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from paper_figures import figures, style
+from paper_figures import style
+from paper_figures.layout import CannotDraw
 from reproduce import methods, problems
+from reproduce.plan import Run
 from reproduce.results import counters, origin, published, summary
 from reproduce.results.files import whole_file
 from reproduce.results.rows import Row
@@ -79,7 +81,7 @@ def memory_against_published(rows: Sequence[Row]) -> tuple[pd.DataFrame, str]:
     parts = [(of_run, _beside_published(of_run)) for of_run in _by_run(own)]
     parts = [(of_run, table) for of_run, table in parts if len(table)]
     if not parts:
-        raise figures.CannotDraw(
+        raise CannotDraw(
             f"there are no rows for {origin.ARTICLE_DEVICE} of memory that the article published"
         )
     text = [style.MEMORY_TABLE, *(_memory_section(*part) for part in parts)]
@@ -89,7 +91,7 @@ def memory_against_published(rows: Sequence[Row]) -> tuple[pd.DataFrame, str]:
 def _beside_published(rows: Sequence[Row]) -> pd.DataFrame:
     counter = summary.shared_counter(rows)
     if counter is None:
-        raise figures.CannotDraw("its rows have no memory counter in common; measure them again")
+        raise CannotDraw("its rows have no memory counter in common; measure them again")
     records = [
         (
             *_case(row),
@@ -121,8 +123,9 @@ def _tensors_gib(counter: counters.Counter, row: Row) -> float:
 
 def _memory_section(rows: Sequence[Row], table: pd.DataFrame) -> str:
     row, run = rows[0], (rows[0].framework, rows[0].mode)
+    counter = summary.shared_counter(rows)
     notes = [
-        style.memory_note(summary.shared_counter(rows)),
+        style.memory_note(counter) if counter else "",
         style.settings_note(row),
         style.machine_note(row),
     ]
@@ -151,13 +154,13 @@ def operations(rows: Sequence[Row]) -> tuple[pd.DataFrame, str]:
     Raises:
         CannotDraw: there are no rows with operations.
     """
-    counted = [row for row in _in_order(rows) if row.flops is not None]
+    counted = [(row, row.flops) for row in _in_order(rows) if row.flops is not None]
     if not counted:
-        raise figures.CannotDraw("there are no rows of operations; count them first")
-    gradients = {_case(row)[:-1]: row.flops for row in counted if row.method == "gradient"}
+        raise CannotDraw("there are no rows of operations; count them first")
+    gradients = {_case(row)[:-1]: flops for row, flops in counted if row.method == "gradient"}
     records = [
-        (*_case(row), row.flops / 1e9, row.flops / gradients.get(_case(row)[:-1], np.nan))
-        for row in counted
+        (*_case(row), flops / 1e9, flops / gradients.get(_case(row)[:-1], np.nan))
+        for row, flops in counted
     ]
     table = pd.DataFrame(records, columns=[*CASE, "gflop", "gradients"])
     table["theory_gradients"] = [
@@ -167,7 +170,7 @@ def operations(rows: Sequence[Row]) -> tuple[pd.DataFrame, str]:
     return table, "\n\n".join([style.OPERATIONS_TABLE, *sections]) + "\n"
 
 
-def _operations_section(run: tuple[str, str], table: pd.DataFrame) -> str:
+def _operations_section(run: Run, table: pd.DataFrame) -> str:
     gflop = table.assign(text=table["gflop"].map(style.gflop))
     gradients = table.assign(text=table["gradients"].map(style.gradients))
     of_run = methods.OPERATIONS[run]
@@ -205,7 +208,7 @@ def _case(row: Row) -> tuple[str, str, str, int, str]:
     return tuple(getattr(row, name) for name in CASE)
 
 
-def _markdown(table: pd.DataFrame, shown: Sequence[str]) -> str:
+def _markdown(table: pd.DataFrame, shown: Collection[str]) -> str:
     """Return the column ``text``: a line for each model and batch size, a column a method."""
     header = [*style.LINE_LABELS, *map(style.method_label, shown)]
     lines = [_line(*header), _line(*["---"] * len(header))]

@@ -1,13 +1,16 @@
 """The command line: ``python -m reproduce VERB``; a thin shell over the modules."""
 
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
-from typer.core import TyperCommand, TyperGroup
+from typer.core import TyperGroup
 
 from reproduce import printing
 from reproduce.errors import UserError
+
+if TYPE_CHECKING:  # typer has its own click, and does not say so
+    from typer._click import Command, Context
 
 # A verb imports what it uses, when it is called: nobody waits for what another verb needs,
 # and whoever measures need not have what draws (requirements-carry.in).
@@ -28,7 +31,7 @@ IMPORTED_WHEN_CALLED = {
     "check": "cli.vouching.check",
     "beyond": "beyond.parts.beyond",
 }
-SETTINGS = {
+SETTINGS: dict[str, Any] = {
     "add_completion": False,
     "pretty_exceptions_enable": False,
     "rich_markup_mode": None,
@@ -40,16 +43,17 @@ class Verbs(TyperGroup):
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(**settings)
-        self.commands |= dict.fromkeys(IMPORTED_WHEN_CALLED)
+        nothing_yet: dict[str, Any] = dict.fromkeys(IMPORTED_WHEN_CALLED)
+        self.commands.update(nothing_yet)
 
-    def get_command(self, ctx: typer.Context, cmd_name: str) -> TyperCommand | None:
+    def get_command(self, ctx: "Context", cmd_name: str) -> "Command | None":
         """The verb ``cmd_name``, or None if there is no such verb."""
         if cmd_name in self.commands and self.commands[cmd_name] is None:
             self.commands[cmd_name] = _imported(cmd_name)
         return super().get_command(ctx, cmd_name)
 
 
-def _imported(name: str) -> TyperCommand:
+def _imported(name: str) -> "Command":
     """The verb ``name``; where a package is missing, one that says so and no more."""
     alone = typer.Typer(**SETTINGS)
     module, _, function = IMPORTED_WHEN_CALLED[name].rpartition(".")

@@ -72,7 +72,7 @@ def meaning(words: str) -> str:
     return found[0] if found else f"it says: {' '.join(words.split())}"
 
 
-def build(client: docker.DockerClient, base: str = "") -> None:
+def build(client: docker.DockerClient, base: str | None = None) -> None:
     """Builds the image from this tree, on ``base`` if one is given, and prints its steps.
 
     Raises:

@@ -11,6 +11,7 @@ from typing import NamedTuple
 import msgspec
 
 from reproduce.machine.environment import ROOT
+from reproduce.plan import Framework, Mode, Quantity
 from reproduce.results.rows import Row
 
 
@@ -21,9 +22,9 @@ class Bench(NamedTuple):
     that all have; with ``only_this_size`` the figure is not drawn instead.
     """
 
-    quantity: str
-    framework: str
-    mode: str
+    quantity: Quantity
+    framework: Framework
+    mode: Mode
     batch_size: int
     only_this_size: bool = False
     has_curve: bool = True

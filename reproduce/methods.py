@@ -6,7 +6,7 @@ methods that take the gradient's derivative. What is left of an HVP for a furthe
 same point is 6.
 """
 
-from reproduce.plan import AMORTISED, PEERS, Framework, Mode
+from reproduce.plan import AMORTISED, PEERS, Framework, Mode, Run
 
 GRADIENT, HVP, HVP_AND_GRADIENT, FURTHER_HVP, VJP_OF_VJP = 1, 8 / 3, 9 / 3, 6 / 3, 15 / 3
 
@@ -25,13 +25,13 @@ LABELS = {
     "autograd_hvp": "autograd.functional.hvp",
     "curvlinops": "curvlinops",
 }
-RUNS: dict[tuple[Framework, Mode], str] = {
+RUNS: dict[Run, str] = {
     ("jax", "jit"): "JAX with jit",
     ("jax", "eager"): "JAX without jit",
     ("torch", "compile"): "PyTorch compiled",
     ("torch", "eager"): "PyTorch",
 }
-_ALL = {"evaluation": 1 / 3, "jvp": 1, "gradient": GRADIENT}
+_ALL: dict[str, float] = {"evaluation": 1 / 3, "jvp": 1, "gradient": GRADIENT}
 _COMPILED = _ALL | {
     "forward_over_reverse": HVP,
     "reverse_over_forward": HVP,
@@ -42,7 +42,7 @@ _NOT_COMPILED = _COMPILED | {
     "forward_over_reverse": HVP_AND_GRADIENT,
     "reverse_over_reverse": HVP_AND_GRADIENT,
 }
-OPERATIONS: dict[tuple[Framework, Mode], dict[str, float]] = {
+OPERATIONS: dict[Run, dict[str, float]] = {
     ("jax", "jit"): _COMPILED,
     ("jax", "eager"): _NOT_COMPILED,
     ("torch", "compile"): _COMPILED,

@@ -8,7 +8,7 @@ prepares them side by side with other settings, and times them in turn.
 """
 
 from collections.abc import Iterable, Iterator
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import msgspec
 from msgspec import Meta
@@ -17,6 +17,7 @@ from reproduce.errors import UserError
 
 Framework = Literal["jax", "torch"]
 Mode = Literal["jit", "eager", "compile"]
+Run = tuple[Framework, Mode]
 ArticleMethod = Literal[
     "evaluation",
     "jvp",
@@ -39,13 +40,17 @@ Count = Annotated[int, Meta(ge=1)]
 
 # Counted and not measured: the article's figures have neither.
 COUNTED = ("evaluation", "jvp")
-METHODS = tuple(name for name in ArticleMethod.__args__ if name not in COUNTED)
-AMORTISED = AmortisedMethod.__args__
-PEERS = Peer.__args__
+METHODS: tuple[Method, ...] = tuple(each for each in get_args(ArticleMethod) if each not in COUNTED)
+AMORTISED: tuple[Method, ...] = get_args(AmortisedMethod)
+PEERS: tuple[Method, ...] = get_args(Peer)
+REPAIRED: tuple[Method, ...] = get_args(Repaired)
 POWERS_OF_TWO = (1, 2, 4, 8, 16, 32, 64, 128)
 # The batch sizes of the article's bars: in its images, and in its text.
 BARS = (64, 128)
-REFERENCE = "forward_over_reverse"
+REFERENCE: Method = "forward_over_reverse"
+JAX_JIT: Run = ("jax", "jit")
+JAX_EAGER: Run = ("jax", "eager")
+TORCH: Run = ("torch", "eager")
 NEEDING_A_GPU = ("article", "quick")
 BEYOND = "beyond"
 SMOKE = "smoke"
@@ -122,6 +127,8 @@ class Case(msgspec.Struct, frozen=True, kw_only=True):
 
 
 Setting = list[Case]
+# Batch sizes by model.
+Sizes = dict[str, tuple[int, ...]]
 
 
 class Grid(msgspec.Struct, frozen=True):
@@ -133,7 +140,7 @@ class Grid(msgspec.Struct, frozen=True):
     quantity: Quantity
     framework: Framework
     mode: Mode
-    batch_sizes: dict[str, tuple[int, ...]]
+    batch_sizes: Sizes
     repetitions: int = 1
     warmup: int = 0
     methods: tuple[Method, ...] = METHODS
@@ -141,30 +148,31 @@ class Grid(msgspec.Struct, frozen=True):
     in_article: bool = True
 
 
-def _bars_and_curve(model: str, curve: tuple[int, ...], **bars: int) -> dict[str, tuple[int, ...]]:
+def _bars_and_curve(model: str, curve: tuple[int, ...], **bars: int) -> Sizes:
     return {model: curve} | {name: (size,) for name, size in bars.items()}
 
 
 ARTICLE_MODELS = ("resnet34", "vit", "bert")
-_ARTICLE = dict.fromkeys(ARTICLE_MODELS, POWERS_OF_TWO)
+_ARTICLE: Sizes = dict.fromkeys(ARTICLE_MODELS, POWERS_OF_TWO)
 _ARTICLE_MEMORY = _bars_and_curve("resnet34", POWERS_OF_TWO[2:], vit=64, bert=64)
 _QUICK = _bars_and_curve("resnet34", (4, 16, 64, 128), vit=64, bert=64)
 _CPU = _bars_and_curve("resnet34", (1, 2, 4), vit=1, bert=1)
 _SMOKE = _bars_and_curve("tiny_resnet", (1, 2), tiny_vit=2, tiny_bert=2)
-_FOUR = dict.fromkeys(ARTICLE_MODELS, (4,))
-_SIXTY_FOUR = dict.fromkeys(ARTICLE_MODELS, (64,))
+_FOUR: Sizes = dict.fromkeys(ARTICLE_MODELS, (4,))
+_SIXTY_FOUR: Sizes = dict.fromkeys(ARTICLE_MODELS, (64,))
 # Of the networks with layer normalisation.
-_BARS, _BAR = (dict.fromkeys(("vit", "bert"), sizes) for sizes in (BARS, BARS[:1]))
-_ONE_RESNET = {"resnet34": (1,)}
-_TWO_HVPS = ("forward_over_reverse", "reverse_over_forward")
-_TWO_PEERS = ("autograd_grad", "curvlinops")
+_BARS: Sizes = dict.fromkeys(("vit", "bert"), BARS)
+_BAR: Sizes = dict.fromkeys(_BARS, BARS[:1])
+_ONE_RESNET: Sizes = {"resnet34": (1,)}
+_TWO_HVPS: tuple[Method, ...] = ("forward_over_reverse", "reverse_over_forward")
+_TWO_PEERS: tuple[Method, ...] = ("autograd_grad", "curvlinops")
 _VECTORS = (1, 2, 4, 8)
 
 PLANS: dict[str, tuple[Grid, ...]] = {
     "article": (
         Grid("time", "jax", "jit", _ARTICLE, 90, 3),
         Grid("time", "torch", "eager", _ARTICLE, 90, 3),
-        Grid("time", "torch", "eager", _BARS, 90, 3, Repaired.__args__, in_article=False),
+        Grid("time", "torch", "eager", _BARS, 90, 3, REPAIRED, in_article=False),
         Grid("memory", "jax", "eager", _ARTICLE_MEMORY),
         # One call takes seconds, whatever the GPU.
         Grid("time", "jax", "eager", _SIXTY_FOUR, 5, 1, in_article=False),
@@ -172,7 +180,7 @@ PLANS: dict[str, tuple[Grid, ...]] = {
     "quick": (
         Grid("time", "jax", "jit", _QUICK, 20, 3),
         Grid("time", "torch", "eager", _QUICK, 20, 3),
-        Grid("time", "torch", "eager", _BAR, 20, 3, Repaired.__args__, in_article=False),
+        Grid("time", "torch", "eager", _BAR, 20, 3, REPAIRED, in_article=False),
         Grid("memory", "jax", "eager", _QUICK),
     ),
     # Without JAX's time without jit, which the article has not and which takes minutes here.
@@ -212,7 +220,7 @@ _TORCH: dict[str, tuple[bool, LayerNorm]] = {
 # The article's memory grid, by the counter that it used; added to a plan on demand.
 NVML = tuple(
     Grid("nvml", framework, mode, _ARTICLE_MEMORY)
-    for framework, mode in (("jax", "jit"), ("jax", "eager"), ("torch", "eager"))
+    for framework, mode in (JAX_JIT, JAX_EAGER, TORCH)
 )
 
 
@@ -306,7 +314,7 @@ def accounted_cases(name: str) -> list[Case]:
     of_plan = [case for case in cases(name) if case.quantity == "memory"]
     memory = [
         msgspec.structs.replace(case, framework=framework, mode=mode, **_kind(name, framework))
-        for framework, mode in (("jax", "jit"), ("jax", "eager"), ("torch", "eager"))
+        for framework, mode in (JAX_JIT, JAX_EAGER, TORCH)
         for case in of_plan
     ]
     sizes = [{case.batch_size for case in memory if case.model == m} for m in _models(memory)]
@@ -324,9 +332,9 @@ def accounted_cases(name: str) -> list[Case]:
             vector="params",
             **_kind(name, framework),
         )
-        for framework, mode in (("jax", "jit"), ("torch", "eager"))
+        for framework, mode in (JAX_JIT, TORCH)
         for model in _models(memory)
-        for method in ArticleMethod.__args__
+        for method in get_args(ArticleMethod)
     ]
     return memory + operations
 

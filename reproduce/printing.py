@@ -36,7 +36,8 @@ def console_of_tables() -> Console:
 
 def print_json(value: Any) -> None:
     """Prints ``value`` as JSON, in UTF-8."""
-    sys.stdout.reconfigure(encoding="utf-8")
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(encoding="utf-8")
     print(msgspec.json.encode(_encodable(msgspec.to_builtins(value))).decode())
 
 
@@ -96,10 +97,11 @@ def run(app: typer.Typer, name: str) -> None:
         if getattr(sys, stream) is None:
             nowhere = os.open(os.devnull, os.O_RDWR)
             setattr(sys, stream, os.fdopen(nowhere, mode, encoding="utf-8"))
-    if sys.stdout is sys.__stdout__:
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout is sys.__stdout__:
         kept = {name: getattr(sys.stdout, name) for name in ("encoding", *HOW_OFTEN)}
         sys.stdout = Output(sys.stdout.detach(), **kept)
-    sys.stdout.reconfigure(errors="backslashreplace")  # names of files need not be UTF-8
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # names of files need not be UTF-8
     try:
         try:
             app(prog_name=name)

@@ -4,10 +4,13 @@ import ctypes
 import os
 import signal
 import time
+from multiprocessing.connection import Connection
 
 import numpy as np
 
-from reproduce.measuring.worker import Finding
+from reproduce.measuring.experiment import Finding
+from reproduce.measuring.worker import Site
+from reproduce.plan import Case
 
 DONE, CRASH, KILLED, HANG, OUT_OF_MEMORY, SEGFAULT, STOPPED, DEAF, HALF_SENT = range(1, 10)
 SHY = 10  # crashes in company, and is done alone
@@ -16,7 +19,7 @@ SHY = 10  # crashes in company, and is done alone
 TIMED_CRASH = 11  # is prepared, and crashes when it is timed
 
 
-def run(connection, cases, site):
+def run(connection: Connection, cases: list[Case], site: Site) -> None:
     """Ends as the batch size of each of ``cases`` says; what it does goes to the log."""
     findings = [_finding(connection, case, site, len(cases) > 1) for case in cases]
     wait_for_turn(connection, cases)
@@ -65,7 +68,7 @@ def _finding(connection, case, site, in_company):
     return finding
 
 
-def run_by_case(connection, cases, site):
+def run_by_case(connection: Connection, cases: list[Case], site: Site) -> None:
     """Gives numbers that depend on nothing but ``cases``, after a moment each.
 
     Of the model that FAKE_FAILING names, it says that it failed.

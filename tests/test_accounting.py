@@ -77,12 +77,11 @@ def test_a_models_gradient_has_its_parameters_as_arguments_and_as_output(tmp_pat
     found = account(case("jax", "jit", method="gradient"), tmp_path).memory_bytes
     problem = problems.PROBLEMS["tiny_resnet"]
     shapes = problems.weight_shapes(problem)
-    trained = [shape for name, shape in shapes.items() if "running_" not in name]
-    params = FLOAT * sum(int(np.prod(shape)) for shape in trained)
+    params = FLOAT * sum(int(np.prod(shape)) for shape in shapes.values())
     batch = sum(value.nbytes for value in problems.batch(problem, 2).values())
     pointer = 8
     assert found["xla_argument_bytes"] == params + batch
-    assert found["xla_output_bytes"] == params + pointer * len(trained)
+    assert found["xla_output_bytes"] == params + pointer * len(shapes)
 
 
 @pytest.mark.parametrize(
@@ -204,13 +203,25 @@ def test_in_pytorch_the_count_is_that_of_a_real_run(model, tmp_path):
             assert count == pytest.approx(told.bytes_of(row), rel=tolerance), row.case
 
 
+class Norm:
+    """Of a tensor, to be squared."""
+
+    def __init__(self, tensor):
+        self.tensor = tensor
+
+    def __pow__(self, two):
+        return (self.tensor**two).sum()
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "row",
     [row for row in H200 if (row.quantity, row.method) == ("memory", "forward_over_reverse")],
     ids=lambda row: row.model,
 )
-def test_in_pytorch_the_count_is_what_a_gpus_allocator_rose_by(row, tmp_path):
+def test_in_pytorch_the_count_is_what_a_gpus_allocator_rose_by(row, tmp_path, monkeypatch):
+    # Its penalty was the sum of squares, which keeps less than the square of the norm.
+    monkeypatch.setattr(torch.Tensor, "norm", Norm)
     counted = account(row.case, tmp_path).memory_bytes["live_peak_bytes"]
     measured = row.memory_bytes
     rise = measured["torch_peak_allocated_bytes"] - measured["torch_allocated_before_bytes"]

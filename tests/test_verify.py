@@ -177,7 +177,7 @@ def test_figures_are_drawn_and_compared_in_the_folder_as_it_is_named_here(tmp_pa
     monkeypatch.chdir(tmp_path)
     found = verify.of_figures(Path("first"), read_rows(sample))
     assert found.holds
-    assert found.compared == len(list(tmp_path.glob("first/*/*.*"))) > 20
+    assert found.compared == len(list(tmp_path.glob("first/*/[!.]*"))) > 20
     assert not (ROOT / "first").exists()
 
 

@@ -90,7 +90,10 @@ def lanczos(
         raise ValueError(
             f"Lanczos' algorithm was to start from a vector of norm {beta}; take a random one"
         )
-    V, alphas, betas, ending = [], [], [], Ending.LIMIT
+    V: list[Vector] = []
+    alphas: list[float] = []
+    betas: list[float] = []
+    ending = Ending.LIMIT
     for _ in range(k):
         v = w.unit()
         w = hessian @ v

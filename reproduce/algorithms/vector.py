@@ -114,7 +114,7 @@ def _product_like(v: Any, product: Any) -> Any:
     return product
 
 
-def _float64() -> AbstractContextManager:
+def _float64() -> AbstractContextManager[object]:
     """Where JAX, if it is loaded, has float64."""
     jax = sys.modules.get("jax")
     return jax.enable_x64(True) if jax else nullcontext()

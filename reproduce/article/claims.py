@@ -7,17 +7,28 @@ frames whose first column is the value and whose other columns are draws of it.
 
 import math
 from collections.abc import Callable
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 import numpy as np
 import pandas as pd
 
 from reproduce.article.sources import IN_GRADIENTS
-from reproduce.plan import ARTICLE_MODELS, METHODS, POWERS_OF_TWO, REFERENCE, Quantity
+from reproduce.plan import (
+    ARTICLE_MODELS,
+    JAX_EAGER,
+    JAX_JIT,
+    METHODS,
+    POWERS_OF_TWO,
+    REFERENCE,
+    TORCH,
+    Method,
+    Quantity,
+    Run,
+    Sizes,
+)
 from reproduce.problems import PROBLEMS, weight_shapes
 
-JAX_JIT, JAX_EAGER, TORCH = ("jax", "jit"), ("jax", "eager"), ("torch", "eager")
 HVPS = METHODS[1:]
 A100_BYTES = 40e9
 FLOAT32_BYTES = 4
@@ -34,9 +45,9 @@ class Needs(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     quantity: Quantity | Literal["time in gradients", "difference"]
-    runs: tuple[tuple[str, str], ...]
-    batch_sizes: dict[str, tuple[int, ...]]
-    methods: tuple[str, ...] = METHODS
+    runs: tuple[Run, ...]
+    batch_sizes: Sizes
+    methods: tuple[Method, ...] = METHODS
     also_at: int | None = None
     fewest_batch_sizes: int = 1
     of_whole_gpu: bool = False
@@ -172,8 +183,9 @@ def scalars(model: str) -> int:
     return sum(math.prod(shape) for name, shape in shapes if "running_" not in name)
 
 
+# What several claims need alike, as keyword arguments.
 # The article's text speaks of 128, its image shows 64.
-_TIME = {
+_TIME: dict[str, Any] = {
     "batch_sizes": dict.fromkeys(ARTICLE_MODELS, (128,)),
     "also_at": 64,
     "quantity": IN_GRADIENTS,
@@ -183,11 +195,14 @@ _RESNET_TIME = _TIME | {"batch_sizes": {"resnet34": (128,)}}
 _TRANSFORMER_TIME = _TIME | {"batch_sizes": dict.fromkeys(("vit", "bert"), (128,))}
 # The memory curves begin at 4. Times have 1 and 2 as well: with these, the published ones are not
 # linear, if barely (1.104 times the line for reverse-over-reverse at 8).
-_CURVE = {"resnet34": POWERS_OF_TWO[2:]}
-_LINE = {"batch_sizes": _CURVE, "fewest_batch_sizes": 4}
-_MEMORY = {"batch_sizes": _CURVE | {"vit": (64,), "bert": (64,)}, "methods": HVPS}
-_DIFFERENCE = {"quantity": "difference", "also_at": None, "methods": HVPS[1:]}
-_OPERATIONS = {"batch_sizes": dict.fromkeys(ARTICLE_MODELS, (64,)), "quantity": "operations"}
+_CURVE: Sizes = {"resnet34": POWERS_OF_TWO[2:]}
+_LINE: dict[str, Any] = {"batch_sizes": _CURVE, "fewest_batch_sizes": 4}
+_MEMORY: dict[str, Any] = {"batch_sizes": _CURVE | {"vit": (64,), "bert": (64,)}, "methods": HVPS}
+_DIFFERENCE: dict[str, Any] = {"quantity": "difference", "also_at": None, "methods": HVPS[1:]}
+_OPERATIONS: dict[str, Any] = {
+    "batch_sizes": dict.fromkeys(ARTICLE_MODELS, (64,)),
+    "quantity": "operations",
+}
 
 _OVER_LINE = "each value over the straight line through its curve, batch sizes 4 to 128"
 _COST = "time over the gradient's"

@@ -1,7 +1,7 @@
 """Judging the claims on each source, and the verdicts as a table."""
 
 from collections.abc import Iterable
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 import pandas as pd
@@ -108,7 +108,7 @@ def _tested(claim: Claim, source: Source) -> tuple[tuple[Figure, ...], list[str]
     figures = _figures(claim, values, source)
     inside = sum(_is_in(claim, figure) for figure in figures)
     notes = [f"{inside} of {len(figures)} intervals lie in the range", *notes]
-    notes += _in_the_image(claim, source)
+    notes += _in_the_image(claim, claim.needs, source)
     if too_few := _too_few_repetitions(cases):
         notes.append(too_few)
         figures = tuple(msgspec.structs.replace(each, verdict="inconclusive") for each in figures)
@@ -197,7 +197,7 @@ def _figures(claim: Claim, values: pd.DataFrame | None, source: Source) -> tuple
     return tuple(found)
 
 
-def _labels(result: pd.DataFrame) -> list[dict]:
+def _labels(result: pd.DataFrame) -> list[dict[str, Any]]:
     names = result.index.names
     return [
         dict(zip(names, label if isinstance(label, tuple) else (label,), strict=True))
@@ -205,7 +205,7 @@ def _labels(result: pd.DataFrame) -> list[dict]:
     ]
 
 
-def _name(label: dict, needs: Needs | None) -> str:
+def _name(label: dict[str, Any], needs: Needs | None) -> str:
     parts = [problems.label(label["model"])]
     if needs and len(needs.runs) > 1 and "framework" in label:
         parts.append(methods.RUNS[label["framework"], label["mode"]])
@@ -242,20 +242,21 @@ def _margin(number: float, accepted: tuple[float, float]) -> float:
     return min(number - accepted[0], accepted[1] - number)
 
 
-def _in_the_image(claim: Claim, source: Source) -> list[str]:
+def _in_the_image(claim: Claim, needs: Needs, source: Source) -> list[str]:
     """What the batch size of the published image says, where the source has it."""
-    size = claim.needs.also_at
+    size = needs.also_at
     if size is None:
         return []
-    there = dict.fromkeys(claim.needs.batch_sizes, (size,))
-    needs = msgspec.structs.replace(claim.needs, batch_sizes=there)
+    there = dict.fromkeys(needs.batch_sizes, (size,))
     try:
-        values, notes = _select(source, needs)
+        values, notes = _select(source, msgspec.structs.replace(needs, batch_sizes=there))
     except _NotTestedError:
         return []
     if notes:
         return []
     verdict, deciding = _overall(_figures(claim, values, source), claim.accepted)
+    if deciding is None:
+        return []
     return [f"at batch size {size}, which the image shows, {verdict}: {told(deciding, claim.unit)}"]
 
 

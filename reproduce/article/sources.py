@@ -8,6 +8,7 @@ several cases has an interval: the middle 95 % of the figure over the draws.
 
 from collections.abc import Iterable, Sequence
 from itertools import groupby
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -26,6 +27,9 @@ CONFIDENCE = 0.95
 SEED = 0
 # How far a counter moved between two runs of plan cpu, relative; the others repeat to the byte.
 UNCERTAINTY = {"resident_set": 0.17}
+
+# A line of a table, by column.
+Record = dict[str, Any]
 
 
 class Source(msgspec.Struct, frozen=True):
@@ -70,7 +74,7 @@ def of_article() -> Source:
     return _source("published", absent, records, of_article=True)
 
 
-def _in_gradients(times: list[dict]) -> list[dict]:
+def _in_gradients(times: list[Record]) -> list[Record]:
     """What each HVP of the article costs; it released overheads, and gradients by themselves."""
     of_cell = {
         tuple(each[name] for name in CASE): each for each in times if each["quantity"] == "time"
@@ -91,7 +95,7 @@ _ARTICLE_TIME = "time: A100; the authors' raw timings"
 _ARTICLE_MEMORY = "memory: A100; the rise of all used memory (NVML), read off the images"
 
 
-def _drawn_readings(row, rng: np.random.Generator) -> np.ndarray:
+def _drawn_readings(row: Any, rng: np.random.Generator) -> np.ndarray:
     return (row.memory_gib + row.uncertainty_gib * rng.uniform(-1, 1, DRAWS)) * 2**30
 
 
@@ -120,7 +124,7 @@ def _group(row: Row) -> tuple[str, str, str]:
     return row.quantity, row.framework, row.mode
 
 
-def _records_of_group(rows: Sequence[Row], left_out: str, rng: np.random.Generator) -> list[dict]:
+def _records_of_group(rows: Sequence[Row], left_out: str, rng: np.random.Generator) -> list[Record]:
     counter = summary.shared_counter(rows) if rows[0].quantity in {"memory", "nvml"} else None
     origin = "; ".join(filter(None, (_origin(rows[0], counter), left_out)))
     records = []
@@ -164,7 +168,7 @@ def _value_and_draws(
 
 
 def _median_and_draws(
-    values: Sequence[float], rng: np.random.Generator
+    values: Sequence[float] | np.ndarray, rng: np.random.Generator
 ) -> tuple[float, np.ndarray]:
     """The median of ``values``, and draws of it; nothing, if there are too few for an interval."""
     if len(values) < 2:
@@ -172,14 +176,16 @@ def _median_and_draws(
     return np.median(values), _bootstrap(values, rng)
 
 
-def _bootstrap(values: Sequence[float], rng: np.random.Generator) -> np.ndarray:
+def _bootstrap(values: Sequence[float] | np.ndarray, rng: np.random.Generator) -> np.ndarray:
     result = stats.bootstrap(
         (values,), np.median, n_resamples=DRAWS, method="percentile", rng=rng, vectorized=True
     )
     return result.bootstrap_distribution
 
 
-def _record(cell, quantity: str, value: float, draws: np.ndarray, count: int, origin: str) -> dict:
+def _record(
+    cell: Any, quantity: str, value: float, draws: np.ndarray, count: int, origin: str
+) -> Record:
     names = {name: getattr(cell, name) for name in CASE[1:]}
     status = getattr(cell, "status", "done")
     if status == "done" and np.isnan(value):
@@ -195,7 +201,7 @@ def _record(cell, quantity: str, value: float, draws: np.ndarray, count: int, or
     }
 
 
-def _source(name: str, absent: str, records: list[dict], **kind: bool) -> Source:
+def _source(name: str, absent: str, records: list[Record], **kind: bool) -> Source:
     columns = [*CASE, "status", "value", "repetitions", "origin", "draws"]
     cases = pd.DataFrame(records, columns=columns).set_index(CASE).sort_index()
     stacked = np.vstack([*cases.pop("draws"), np.empty((0, DRAWS))])
@@ -235,11 +241,11 @@ def summary_table(rows: Iterable[Row]) -> pd.DataFrame:
 SUMMARY_KEY = [*CASE, *summary.SETTINGS]
 
 
-def _settings(row: Row) -> tuple:
+def _settings(row: Row) -> tuple[Any, ...]:
     return (*_group(row), *(getattr(row, name) for name in summary.SETTINGS))
 
 
-def _summary_records(rows: list[Row]) -> list[dict]:
+def _summary_records(rows: list[Row]) -> list[Record]:
     counter = summary.shared_counter(rows) if rows[0].quantity in {"memory", "nvml"} else None
     found = [_summary_record(row, counter) for row in rows]
     gradients = {
@@ -253,11 +259,11 @@ def _summary_records(rows: list[Row]) -> list[dict]:
     return found
 
 
-def _summary_record(row: Row, counter: counters.Counter | None) -> dict:
+def _summary_record(row: Row, counter: counters.Counter | None) -> Record:
     done = row.status == "done"
     seconds, in_gradients = np.full(3, np.nan), None
     if done and row.quantity == "time":
-        seconds = np.quantile(summary.overhead_seconds(row), summary.QUANTILES)
+        seconds = np.quantile(summary.overhead_seconds(row), published.QUANTILES)
         if row.method != "gradient":
             in_gradients = summary.ratio(row)[1]
     memory_bytes = counter.bytes_of(row) if done and counter else np.nan

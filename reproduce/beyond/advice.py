@@ -51,8 +51,9 @@ def left_out(rows: Iterable[Row]) -> str:
     """A sentence on HVPs that are wrong or failed; empty if there are none."""
     wrong = [
         f"{methods.name(row.framework, row.mode, row.method)} for "
-        f"{problems.label(row.model)} (by {100 * row.relative_difference:.1g} %)"
+        f"{problems.label(row.model)} (by {100 * difference:.1g} %)"
         for row in sorted(filter(summary.is_wrong, _timed(rows)), key=lambda row: str(row.case))
+        if (difference := row.relative_difference) is not None
     ]
     if not wrong:
         return ""
@@ -144,12 +145,12 @@ def _fastest(rows: Sequence[Row], seconds: Seconds) -> str:
 
 
 def _little_memory(rows: Sequence[Row]) -> str:
-    told = [row for row in rows if summary.bytes_of_call(row) is not None]
+    told = [(row, needed) for row in rows if (needed := summary.bytes_of_call(row)) is not None]
     if not told:
         return ""
-    best, most = (choose(told, key=summary.bytes_of_call) for choose in (min, max))
-    size, largest = (cost.readable_bytes(summary.bytes_of_call(row)) for row in (best, most))
-    return f"{_label(best)}: {size} (most: {_label(most)}, {largest})"
+    best, most = (choose(told, key=lambda each: each[1]) for choose in (min, max))
+    size, largest = (cost.readable_bytes(each[1]) for each in (best, most))
+    return f"{_label(best[0])}: {size} (most: {_label(most[0])}, {largest})"
 
 
 def _of_first(row: Row) -> np.ndarray:

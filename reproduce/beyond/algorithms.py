@@ -4,6 +4,7 @@ import time
 from collections.abc import Iterator
 from functools import partial
 from itertools import chain, islice
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -46,7 +47,7 @@ def inverse_hvp_errors() -> pd.DataFrame:
         dense = jax.lax.map(network.hvp, jnp.eye(b.size), batch_size=64)
         exact = jnp.linalg.solve(dense + DAMPING * jnp.eye(b.size), b)
         largest = lanczos(hvp, b, 30).ritz_values[-1] + DAMPING
-        methods = {
+        methods: dict[str, Method] = {
             "conjugate_gradient": conjugate_gradient,
             "gradient_descent": gradient_descent,
             "neumann": partial(neumann, step=float(1 / largest)),
@@ -138,14 +139,14 @@ def hyperparameter_descent() -> pd.DataFrame:
         return pd.DataFrame(track(lines, "bilevel problem", total))
 
 
-def _grid(regression: Regression) -> Iterator[dict]:
+def _grid(regression: Regression) -> Iterator[dict[str, Any]]:
     y = regression.start
     for strength in STRENGTHS:
         line, y = _line(regression, np.log(strength), y)
         yield {"run": "grid", **line}
 
 
-def _descent(regression: Regression, run: str) -> Iterator[dict]:
+def _descent(regression: Regression, run: str) -> Iterator[dict[str, Any]]:
     x, y, hvps = np.log(STARTS[run]), regression.start, 0
     for _ in range(OUTER_STEPS):
         line, y = _line(regression, x, y)
@@ -154,7 +155,7 @@ def _descent(regression: Regression, run: str) -> Iterator[dict]:
         x -= OUTER_STEP * line["hypergradient"]
 
 
-def _line(regression: Regression, x: float, y: jax.Array) -> tuple[dict, jax.Array]:
+def _line(regression: Regression, x: float, y: jax.Array) -> tuple[dict[str, Any], jax.Array]:
     """What there is to say of x, and y*(x), which is looked for from ``y``."""
     y, hvps = _inner_solution(regression, x, y)
     hvp, cross = partial(regression.G_yy, x, y), partial(regression.G_xy, x, y)

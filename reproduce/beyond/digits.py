@@ -106,5 +106,5 @@ def _affine(x: jax.Array, inputs: jax.Array, width: int) -> jax.Array:
     return inputs @ weights[:-1] + weights[-1]
 
 
-def _derivative_in_y(gradient: Callable) -> Callable:
+def _derivative_in_y(gradient: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
     return lambda x, y, v: jax.jvp(lambda y: gradient(x, y), (y,), (v,))[1]

@@ -16,12 +16,14 @@ from reproduce.machine import environment
 from reproduce.measuring.preflight import CHECKS, GPU_CHECKS, Doubt, Look
 from reproduce.plan import NEEDING_A_GPU, PLANS, cases
 
+Level = Literal["good", "warning", "missing"]
+
 
 class Finding(msgspec.Struct, frozen=True):
     """What a check found: a ``warning`` harms the plan, what is ``missing`` stops it."""
 
     check: str
-    level: Literal["good", "warning", "missing"]
+    level: Level
     found: str
     remedy: str = ""
 
@@ -82,7 +84,7 @@ def _finding(name: str, check: Callable[[Look], str], look: Look) -> Finding:
     try:
         return Finding(name, "good", check(look))
     except (UserError, Doubt) as sentence:
-        level = "missing" if isinstance(sentence, UserError) else "warning"
+        level: Level = "missing" if isinstance(sentence, UserError) else "warning"
         found, _, remedy = str(sentence).rpartition("; ")
         return Finding(name, level, found, remedy)
     except OSError as error:

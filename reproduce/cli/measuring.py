@@ -204,7 +204,7 @@ def _where(on_gpu: bool) -> str:
 
 def _groups(settings: list[Setting], every_setting: bool) -> list[list[Setting]]:
     """``settings`` by quantity, framework, mode and model, or each alone."""
-    groups: dict[tuple, list[Setting]] = {}
+    groups: dict[tuple[str, ...], list[Setting]] = {}
     for setting in sorted(settings, key=lambda setting: str(setting[0])):
         case = setting[0]
         key = (case.quantity, case.framework, case.mode, case.model)

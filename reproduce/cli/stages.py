@@ -45,7 +45,7 @@ def every_stage(
     raise typer.Exit(code)
 
 
-def _code(verb: Callable, *arguments: Any) -> int:
+def _code(verb: Callable[..., None], *arguments: Any) -> int:
     """The code that ``verb`` ends with: 0, or 1 if a case failed.
 
     Raises:

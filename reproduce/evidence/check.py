@@ -67,7 +67,9 @@ def _checked(
     manifest: Manifest | None = None,
     wrong: dict[str, str] | None = None,
 ) -> Checked:
-    rows, unread, differences = [], [], {}
+    rows: list[Row] = []
+    unread: list[Objection] = []
+    differences: dict[str, str] = {}
     for prefix, folder in folders.items():
         own, not_rows = _rows(folder / ROWS, f"{prefix}{ROWS}")
         if not prefix and not own and not not_rows and not wrong:
@@ -93,7 +95,9 @@ def _checked(
             *_of_lock(rows, manifest),
             *_of_drawn(differences, is_comparable),
         ),
-        notes=() if is_comparable else (_other_matplotlib(manifest, differences),),
+        notes=()
+        if manifest is None or is_comparable
+        else (_other_matplotlib(manifest, differences),),
     )
 
 
@@ -105,7 +109,8 @@ def _rows(path: Path, place: str) -> tuple[list[Row], list[Objection]]:
         try:
             rows += [decoded(line, f"{place}, line {number}")] if line.strip() else []
         except UserError as error:
-            objections.append(Objection(*str(error).rsplit("; ", 1)))
+            what, remedy = str(error).rsplit("; ", 1)
+            objections.append(Objection(what, remedy))
     return rows, objections
 
 

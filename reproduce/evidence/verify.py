@@ -15,7 +15,7 @@ from reproduce.errors import UserError
 from reproduce.machine import environment
 from reproduce.measuring import runner
 from reproduce.methods import RUNS
-from reproduce.plan import PLANS, SMOKE, Case, cases
+from reproduce.plan import PLANS, SMOKE, Case, Run, cases
 from reproduce.results.rows import Row
 
 TIMEOUT_SECONDS = 600
@@ -139,7 +139,7 @@ def _one_problem_in_both_frameworks(rows: Iterable[Row]) -> Guarantee:
     return Guarantee(what, "the same SHA-256", len(given), tuple(broken))
 
 
-def _results(run: tuple[str, str], pairs: Iterable[Pair]) -> Guarantee:
+def _results(run: Run, pairs: Iterable[Pair]) -> Guarantee:
     own = [(a, b) for a, b in pairs if (a.framework, a.mode) == run]
     differences = [_relative(a.result_norm, b.result_norm) for a, b in own]
     broken = [

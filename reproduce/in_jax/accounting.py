@@ -10,7 +10,7 @@ import mmap
 import os
 import time
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
@@ -31,7 +31,7 @@ from reproduce.machine.target import Target
 from reproduce.plan import Mode
 
 # Autotuning runs the program, and without it XLA's Triton products fail to compile.
-WITHOUT_GPU = {"xla_gpu_autotune_level": 0, "xla_gpu_enable_triton_gemm": False}
+WITHOUT_GPU: dict[str, Any] = {"xla_gpu_autotune_level": 0, "xla_gpu_enable_triton_gemm": False}
 
 # JAX calls the plugins of both versions of CUDA "cuda", and takes the one that is installed.
 PLUGINS = ("jax-cuda12-pjrt", "jax-cuda13-pjrt")
@@ -78,7 +78,8 @@ def memory(
 
 def flops(function: Callable[..., Tree], *arguments: Tree) -> float:
     """Floating-point operations of ``function``, as XLA counts them before it optimises."""
-    return jax.jit(function).lower(*_shapes(arguments, None)).cost_analysis()["flops"]
+    analysis: Any = jax.jit(function).lower(*_shapes(arguments, None)).cost_analysis()
+    return analysis["flops"]
 
 
 class Program(msgspec.Struct):
@@ -101,28 +102,38 @@ class LiveArrays(core.Trace):
         super().__init__()
         self.live_bytes = self.peak_bytes = 0
 
-    def result(self, primitive: core.Primitive, arguments: list, parameters: dict) -> Any:
+    def result(
+        self, primitive: core.Primitive, arguments: Sequence[Any], parameters: dict[str, Any]
+    ) -> Any:
         """What ``primitive`` gives: an array, or a list of them."""
         avals, _ = primitive.abstract_eval(*map(core.typeof, arguments), **parameters)
         return list(map(_untouched, avals)) if primitive.multiple_results else _untouched(avals)
 
-    def process_primitive(self, primitive, arguments, parameters, /):  # noqa: D102, as its base
+    def process_primitive(  # noqa: D102, as its base
+        self, primitive: core.Primitive, arguments: Sequence[Any], parameters: dict[str, Any], /
+    ) -> Any:
         with core.set_current_trace(core.eval_trace):
             result = self.result(primitive, arguments, parameters)
         return list(map(self._alive, result)) if primitive.multiple_results else self._alive(result)
 
-    def stage_value(self, value):  # noqa: D102
+    def stage_value(self, value: Any) -> Any:  # noqa: D102
         is_array = isinstance(value, jax.Array)
         return value if is_array else self._alive(core.eval_trace.stage_value(value))
 
-    def process_call(self, primitive, function, arguments, parameters, /):  # noqa: D102
+    def process_call(  # noqa: D102
+        self, primitive: Any, function: Any, arguments: Any, parameters: Any, /
+    ) -> Any:
         with core.set_current_trace(self):
             return function.call_wrapped(*arguments)
 
-    def process_custom_jvp_call(self, primitive, function, jvp, arguments, /, **_):  # noqa: D102
+    def process_custom_jvp_call(  # noqa: D102
+        self, primitive: Any, function: Any, jvp: Any, arguments: Any, /, **_: Any
+    ) -> Any:
         return self.process_call(primitive, function, arguments, {})
 
-    def process_custom_vjp_call(self, primitive, function, fwd, bwd, arguments, /, **_):  # noqa: D102
+    def process_custom_vjp_call(  # noqa: D102
+        self, primitive: Any, function: Any, fwd: Any, bwd: Any, arguments: Any, /, **_: Any
+    ) -> Any:
         return self.process_call(primitive, function, arguments, {})
 
     def _alive(self, array: jax.Array) -> jax.Array:
@@ -154,7 +165,7 @@ def _compiled(
     kept = cache / f"{hashlib.sha256(program.encode()).hexdigest()}.json"
     if not kept.exists():
         start = time.perf_counter()
-        analysis = lowered.compile(compiler_options=WITHOUT_GPU).memory_analysis()
+        analysis: Any = lowered.compile(compiler_options=WITHOUT_GPU).memory_analysis()
         parts = {
             "xla_argument_bytes": analysis.argument_size_in_bytes,
             "xla_output_bytes": analysis.output_size_in_bytes,

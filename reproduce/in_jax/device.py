@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -32,7 +33,7 @@ def compile(
         return _without_jit(function), {}, 0.0
     start = time.perf_counter()
     compiled = jax.jit(function).lower(*arguments).compile()
-    analysis = compiled.memory_analysis()
+    analysis: Any = compiled.memory_analysis()
     program_bytes = {
         "xla_argument_bytes": analysis.argument_size_in_bytes,
         "xla_output_bytes": analysis.output_size_in_bytes,
@@ -113,9 +114,10 @@ def product(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 def precision() -> dict[str, str | bool | None]:
     """The settings that decide how matrix products are rounded."""
+    config: Any = jax.config  # whose settings are no fields of its class
     return {
-        "jax_default_matmul_precision": jax.config.jax_default_matmul_precision,
-        "jax_enable_x64": jax.config.jax_enable_x64,
+        "jax_default_matmul_precision": config.jax_default_matmul_precision,
+        "jax_enable_x64": config.jax_enable_x64,
     }
 
 

@@ -2,11 +2,11 @@
 
 import re
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from flax.traverse_util import flatten_dict, unflatten_dict
 from transformers import (
     BertConfig,
@@ -19,9 +19,9 @@ from transformers import (
 
 from reproduce.in_jax.hvp import Tree
 from reproduce.plan import LayerNorm, Normalisation
-from reproduce.problems import Problem
+from reproduce.problems.problem import Problem
 
-MODELS = {
+MODELS: dict[str, tuple[Any, Any]] = {
     "resnet": (ResNetConfig, FlaxResNetForImageClassification),
     "vit": (ViTConfig, FlaxViTForImageClassification),
     "bert": (BertConfig, FlaxBertForSequenceClassification),
@@ -61,7 +61,7 @@ def build(
             inputs |= {"position_ids": positions, "head_mask": None}
         logits = module.apply(params | constants, **inputs).logits
         labels = jax.nn.one_hot(batch["labels"], logits.shape[-1], dtype=logits.dtype)
-        cross_entropy = optax.softmax_cross_entropy(logits, labels).mean()
+        cross_entropy = -(labels * jax.nn.log_softmax(logits)).sum(axis=-1).mean()
         weights = [leaf for leaf in jax.tree.leaves(params) if leaf.ndim > 1]
         return cross_entropy + WEIGHT_DECAY * sum(jnp.sum(w**2) for w in weights)
 

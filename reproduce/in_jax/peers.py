@@ -1,3 +1,7 @@
 """HVPs of other libraries, in JAX: none, as they all call ``jax.jvp`` of ``jax.grad``."""
 
-METHODS = {}
+from collections.abc import Callable
+
+from reproduce.in_jax.hvp import Tree
+
+METHODS: dict[str, Callable[..., Tree]] = {}

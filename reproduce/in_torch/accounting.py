@@ -45,7 +45,7 @@ def memory(
     return live.argument_bytes + live.peak_bytes, found, 0.0
 
 
-def _run(function: Callable[..., Tree], arguments: Tree) -> "LiveTensors":
+def _run(function: Callable[..., Tree], arguments: tuple[Tree, ...]) -> "LiveTensors":
     fake = FakeTensorMode(allow_non_fake_inputs=True)
     fake.cache_enabled = False  # it may answer for a symbolic zero with an ordinary tensor
     arguments = tree_map_only(torch.Tensor, fake.from_tensor, arguments)
@@ -77,7 +77,7 @@ def _has_memory(tensor: torch.Tensor) -> bool:
 class LiveTensors(TorchDispatchMode):
     """Sees every operation, and allocates and frees with it in a simulated allocator."""
 
-    def __init__(self, arguments: Tree) -> None:
+    def __init__(self, arguments: tuple[Tree, ...]) -> None:
         """Allocates ``arguments``, which stay alive."""
         super().__init__()
         self.allocator = CachingAllocator()
@@ -99,7 +99,9 @@ class LiveTensors(TorchDispatchMode):
         """By how much the reserve rose beyond that of the arguments."""
         return self.allocator.peak_reserved_bytes - self.reserved_for_arguments_bytes
 
-    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+    def __torch_dispatch__(
+        self, function: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
         result = function(*args, **(kwargs or {}))
         for leaf in tree_leaves(result):
             if isinstance(leaf, torch.Tensor) and _has_memory(leaf):
@@ -112,7 +114,7 @@ class LiveTensors(TorchDispatchMode):
             return
         block = self.allocator.allocate(storage.nbytes())
 
-        def dead(_: weakref.ref) -> None:
+        def dead(_: weakref.ref[torch.UntypedStorage]) -> None:
             self.allocator.free(block)
             del self.storages[key]
 

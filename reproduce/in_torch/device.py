@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from functools import cache
 from itertools import accumulate
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -48,7 +49,10 @@ def compile(
         raise NotImplementedError(msg)
     start = time.perf_counter()
     # For all cores, though fewer compile it while others compile beside it.
-    options = {"cpp.threads": limits.cores(), "cpp.dynamic_threads": True}
+    options: dict[str, str | int | bool | Callable[..., Any]] = {
+        "cpp.threads": limits.cores(),
+        "cpp.dynamic_threads": True,
+    }
     program = torch.compile(function, fullgraph=True, dynamic=False, options=options)
     wait(program(*arguments))
     return program, {}, time.perf_counter() - start
@@ -132,11 +136,11 @@ def allocator_peak(counters: dict[str, int]) -> Iterator[None]:
 
 def product(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """The matrix product of ``a`` and ``b``, as this device computes it."""
-    a, b = (torch.from_numpy(x).to(default_device()) for x in (a, b))
-    return (a @ b).cpu().numpy()
+    first, second = (torch.from_numpy(x).to(default_device()) for x in (a, b))
+    return (first @ second).cpu().numpy()
 
 
-def precision() -> dict[str, str | bool]:
+def precision() -> dict[str, str | bool | None]:
     """The settings that decide how matrix products and convolutions are rounded."""
     return {
         "torch_float32_matmul_precision": torch.get_float32_matmul_precision(),

@@ -92,7 +92,8 @@ def dense_hessian_product(loss: Loss, params: Tree, v: Tree) -> Tree:
 
 def inner_product(a: Tree, b: Tree) -> torch.Tensor:
     """⟨a, b⟩, a scalar: the sum over all entries."""
-    return sum(torch.dot(a[name].ravel(), b[name].ravel()) for name in a)
+    products = (torch.dot(a[name].ravel(), b[name].ravel()) for name in a)
+    return sum(products)  # type: ignore[return-value]  # no tree is empty
 
 
 METHODS = {

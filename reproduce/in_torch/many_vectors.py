@@ -5,6 +5,7 @@ for every vector, and need be computed once.
 """
 
 from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 import torch
 from torch.func import functionalize
@@ -13,7 +14,8 @@ from torch.fx.experimental.proxy_tensor import make_fx
 
 from reproduce.in_torch.hvp import Loss, Tree, forward_over_reverse
 
-Divided = tuple[Callable[[Tree, Tree], tuple], Callable[[tuple, Tree], Tree]]
+State = tuple[Any, ...]
+Divided = tuple[Callable[[Tree, Tree], State], Callable[[State, Tree], Tree]]
 LossOfBatch = Callable[[Tree, Tree], torch.Tensor]
 
 
@@ -60,12 +62,12 @@ def graph_kept(loss: LossOfBatch, params: Tree, v: Tree, batch: Tree) -> Divided
     """
     names = list(params)
 
-    def at_point(params: Tree, batch: Tree) -> tuple[list[torch.Tensor], ...]:
+    def at_point(params: Tree, batch: Tree) -> tuple[Sequence[torch.Tensor], list[torch.Tensor]]:
         leaves = {name: value.detach().requires_grad_() for name, value in params.items()}
         inputs = in_order(leaves, names)
         return recorded_vjp([loss(leaves, batch)], inputs, create_graph=True), inputs
 
-    def product(state: tuple[list[torch.Tensor], ...], v: Tree) -> Tree:
+    def product(state: tuple[Sequence[torch.Tensor], list[torch.Tensor]], v: Tree) -> Tree:
         gradient, inputs = state
         products = recorded_vjp(gradient, inputs, in_order(v, names), retain_graph=True)
         return dict(zip(names, products, strict=True))

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,7 +20,7 @@ from transformers import (
 from reproduce import plan as kinds
 from reproduce.in_torch.device import default_device
 from reproduce.in_torch.hvp import Tree
-from reproduce.problems import Problem
+from reproduce.problems.problem import Problem
 
 MODELS = {
     "resnet": (ResNetConfig, ResNetForImageClassification),
@@ -137,7 +138,7 @@ def to_device(batch: dict[str, np.ndarray]) -> Tree:
     }
 
 
-def _replace(module: torch.nn.Module, old: type, new: Callable) -> None:
+def _replace(module: torch.nn.Module, old: type, new: Callable[[Any], torch.nn.Module]) -> None:
     for name, child in module.named_children():
         if isinstance(child, old):
             setattr(module, name, new(child))

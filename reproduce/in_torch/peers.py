@@ -4,6 +4,9 @@ Each takes ``(loss, params, v)``, as the article's in ``hvp.py`` do: dictionarie
 name, and a parameter that the loss does not use, or uses linearly, has zeros where ∇²f does.
 """
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 
 from reproduce.in_torch.hvp import Loss, Tree, reverse_over_forward
@@ -99,7 +102,7 @@ class _Identity(torch.nn.Module):
         return prediction
 
 
-def _functional(product, loss: Loss, params: Tree, v: Tree) -> Tree:
+def _functional(product: Callable[..., Any], loss: Loss, params: Tree, v: Tree) -> Tree:
     def of_values(*values: torch.Tensor) -> torch.Tensor:
         return loss(dict(zip(params, values, strict=True)))
 

@@ -95,9 +95,21 @@ def gpu() -> tuple[Gpu | None, str]:
     return found, f"a usable NVIDIA GPU: {found.name}"
 
 
+def chosen_gpu() -> Gpu:
+    """The usable GPU, for who has found out that there is one.
+
+    Raises:
+        LookupError: if there is none.
+    """
+    found, sentence = gpu()
+    if found is None:
+        raise LookupError(sentence)
+    return found
+
+
 def device(on_gpu: bool) -> str:
     """The name of the device as it stands in rows and on figures."""
-    return gpu()[0].name if on_gpu else f"CPU: {_cpu_name()}, {limits.cores_of_time():g} cores"
+    return chosen_gpu().name if on_gpu else f"CPU: {_cpu_name()}, {limits.cores_of_time():g} cores"
 
 
 def identity(on_gpu: bool) -> dict[str, Any]:
@@ -143,7 +155,7 @@ def state(on_gpu: bool) -> dict[str, Any]:
     And the libraries that are timed beside ours, which ours does not depend on.
     """
     return {
-        **({"gpu_processes": gpu()[0].processes()} if on_gpu else {}),
+        **({"gpu_processes": chosen_gpu().processes()} if on_gpu else {}),
         "load": os.getloadavg()[0],
         "revision": revision(),
         "peers": _peers(),
@@ -153,13 +165,13 @@ def state(on_gpu: bool) -> dict[str, Any]:
 
 def machine(on_gpu: bool) -> dict[str, Any]:
     """What tells this machine from others of its kind: driver, limits, CPU, exact versions."""
-    of_gpu = gpu()[0].facts() if on_gpu else {}
+    of_gpu = chosen_gpu().facts() if on_gpu else {}
     return of_gpu | {"cpu": _cpu_name(), "cores": limits.cores_of_time()} | _interpreter()
 
 
 def free_bytes(on_gpu: bool) -> int:
     """Free memory of the device, in bytes; a GPU that has none of its own uses the CPU's."""
-    of_gpu = gpu()[0].free_bytes() if on_gpu else None
+    of_gpu = chosen_gpu().free_bytes() if on_gpu else None
     return limits.free_memory().bytes if of_gpu is None else of_gpu
 
 

@@ -7,6 +7,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import msgspec
 import pynvml
 
 OLDEST_DRIVER = 525
@@ -32,7 +33,7 @@ REMEDIES = {
 }
 
 
-class Device(NamedTuple):
+class Device(msgspec.Struct, frozen=True):
     """A GPU, or a MIG instance: one of the parts that NVIDIA's Multi-Instance GPU divides it into.
 
     ``index`` is that of the GPU in NVML's order, by PCI bus, and empty for an instance;
@@ -125,7 +126,9 @@ class Gpu:
             Lowest and highest clocks in MHz and power in watts, the highest temperature, and
             the names of all reasons for which the clocks were held back. It is empty in the block.
         """
-        found, samples, ended = {}, [], threading.Event()
+        found: dict[str, Any] = {}
+        samples: list[Sample] = []
+        ended = threading.Event()
 
         def sample() -> None:
             samples.append(self._sample())

@@ -90,10 +90,11 @@ def _groups(process: Path, controller: str) -> Iterator[tuple[int, Path]]:
     Yields:
         The version of each, and its folder.
     """
-    paths = {}
+    paths: dict[str, str] = {}
     for line in _text(process / "cgroup").splitlines():
-        _, controllers, path = line.split(":", 2)
-        paths |= dict.fromkeys(controllers.split(","), path)
+        _, controllers, own = line.split(":", 2)
+        paths |= dict.fromkeys(controllers.split(","), own)
+    path: str | None
     for line in _text(process / "mountinfo").splitlines():
         mount, _, rest = line.partition(" - ")
         kind, _, options = rest.split(" ", 2)

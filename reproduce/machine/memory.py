@@ -99,4 +99,4 @@ def nvml_peak(counters: dict[str, int], used_bytes: Callable[[], int]) -> Iterat
 
 def _process_status_bytes(field: str) -> int:
     status = Path("/proc/self/status").read_text()
-    return int(re.search(rf"{field}:\s+(\d+) kB", status)[1]) * 1024
+    return int(re.findall(rf"{field}:\s+(\d+) kB", status)[0]) * 1024

@@ -49,7 +49,7 @@ def digest(leaves: Iterable[np.ndarray]) -> str:
     found = hashlib.sha256()
     for leaf in leaves:
         found.update(f"{leaf.dtype.str} {leaf.shape} ".encode())
-        found.update(np.ascontiguousarray(leaf))
+        found.update(np.ascontiguousarray(leaf))  # type: ignore[arg-type]  # it is a buffer
     return found.hexdigest()
 
 

@@ -10,16 +10,17 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from reproduce.measuring.worker import Finding
+from reproduce.measuring.experiment import Finding
 
 
-def run_while_parent_lives(run: Callable, *arguments: Any) -> None:
+def run_while_parent_lives(run: Callable[..., None], *arguments: Any) -> None:
     """Calls ``run`` in a process that the kernel kills as soon as its parent has ended.
 
     That holds however the parent ends and whatever this process does meanwhile: the
     closing of the pipe between them is the signal. Source: fcntl(2), ``F_SETSIG``.
     """
     parent = multiprocessing.parent_process()
+    assert parent is not None  # a worker has one
     fcntl.fcntl(parent.sentinel, fcntl.F_SETOWN, os.getpid())
     fcntl.fcntl(parent.sentinel, fcntl.F_SETSIG, signal.SIGKILL)
     fcntl.fcntl(parent.sentinel, fcntl.F_SETFL, os.O_ASYNC)

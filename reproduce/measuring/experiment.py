@@ -7,7 +7,6 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from types import ModuleType
 from typing import Any, NamedTuple
 
 import msgspec
@@ -18,6 +17,7 @@ from reproduce.machine import memory
 from reproduce.machine.gpu import used_bytes_of
 from reproduce.machine.target import Target
 from reproduce.measuring import comparing, cost, timing
+from reproduce.measuring.framework import Accounting, LossOfBatch, Tools, Tree
 from reproduce.plan import REFERENCE, Case, Method, Mode
 from reproduce.results.rows import Status
 
@@ -40,15 +40,6 @@ class Finding(msgspec.Struct, kw_only=True):
     result_norm: float | None = None
     warnings: list[str] = []
     precision: dict[str, Any] = {}
-
-
-class Tools(NamedTuple):
-    """What a framework brings: its methods by name, and the modules of this package for it."""
-
-    methods: dict[str, Callable]
-    many_vectors: ModuleType
-    models: ModuleType
-    device: ModuleType
 
 
 class Compiled(NamedTuple):
@@ -84,8 +75,8 @@ class Instance:
         else:
             # torch.compile would take one tensor under two names for one input.
             self.v = self.vector(weights) if case.mode == "compile" else self.params
-        self.programs: dict[tuple, Compiled] = {}
-        self.references: dict[tuple, list[np.ndarray]] = {}
+        self.programs: dict[tuple[Method, Mode, int], Compiled] = {}
+        self.references: dict[tuple[Method, int], list[np.ndarray]] = {}
         tools.device.wait((self.params, self.v, self.batch))
 
     def function(self, method: Method, vectors: int = 1) -> Callable[[Any, Any, Any], Any]:
@@ -124,7 +115,7 @@ class Instance:
         """``values`` as a tree like the parameters."""
         return self.build(values)[1]
 
-    def build(self, weights: dict[str, np.ndarray]) -> tuple[Callable[[Any, Any], Any], Any]:
+    def build(self, weights: dict[str, np.ndarray]) -> tuple[LossOfBatch, Tree]:
         """The loss of the case's network, and its parameters."""
         case = self.case
         kind = case.normalisation, case.layer_norm, case.recorded
@@ -177,7 +168,7 @@ class Experiment:
         too; and of several vectors, the last is compared.
         """
         case, references = self.case, self.instance.references
-        method = "gradient" if case.method == "gradient" else REFERENCE
+        method: Method = "gradient" if case.method == "gradient" else REFERENCE
         mode = "eager" if case.mode == "compile" else case.mode
         leaves = self.device.to_numpy(result)
         if case.is_reference:
@@ -234,7 +225,7 @@ class Experiment:
             self.finding.digests["result"] = comparing.digest(leaves)
             self.finding.result_norm = norm
 
-    def account(self, accounting: ModuleType, target: Target, programs: Path) -> None:
+    def account(self, accounting: Accounting, target: Target, programs: Path) -> None:
         """Counts the method's operations, or its memory on ``target`` and whether it fits."""
         function = self.instance.function(self.case.method)
         arguments = self.params, self.v, self.batch

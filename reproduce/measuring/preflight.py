@@ -216,7 +216,7 @@ def computing_on_gpu(names: Iterable[Framework]) -> dict[Framework, str]:
 
 def _computed_on(framework: Framework) -> str:
     settings = {
-        "CUDA_VISIBLE_DEVICES": environment.gpu()[0].uuid,
+        "CUDA_VISIBLE_DEVICES": environment.chosen_gpu().uuid,
         "JAX_PLATFORMS": "cuda",
         "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
     }
@@ -352,14 +352,14 @@ def _gpu_memory(look: Look) -> str:
 
 
 def _gpu_processes(look: Look) -> str:
-    if count := environment.gpu()[0].processes():
+    if count := environment.chosen_gpu().processes():
         raise Doubt(f"{count} compute on it and would be in the timings; end them")
     return "this GPU does not tell" if count is None else "none"
 
 
 def _gpu_clocks(look: Look) -> str:
     # NVML does not tell whether clocks are locked: one that rests far below its maximum is not.
-    now, most = environment.gpu()[0].sm_clocks_mhz()
+    now, most = environment.chosen_gpu().sm_clocks_mhz()
     if now is None or most is None:
         return "this GPU does not tell"
     found = f"the multiprocessors' is at {now} of {most} MHz"

@@ -3,12 +3,13 @@
 import multiprocessing
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from contextlib import nullcontext, suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from datetime import UTC, datetime
 from importlib import import_module
 from multiprocessing.connection import Connection
+from multiprocessing.context import ForkServerContext, SpawnContext
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from reproduce.errors import UserError
 from reproduce.machine import environment
 from reproduce.machine.gpu import throttling
 from reproduce.measuring import cost, endings, schedule, worker
+from reproduce.measuring.experiment import Finding
 from reproduce.measuring.progress import Progress
 from reproduce.measuring.ways import Measured
 from reproduce.plan import Case, Setting
@@ -36,10 +38,15 @@ class Worker:
 
     def __init__(self, setting: Setting, process: BaseProcess, connection: Connection) -> None:
         self.setting, self.process, self.connection = setting, process, connection
-        self.findings: list[worker.Finding] | None = None
+        self.findings: list[Finding] | None = None
         self.started = datetime.now(UTC).isoformat(timespec="seconds")
         self.seconds = 0.0
         self.seen: dict[str, Any] = {}
+
+    def all_findings(self) -> list[Finding]:
+        """Its findings, once they are there."""
+        assert self.findings is not None, f"{self.setting[0].setting} has not ended"
+        return self.findings
 
 
 class Processes:
@@ -55,7 +62,11 @@ class Processes:
         # As it reads in a row, where JSON has made lists of tuples.
         self.identity = msgspec.json.decode(msgspec.json.encode(way.identity))
         self.programs = folder.resolve() / "programs"
-        self.context = multiprocessing.get_context("spawn" if way.on_gpu else "forkserver")
+        self.context: SpawnContext | ForkServerContext = (
+            multiprocessing.get_context("spawn")
+            if way.on_gpu
+            else multiprocessing.get_context("forkserver")
+        )
         self.cores = schedule.here(way.on_gpu).cores
         self.running: set[BaseProcess] = set()
         self.stopped = False
@@ -88,7 +99,7 @@ class Processes:
                 "reason above; run 'make setup', or give another environment as VENV"
             )
 
-    def rows(self, settings: list[Setting], progress: Progress) -> Iterator[list[Row]]:
+    def rows(self, settings: list[Setting], progress: Progress) -> Generator[list[Row]]:
         """The rows of ``settings``; what failed beside others is tried once more, alone.
 
         Yields:
@@ -162,7 +173,7 @@ class Processes:
         """
         whole = self._started(setting, cores)
         alone = [self._started([case], cores) for case in setting]
-        whole.findings = [each.findings[0] for each in alone]
+        whole.findings = [each.all_findings()[0] for each in alone]
         whole.seconds += sum(each.seconds for each in alone)
         return whole
 
@@ -177,7 +188,7 @@ class Processes:
             process.start()
         except (OSError, EOFError) as error:  # the process to fork from has just ended
             reason = f"no worker could be started: {error!r}"
-            found.findings = [worker.Finding(status="error", reason=reason)] * len(setting)
+            found.findings = [Finding(status="error", reason=reason)] * len(setting)
             return found
         self.running.add(process)
         if self.stopped:  # meanwhile
@@ -188,12 +199,15 @@ class Processes:
 
     def _time(self, found: Worker) -> None:
         """Lets a worker that is prepared time its setting, and watches the GPU meanwhile."""
-        with environment.gpu()[0].watched() if self.on_gpu else nullcontext({}) as seen:
+        watched: AbstractContextManager[dict[str, Any]] = (
+            environment.chosen_gpu().watched() if self.on_gpu else nullcontext({})
+        )
+        with watched as seen:
             with suppress(OSError):  # it has ended meanwhile, which receiving tells
                 found.connection.send(None)
             self._receive(found)
         found.seen = seen
-        for finding in found.findings:
+        for finding in found.all_findings():
             if finding.status == "done":
                 finding.warnings += throttling(seen.get("gpu_throttle_reasons"))
 
@@ -206,11 +220,12 @@ class Processes:
                 found.findings = found.connection.recv()
             else:
                 reason = f"no result within {limit:g} s; raise --timeout-seconds"
-                timeout = worker.Finding(status="timeout", reason=reason)
+                timeout = Finding(status="timeout", reason=reason)
                 found.findings = [timeout] * len(found.setting)
         except (OSError, EOFError):
             found.process.join()
             was_for_memory = endings.kills_for_memory() > killed_for_memory
+            assert found.process.exitcode is not None  # it has just been waited for
             ended = endings.early_end(found.process.exitcode, was_for_memory, self._log)
             found.findings = [ended] * len(found.setting)
         found.seconds += time.perf_counter() - start
@@ -231,7 +246,7 @@ class Processes:
         return worker.Site(
             log=self._log,
             preparing_cores=cores,
-            gpu=environment.gpu()[0].uuid if self.on_gpu else None,
+            gpu=environment.chosen_gpu().uuid if self.on_gpu else None,
             programs=self.programs,
             target=self.target,
             checks=self.way.checks,
@@ -240,7 +255,7 @@ class Processes:
     def _rows(self, found: Worker) -> list[Row]:
         state = self.way.state() | found.seen
         rows = []
-        for case, finding in zip(found.setting, found.findings, strict=True):
+        for case, finding in zip(found.setting, found.all_findings(), strict=True):
             fields = msgspec.structs.asdict(finding)
             precision = fields.pop("precision")
             of_run = {

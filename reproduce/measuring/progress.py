@@ -77,7 +77,7 @@ class Progress:
             self.console.print(f"A half-written last row was set aside in {aside}.")
 
     @contextmanager
-    def loading(self, frameworks: list[str]) -> Iterator[None]:
+    def loading(self, frameworks: Sequence[str]) -> Iterator[None]:
         """Says how long loading the frameworks took, which happens inside the block."""
         start = time.perf_counter()
         self.bar.update(self.task, description=f"loading {' and '.join(frameworks)}")
@@ -135,7 +135,7 @@ def _number(row: Row) -> str:
     if row.status != "done":
         return f"{row.status} ({row.reason})"
     if row.quantity == "operations":
-        return f"{row.flops / 1e9:.1f} GFLOP"
+        return f"{(row.flops or np.nan) / 1e9:.1f} GFLOP"
     if row.quantity != "time":
         return cost.readable_bytes(_rise_bytes(row.memory_bytes))
     if not row.gradient_seconds:

@@ -58,8 +58,8 @@ def measure(
                 for of_setting in found:
                     rows.append(of_setting)
                     progress.end(of_setting)
-    found = newest(rows.rows)
-    return [found[case] for case in cases if case in found]
+    last = newest(rows.rows)
+    return [last[case] for case in cases if case in last]
 
 
 def pending(
@@ -94,7 +94,7 @@ def set_worker_environment(on_gpu: bool) -> None:
     except KeyError:  # torch asks for it to name a folder
         os.environ["USER"] = f"user-{os.getuid()}"
     if on_gpu:
-        os.environ["CUDA_VISIBLE_DEVICES"] = environment.gpu()[0].uuid
+        os.environ["CUDA_VISIBLE_DEVICES"] = environment.chosen_gpu().uuid
         if "XLA_PYTHON_CLIENT_MEM_FRACTION" not in os.environ:  # its old name; JAX refuses both
             # XLA's own limit is 75 % of the GPU's memory, whether it is allocated ahead or not.
             os.environ.setdefault("XLA_CLIENT_MEM_FRACTION", "0.95")
@@ -106,7 +106,7 @@ def set_worker_environment(on_gpu: bool) -> None:
         }
 
 
-def _locked(folder: Path) -> AbstractContextManager:
+def _locked(folder: Path) -> AbstractContextManager[object]:
     try:
         return FileLock(folder / "rows.lock").acquire(blocking=False)
     except Timeout:

@@ -22,7 +22,7 @@ def in_turn(
     returns only once its result is computed. An HVP and the gradient in turn are what
     the article times. Source: its "Time complexity".
     """
-    seconds = [[] for _ in calls]
+    seconds: list[list[float]] = [[] for _ in calls]
     places = list(range(len(calls)))
     for _ in range(rounds):
         if order is not None:

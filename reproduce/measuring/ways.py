@@ -84,6 +84,8 @@ class Checked(Measured):
 class Accounted(Measured):
     """Compiled, accounted for or counted for the GPU ``target``, which is not there."""
 
+    target: Target
+
     def __init__(self, target: Target) -> None:
         super().__init__(on_gpu=False)
         self.target = target

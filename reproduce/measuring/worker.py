@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from importlib import import_module
 from multiprocessing.connection import Connection
 from pathlib import Path
-from types import ModuleType
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -23,7 +23,8 @@ from reproduce import problems
 from reproduce.machine import limits, memory
 from reproduce.machine.target import Target
 from reproduce.measuring import comparing
-from reproduce.measuring.experiment import Experiment, Finding, Instance, Tools, time_in_turn
+from reproduce.measuring.experiment import Experiment, Finding, Instance, time_in_turn
+from reproduce.measuring.framework import Accounting, Device, Tools
 from reproduce.plan import SMOKE, Case, Framework
 from reproduce.results.rows import Status, encodable
 
@@ -93,7 +94,7 @@ def find(
     if case.quantity == "nvml":
         os.environ |= NVML_SETTINGS
     findings = [Finding() for _ in cases]
-    device = import_module(f"reproduce.in_{case.framework}.device")
+    device: Device = _module(f"reproduce.in_{case.framework}.device")
     with _failure_noted(findings, device):
         # First, since a thread stays with the memory that it began with: XLA's start soon.
         if site.gpu is None and case.quantity == "memory":
@@ -117,7 +118,7 @@ def find(
 
 
 def _instance(case: Case, site: Site) -> Instance:
-    hvp, many_vectors, peers, models, device = map(import_module, modules(case.framework))
+    hvp, many_vectors, peers, models, device = map(_module, modules(case.framework))
     if site.checks:
         device.use_deterministic_algorithms()
     if case.plan == SMOKE:
@@ -137,7 +138,12 @@ def _instance(case: Case, site: Site) -> Instance:
     return Instance(case, tools, _weights(case, site.target), site.checks)
 
 
-def _precision(case: Case, site: Site, device: ModuleType) -> dict:
+def _module(name: str) -> Any:
+    """A module of a framework, which is as the Protocol of its name has it."""
+    return import_module(name)
+
+
+def _precision(case: Case, site: Site, device: Device) -> dict[str, Any]:
     """The settings of precision, and what they come to, where that leaves no trace in memory."""
     if case.quantity != "time" or site.target is not None:
         return device.precision()
@@ -180,16 +186,17 @@ def _time(
 def _measure(experiment: Experiment, site: Site) -> None:
     """Account for the case, or measure its memory."""
     if site.target is not None:
-        accounting = import_module(accounting_module(experiment.case.framework))
+        accounting: Accounting = _module(accounting_module(experiment.case.framework))
         experiment.account(accounting, site.target, site.programs)
     elif experiment.case.quantity == "nvml":
+        assert site.gpu is not None  # without a GPU, --nvml is refused
         experiment.measure_nvml(site.gpu)
     else:
         experiment.measure_memory(site.gpu)
 
 
 @contextmanager
-def _failure_noted(findings: list[Finding], device: ModuleType) -> Iterator[None]:
+def _failure_noted(findings: list[Finding], device: Device) -> Iterator[None]:
     """Make a failure inside the block one of all ``findings`` that are without."""
     try:
         yield
@@ -211,7 +218,7 @@ def _weights(case: Case, target: Target | None) -> dict[str, np.ndarray]:
     return {name: np.zeros(shape, "float32") for name, shape in shapes.items()}
 
 
-def _status(error: Exception, device: ModuleType) -> Status:
+def _status(error: Exception, device: Device) -> Status:
     if isinstance(error, MemoryError) or device.is_out_of_memory(error):
         return "out_of_memory"
     return "unsupported" if device.is_unsupported(error) else "error"

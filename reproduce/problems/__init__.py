@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 
 from reproduce.problems import bert, resnet, vit
-from reproduce.problems.problem import Array, Problem, Shape
+from reproduce.problems.problem import Array, Dtype, Problem, Shape
 
 FAMILIES = {"resnet": resnet, "vit": vit, "bert": bert}
 # Family by family, and the tiny networks last.
@@ -45,7 +45,7 @@ def weight_shapes(problem: Problem) -> dict[str, Shape]:
     return dict(FAMILIES[problem.family].shapes(problem.config))
 
 
-def weights(problem: Problem, seed: int = 0, dtype: str = "float32") -> dict[str, Array]:
+def weights(problem: Problem, seed: int = 0, dtype: Dtype = "float32") -> dict[str, Array]:
     """Seeded weights of ``problem`` by PyTorch name, shaped as ``weight_shapes`` says.
 
     They are uniform, which is faster to draw than normal, with a standard deviation of
@@ -68,7 +68,9 @@ def weights(problem: Problem, seed: int = 0, dtype: str = "float32") -> dict[str
         return dict(zip(shapes, drawn, strict=True))
 
 
-def batch(problem: Problem, batch_size: int, seed: int = 0, dtype: str = "float32") -> dict:
+def batch(
+    problem: Problem, batch_size: int, seed: int = 0, dtype: Dtype = "float32"
+) -> dict[str, Array]:
     """Inputs and labels as in the article: a dictionary by argument name.
 
     The ``inputs`` of the family, and ``labels``: (batch,), uniform integers.

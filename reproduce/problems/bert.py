@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from reproduce.problems.problem import BASE, TINY, Array, Problem, Shape, dense, norm
+from reproduce.problems.problem import BASE, TINY, Array, Dtype, Problem, Shape, dense, norm
 
 LARGEST_TOKEN = 10_000
 
@@ -23,7 +23,7 @@ NEAR_ONE = (".LayerNorm.weight",)
 
 
 def inputs(
-    problem: Problem, batch_size: int, rng: np.random.Generator, dtype: str
+    problem: Problem, batch_size: int, rng: np.random.Generator, dtype: Dtype
 ) -> dict[str, Array]:
     """``input_ids``, ``attention_mask``, ``token_type_ids``: (batch, tokens), uniform integers.
 

@@ -1,12 +1,13 @@
 """A problem, and what more than one family has: sizes, shapes of layers, images."""
 
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 import numpy as np
 
 Array = np.ndarray
 Shape = tuple[int, ...]
+Dtype = Literal["float32", "float64"]
 
 
 class Problem(msgspec.Struct, frozen=True):
@@ -48,7 +49,7 @@ def dense(name: str, width_in: int, width_out: int) -> list[tuple[str, Shape]]:
 
 
 def images(
-    problem: Problem, batch_size: int, rng: np.random.Generator, dtype: str
+    problem: Problem, batch_size: int, rng: np.random.Generator, dtype: Dtype
 ) -> dict[str, Array]:
     """``pixel_values``: (batch, side, side, 3), standard normal, as in the article."""
     shape = (batch_size, problem.input_size, problem.input_size, 3)

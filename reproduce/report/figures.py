@@ -110,9 +110,9 @@ def costs_in_gradients(source: Source, kind: tuple[str, str, str]) -> pd.Series:
 
     ``kind`` is the quantity, framework and mode.
     """
-    quantity, *run = kind
+    quantity, framework, mode = kind
     if quantity == "time":
-        return _of_kind(source, (IN_GRADIENTS, *run))["value"].droplevel(RUN).dropna()
+        return _of_kind(source, (IN_GRADIENTS, framework, mode))["value"].droplevel(RUN).dropna()
     values = _of_kind(source, kind)["value"].droplevel(RUN)
     is_gradient = values.index.get_level_values("method") == "gradient"
     hvps, gradients = values[~is_gradient], values[is_gradient].droplevel("method")

@@ -9,6 +9,7 @@ from typing import Any
 import jinja2
 
 from reproduce.article import judge
+from reproduce.article.claims import NOT_JUDGED
 from reproduce.article.errata import ERRATA
 from reproduce.article.judge import Judgement, Verdict
 from reproduce.beyond import advice
@@ -44,7 +45,7 @@ def html(evidence: Evidence, found: Sequence[Judgement]) -> str:
         columns=_columns(evidence, found),
         sections=_grouped(found),
         intervals=judge.INTERVALS,
-        not_judged=judge.NOT_JUDGED,
+        not_judged=NOT_JUDGED,
         benches=figures.benches(evidence),
         diagrams=figures.diagrams(evidence.measured),
         deviations=tables.deviations(evidence),
@@ -104,7 +105,9 @@ def _key(value: Any) -> str:
     return "" if isinstance(value, float) and math.isnan(value) else str(value)
 
 
-def _columns(evidence: Evidence, found: Sequence[Judgement]) -> list[tuple]:
+def _columns(
+    evidence: Evidence, found: Sequence[Judgement]
+) -> list[tuple[str, str, dict[Verdict, int]]]:
     """Each source's name, origin, and number of verdicts of each kind."""
     where = {folder.source.name: origins.short(folder) for folder in evidence.folders}
     counts = Counter((each.source, each.verdict) for each in found)

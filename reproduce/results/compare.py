@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 import numpy as np
@@ -98,7 +98,7 @@ def _comparison(a: Row, b: Row, tolerance: float) -> Comparison:
 def _ratio_of_medians(a: Sequence[float], b: Sequence[float]) -> tuple[float, float, float]:
     """The median of ``b`` over that of ``a``, and its interval, unknown from one value."""
 
-    def statistic(a, b, axis=-1):
+    def statistic(a: Any, b: Any, axis: int = -1) -> Any:
         return np.median(b, axis=axis) / np.median(a, axis=axis)
 
     ratio = float(statistic(a, b))
@@ -133,5 +133,5 @@ def _amounts(a: Row, b: Row) -> tuple[float | None, float | None]:
 def _exactly(case: str, a: float | None, b: float | None) -> Comparison:
     if not a or b is None:
         return Comparison(case, "not compared", reason="no counter that both have")
-    verdict = "same" if a == b else "more" if b > a else "less"
+    verdict: Verdict = "same" if a == b else "more" if b > a else "less"
     return Comparison(case, verdict, b / a, b / a, b / a)

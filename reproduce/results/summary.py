@@ -6,7 +6,7 @@ import msgspec
 import numpy as np
 import pandas as pd
 
-from reproduce.plan import AMORTISED, BEYOND
+from reproduce.plan import AMORTISED, BEYOND, Case
 from reproduce.results import counters, published
 from reproduce.results.counters import Counter
 from reproduce.results.published import QUANTILES
@@ -40,7 +40,7 @@ def last_of_each_case(rows: Iterable[Row]) -> list[Row]:
 
     Later is what comes after it: a clock can be set back, a file only grows.
     """
-    last: dict[tuple, Row] = {}
+    last: dict[tuple[str, Case], Row] = {}
     for row in rows:
         case = row.place, row.case.key
         last.pop(case, None)  # so that the order is that of the rows that stay
@@ -137,7 +137,7 @@ def overhead_seconds(row: Row) -> list[float]:
     return [hvp - gradient for hvp, gradient in pairs]
 
 
-def ratio(row: Row) -> Sequence[float]:
+def ratio(row: Row) -> np.ndarray:
     """Return the quantiles of an HVP's time over the gradient's in the same round."""
     return np.quantile(np.divide(row.seconds, row.gradient_seconds), QUANTILES)
 
@@ -186,9 +186,9 @@ def summarise(rows: Iterable[Row], values: Callable[[Row], Sequence[float]]) -> 
     return frame.set_index(CELL)
 
 
-def _quantiles(row: Row, values: Callable[[Row], Sequence[float]]) -> Sequence[float]:
+def _quantiles(row: Row, values: Callable[[Row], Sequence[float]]) -> np.ndarray:
     if row.status != "done":
-        return [np.nan] * len(QUANTILES)
+        return np.full(len(QUANTILES), np.nan)
     return np.quantile(values(row), QUANTILES)
 
 
