@@ -1,4 +1,4 @@
-"""HVPs to be timed beside the article's, in PyTorch: other libraries', and one of its own repaired.
+"""HVPs to be timed beside the article's, in PyTorch: of other libraries, and one repaired.
 
 Each takes ``(loss, params, v)``, as the article's in ``hvp.py`` do: dictionaries are matched by
 name, and a parameter that the loss does not use, or uses linearly, has zeros where ∇²f does.
