@@ -62,8 +62,8 @@ def disagreement(difference: float | None, by_layer_norm: bool = False) -> list[
         return []
     if by_layer_norm:
         return [
-            f"the HVP is wrong by {difference:.0%}, as the article's probably was: PyTorch's own layer "
-            "normalisation is the cause; --layer-norm repaired gives the right one"
+            f"the HVP is wrong by {difference:.0%}, as the article's probably was: PyTorch's own "
+            "layer normalisation is the cause; --layer-norm repaired gives the right one"
         ]
     return [
         f"the HVP differs from forward-over-reverse's by {difference:.0%}: "
