@@ -32,7 +32,7 @@ UNIT_SIZES = {"s": 1, "ms": 1e-3, "GiB": 2**30, "MiB": 2**20}
 
 @pytest.fixture(autouse=True)
 def figure_settings():
-    with matplotlib.rc_context(style.rc()):
+    with matplotlib.rc_context(style.RC):
         yield
 
 
