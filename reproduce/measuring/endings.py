@@ -36,7 +36,7 @@ def kills_for_memory() -> int:
     return 0
 
 
-def early_end(exit_code: int, was_for_memory: bool, log: Path) -> Finding:
+def early_end(exit_code: int, was_for_memory: bool) -> Finding:
     """What is found where a worker ended with ``exit_code`` before it handed back a finding."""
     if exit_code == -signal.SIGKILL and was_for_memory:
         reason = "the system killed the worker because memory ran out"
@@ -44,4 +44,4 @@ def early_end(exit_code: int, was_for_memory: bool, log: Path) -> Finding:
     how = f"exit code {exit_code}"
     with suppress(ValueError):
         how = signal.Signals(-exit_code).name
-    return Finding(status="error", reason=f"the worker ended by {how}; see {log.name}")
+    return Finding(status="error", reason=f"the worker ended by {how}")

@@ -67,6 +67,7 @@ def run(connection: Connection, cases: list[Case], site: Site) -> None:
     Whatever the frameworks print goes to the site's log. Interrupts are the parent's.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    site.log.parent.mkdir(exist_ok=True)
     with site.log.open("a") as log:
         os.dup2(log.fileno(), sys.stdout.fileno())
         os.dup2(log.fileno(), sys.stderr.fileno())
@@ -127,8 +128,8 @@ def _instance(case: Case, site: Site) -> Instance:
     wanted = "cpu" if site.gpu is None else "gpu"
     if device.platform() != wanted:
         raise RuntimeError(
-            f"a {wanted} was asked for, the framework uses the {device.platform()}; "
-            "see workers.log for why it could not load the other"
+            f"a {wanted} was asked for, the framework uses the {device.platform()}: "
+            "it could not load the other"
         )
     # With another number of threads than it was compiled for, torch.compile would compile anew.
     device.use_cores(limits.cores() if case.mode == "compile" else site.preparing_cores)

@@ -23,6 +23,8 @@ OF_DISKS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS}
 Seconds = Annotated[float, Meta(gt=0)]
 NotNegative = Annotated[float, Meta(ge=0)]
 How = Literal["measured", "checked", "compiled", "accounted", "counted"]
+# How the reason of a case that failed ends, if its worker printed anything.
+SEE_LOG = re.compile(r"; see (logs/[\w.-]+\.log)$")
 # How rows said it that were written before they had a field for it: in the name of the device.
 HOW_IN_DEVICE = re.compile(r"(?P<device>.+) \((?P<how>\w+), not run\)")
 Status = Literal["done", "out_of_memory", "timeout", "unsupported", "error"]
@@ -73,6 +75,12 @@ class Row(Case, frozen=True, kw_only=True):
     def case(self) -> Case:
         """The case that this row answers."""
         return Case(**{name: getattr(self, name) for name in Case.__struct_fields__})
+
+    @property
+    def log(self) -> str:
+        """What its worker printed, as a path in the results folder; empty if it says of none."""
+        found = SEE_LOG.search(self.reason)
+        return found[1] if found else ""
 
     @property
     def was_run(self) -> bool:
