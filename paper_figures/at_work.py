@@ -1,4 +1,4 @@
-"""What HVPs are for: inverse-HVPs, spectra and a bilevel problem, drawn from their tables."""
+"""HVPs at work: inverse-HVPs, spectra and a bilevel problem, drawn from their tables."""
 
 import sys
 from pathlib import Path

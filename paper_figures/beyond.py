@@ -1,4 +1,4 @@
-"""What the article did not measure: compiled PyTorch, many vectors at a point, other libraries.
+"""HVPs beyond the article: compiled PyTorch, many vectors at a point, other libraries.
 
 All are drawn from the rows of plan ``beyond``. A ratio is the time of an HVP over that of
 the gradient in the same round, framework and mode.

@@ -1,4 +1,4 @@
-"""What the locks pin, and places to import from that hold nothing but chosen packages."""
+"""The pins of the locks, and folders to import from that hold nothing but chosen packages."""
 
 import re
 from importlib import metadata

@@ -36,7 +36,7 @@ def rows_of(name, **changes):
 
 
 def ours(row):
-    """What the row's bar shows, in GiB."""
+    """The height of the row's bar, in GiB."""
     counted = row.memory_bytes
     if row.mode == "jit":
         return (counted["xla_temp_bytes"] + counted["xla_output_bytes"]) / GIB

@@ -1,4 +1,4 @@
-"""What `make carry` takes along is all that measuring needs beside PyTorch, JAX and their own."""
+"""`make carry` takes along all that measuring needs beside PyTorch, JAX and their own."""
 
 import os
 import re

@@ -49,7 +49,7 @@ ON_SURROUNDINGS = (
 
 
 def lines_of(client, *command, **options):
-    """What ``command`` prints in the image, as locked down as in use."""
+    """The lines that ``command`` prints in the image, as locked down as in use."""
     options = {**container.LOCKED_DOWN, "user": f"{STRANGER}:{STRANGER}", **options}
     output = client.containers.run(
         container.IMAGE, list(command), stderr=True, remove=True, **options

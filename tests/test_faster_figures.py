@@ -46,7 +46,7 @@ def row_of(case, place):
 
 
 def memory_bytes(case, needed):
-    """What a call needed: ``needed`` temporaries; in JAX a GiB of output, two kept at a point."""
+    """Counters of a call: ``needed`` temporaries; in JAX a GiB of output, two kept at a point."""
     if case.framework == "jax":
         return {
             "xla_temp_bytes": needed,

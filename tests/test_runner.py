@@ -84,7 +84,7 @@ def test_on_a_gpu_its_memory_limits_a_wave_and_nvml_has_it_for_itself():
 
 
 class StandInForGpu:
-    """What a run asks a GPU for."""
+    """A GPU as a run asks it."""
 
     uuid = "GPU-0"
 

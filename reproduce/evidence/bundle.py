@@ -52,14 +52,14 @@ UNREADABLE = (OSError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error)
 
 
 class Member(msgspec.Struct, frozen=True):
-    """What the manifest says of a file."""
+    """A file as the manifest has it."""
 
     sha256: str
     size_bytes: int
 
 
 class Manifest(msgspec.Struct, frozen=True):
-    """What a bundle holds, and what its rows say they were measured on."""
+    """The files of a bundle, and what its rows say they were measured on."""
 
     plans: list[str]
     devices: list[str]
@@ -145,7 +145,7 @@ def _revision(row: Row) -> str:
 
 
 def member(content: bytes) -> Member:
-    """What the manifest says of a file of this ``content``."""
+    """The manifest's entry for a file of this ``content``."""
     return Member(hashlib.sha256(content).hexdigest(), len(content))
 
 

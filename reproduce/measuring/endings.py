@@ -37,7 +37,7 @@ def kills_for_memory() -> int:
 
 
 def early_end(exit_code: int, was_for_memory: bool) -> Finding:
-    """What is found where a worker ended with ``exit_code`` before it handed back a finding."""
+    """The finding for a worker that ended with ``exit_code`` before it handed one back."""
     if exit_code == -signal.SIGKILL and was_for_memory:
         reason = "the system killed the worker because memory ran out"
         return Finding(status="out_of_memory", reason=reason)

@@ -120,7 +120,7 @@ class Processes:
                 yield self._rows(found)
 
     def _found_in_wave(self, wave: list[Setting], progress: Progress) -> Iterator[Worker]:
-        """What is found of ``wave``, whose settings are prepared side by side and timed in turn.
+        """Measure ``wave``: its settings are prepared side by side and timed in turn.
 
         Yields:
             A worker with all its findings.

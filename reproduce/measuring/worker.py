@@ -86,7 +86,7 @@ def run(connection: Connection, cases: list[Case], site: Site) -> None:
 def find(
     cases: list[Case], site: Site, wait_for_turn: Callable[[], None] = lambda: None
 ) -> list[Finding]:
-    """What measuring ``cases`` in this process gives, each its own; a failure is one, too.
+    """Measure ``cases`` in this process and return a finding of each; a failure is one, too.
 
     They differ in method and number of vectors alone. Before any is timed, ``wait_for_turn``
     is called.

@@ -81,7 +81,7 @@ def _bench(name: str, bench: Bench, evidence: Evidence) -> Shown:
 
 
 def costs_in_gradients(source: Source, kind: tuple[str, str, str]) -> pd.Series:
-    """What each HVP takes as a multiple of its gradient, by model, batch size and method.
+    """The cost of each HVP as a multiple of its gradient's, by model, batch size and method.
 
     ``kind`` is the quantity, framework and mode.
     """

@@ -78,7 +78,7 @@ class Row(Case, frozen=True, kw_only=True):
 
     @property
     def log(self) -> str:
-        """What its worker printed, as a path in the results folder; empty if it says of none."""
+        """The file of the results folder with what its worker printed; empty if it names none."""
         found = SEE_LOG.search(self.reason)
         return found[1] if found else ""
 
@@ -97,7 +97,7 @@ class Row(Case, frozen=True, kw_only=True):
 
     @property
     def facts(self) -> dict[str, Any]:
-        """What it says of where it was measured: what must match for it to be reused, and the rest.
+        """The facts of where it was measured, whether they must match for it to be reused or not.
 
         Older rows have all of it in their identity.
         """
@@ -224,7 +224,7 @@ def _with_how(row: Row) -> Row:
 
 
 def _refuse_contradictions(row: Row) -> None:
-    """Nothing, if ``row`` has what it is to hold, each of its kind.
+    """Refuse a ``row`` that lacks what it is to hold, or has it of another kind.
 
     Raises:
         ValueError: the first that it has not.
