@@ -60,7 +60,7 @@ class Judgement(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class _NotTestedError(Exception):
-    """What a source lacks for a claim."""
+    """A claim cannot be judged on a source; the message says what that lacks."""
 
 
 def judgements(sources: Iterable[Source]) -> list[Judgement]:
@@ -106,7 +106,7 @@ def _tested(claim: Claim, source: Source) -> tuple[tuple[Figure, ...], list[str]
     values, notes = _select(source, _as_counted_in(source, claim.needs))
     cases = source.cases.loc[values.index]
     figures = _figures(claim, values, source)
-    inside = sum(_is_in(claim, figure) for figure in figures)
+    inside = sum(figure.verdict in {"reproduced", "consistent"} for figure in figures)
     notes = [f"{inside} of {len(figures)} intervals lie in the range", *notes]
     notes += _in_the_image(claim, claim.needs, source)
     if too_few := _too_few_repetitions(cases):
@@ -120,12 +120,6 @@ def _as_counted_in(source: Source, needs: Needs) -> Needs:
     if source.of_article or not needs.of_whole_gpu:
         return needs
     return msgspec.structs.replace(needs, quantity="nvml")
-
-
-def _is_in(claim: Claim, figure: Figure) -> bool:
-    """Whether the whole interval of ``figure`` is accepted."""
-    low, high = claim.accepted
-    return low <= figure.low and figure.high <= high
 
 
 def _select(source: Source, needs: Needs) -> tuple[pd.DataFrame, list[str]]:
@@ -243,7 +237,7 @@ def _margin(number: float, accepted: tuple[float, float]) -> float:
 
 
 def _in_the_image(claim: Claim, needs: Needs, source: Source) -> list[str]:
-    """What the batch size of the published image says, where the source has it."""
+    """The note on the batch size of the published image, where the source has it."""
     size = needs.also_at
     if size is None:
         return []

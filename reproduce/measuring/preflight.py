@@ -1,4 +1,4 @@
-"""What must hold before a plan is measured, and what harms it: one function a check.
+"""Checks before a plan is measured, of what must hold and what harms it: a function each.
 
 A check returns what it found. It raises UserError where the plan cannot run, and Doubt where it
 can, but not well; either sentence ends with the remedy, after its last semicolon.
@@ -42,11 +42,11 @@ COMPUTING_SECONDS = 120
 
 
 class Doubt(Exception):
-    """What does not stop a plan but harms it; the message is one sentence for the user."""
+    """Something that harms a plan but does not stop it; the message is one sentence."""
 
 
 class Look(msgspec.Struct, frozen=True):
-    """What is looked at: the cases of a plan, on their device, into a results folder.
+    """The run that checks look at: the cases of a plan, on their device, into a results folder.
 
     With a ``target`` they are accounted for.
     """
@@ -111,17 +111,13 @@ def _settings(look: Look) -> str:
 
 def _frameworks(look: Look) -> str:
     names = sorted({case.framework for case in look.cases})
-    for name in names:
+    peers = sorted({case.method for case in look.cases} & {"curvlinops"})
+    for name in (*names, *peers):
         if find_spec(name) is None:
             raise UserError(
                 f"the plan needs {name!r}, which is not installed here; "
                 "run 'make setup', or give its environment as VENV"
             )
-    if any(case.method == "curvlinops" for case in look.cases) and find_spec("curvlinops") is None:
-        raise UserError(
-            "the plan times curvlinops beside ours, which is not installed here; "
-            "run 'make setup', or give its environment as VENV"
-        )
     return " and ".join(names)
 
 
