@@ -13,6 +13,7 @@ from reproduce.errors import UserError
 from reproduce.machine import environment
 from reproduce.machine.target import load
 from reproduce.measuring import cost, preflight, runner, schedule
+from reproduce.measuring.share import Share, parsed
 from reproduce.plan import (
     NEEDING_A_GPU,
     PLANS,
@@ -48,6 +49,14 @@ GivenLayerNorm = Annotated[
         "--layer-norm",
         help="PyTorch's own layer normalisation, by which reverse-over-forward is wrong, or an "
         "equal one; as in the plan if not given.",
+    ),
+]
+GivenShare = Annotated[
+    Share | None,
+    typer.Option(
+        parser=parsed,
+        metavar="i/N",
+        help="Measure the i-th of N shares, beside others on other GPUs.",
     ),
 ]
 Seed = Annotated[
@@ -113,6 +122,7 @@ def measure(
     layer_norm: GivenLayerNorm = None,
     seed: Seed = 0,
     nvml: Nvml = False,
+    share: GivenShare = None,
     timeout_seconds: Annotated[float, typer.Option(help="Time limit of one case.")] = 600,
 ) -> None:
     """Measure the cases of a plan that a results folder does not hold yet.
@@ -137,7 +147,7 @@ def measure(
             "--nvml was asked for, which needs a GPU, and this plan runs on the CPU; leave it out"
         )
     try:
-        rows = runner.measure(found, results, on_gpu, timeout_seconds)
+        rows = runner.measure(found, results, on_gpu, timeout_seconds, share=share)
     except KeyboardInterrupt:
         stopped()
     _report_failures(rows)

@@ -22,15 +22,16 @@ from reproduce.machine.environment import ROOT
 from reproduce.report.evidence import beside
 from reproduce.results import compare
 from reproduce.results.files import whole_file
-from reproduce.results.rows import Row, read_rows
+from reproduce.results.rows import Row, rows_in, rows_paths
 
 MANIFEST, ENVIRONMENT, LOCK = "manifest.json", "environment.json", "requirements.lock"
 VERSION = 1
 # What the names begin with of what was compiled for the A100.
 COMPILED = "a100/"
-# What this program writes: what else lies in a results folder is its owner's.
+# What this program writes, as patterns: what else lies in a results folder is its owner's.
 WRITTEN = (
     "rows.jsonl",
+    "rows.d/*.jsonl",
     "report.html",
     "claims.md",
     "summary.csv",
@@ -97,12 +98,13 @@ def _contents(results: Path) -> dict[str, bytes]:
     """
     sources = folders(results)
     compare.rows_of(results)  # which there must be
-    rows = [row for folder in sources.values() for row in read_rows(folder / "rows.jsonl")]
+    rows = [row for folder in sources.values() for row in rows_in(folder)]
     files = {
-        f"{prefix}{name}": (folder / name).read_bytes()
+        f"{prefix}{path.relative_to(folder)}": path.read_bytes()
         for prefix, folder in sources.items()
-        for name in WRITTEN
-        if (folder / name).is_file()
+        for pattern in WRITTEN
+        for path in folder.glob(pattern)
+        if path.is_file()
     }
     files[ENVIRONMENT] = _json(environments(rows))
     files[LOCK] = (ROOT / LOCK).read_bytes()
@@ -119,7 +121,7 @@ def _contents(results: Path) -> dict[str, bytes]:
 def folders(results: Path) -> dict[str, Path]:
     """``results`` and what was compiled for the A100, by what names begin with in a bundle."""
     compiled = beside(results, "a100")
-    is_other = compiled.resolve() != results.resolve() and (compiled / "rows.jsonl").exists()
+    is_other = compiled.resolve() != results.resolve() and bool(rows_paths(compiled))
     return {"": results} | ({COMPILED: compiled} if is_other else {})
 
 

@@ -56,8 +56,10 @@ class Processes:
     that nothing depends on what CUDA lets a fork inherit.
     """
 
-    def __init__(self, folder: Path, way: Measured, timeout_seconds: float) -> None:
-        self.folder, self.way, self.timeout_seconds = folder, way, timeout_seconds
+    def __init__(
+        self, folder: Path, way: Measured, timeout_seconds: float, log: str = "workers.log"
+    ) -> None:
+        self.way, self.timeout_seconds, self.log = way, timeout_seconds, folder / log
         self.on_gpu, self.target = way.on_gpu, way.target
         # As it reads in a row, where JSON has made lists of tuples.
         self.identity = msgspec.json.decode(msgspec.json.encode(way.identity))
@@ -226,7 +228,7 @@ class Processes:
             found.process.join()
             was_for_memory = endings.kills_for_memory() > killed_for_memory
             assert found.process.exitcode is not None  # it has just been waited for
-            ended = endings.early_end(found.process.exitcode, was_for_memory, self._log)
+            ended = endings.early_end(found.process.exitcode, was_for_memory, self.log)
             found.findings = [ended] * len(found.setting)
         found.seconds += time.perf_counter() - start
         if found.findings is not None:
@@ -238,13 +240,9 @@ class Processes:
         self.running.discard(found.process)
         found.connection.close()
 
-    @property
-    def _log(self) -> Path:
-        return self.folder / "workers.log"
-
     def _site(self, cores: int) -> worker.Site:
         return worker.Site(
-            log=self._log,
+            log=self.log,
             preparing_cores=cores,
             gpu=environment.chosen_gpu().uuid if self.on_gpu else None,
             programs=self.programs,

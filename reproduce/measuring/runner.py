@@ -15,9 +15,10 @@ from reproduce.machine.target import Target
 from reproduce.measuring import preflight, schedule
 from reproduce.measuring.processes import Processes
 from reproduce.measuring.progress import Progress
+from reproduce.measuring.share import Share
 from reproduce.measuring.ways import Measured, way
 from reproduce.plan import Case, by_setting
-from reproduce.results.rows import Row, RowsFile
+from reproduce.results.rows import Row, RowsFile, rows_in, rows_path
 
 SETTLED = {"done", "out_of_memory", "timeout", "unsupported"}
 
@@ -29,14 +30,15 @@ def measure(
     timeout_seconds: float,
     target: Target | None = None,
     checks: bool = False,
+    share: Share | None = None,
 ) -> list[Row]:
     """One row for each of ``cases``, those that ``folder`` held already among them.
 
     With a ``target``, the cases are accounted for on that GPU instead of measured here. In
     check mode (``checks``) they are measured deterministically, and their results digested.
     Only the missing cases are measured, and those whose code or environment changed or
-    that ended by a crash. A failed case becomes a row, and the run
-    goes on. An interrupt ends the workers and goes on to the caller.
+    that ended by a crash. Of a ``share``, only its cases are looked at. A failed case becomes a
+    row, and the run goes on. An interrupt ends the workers and goes on to the caller.
 
     Raises:
         UserError: if the plan cannot be measured here, before anything is.
@@ -44,9 +46,13 @@ def measure(
     set_worker_environment(on_gpu)
     preflight.check_time_limit(timeout_seconds)
     preflight.check(preflight.Look(cases[0].plan, cases, folder, on_gpu, target))
-    with _locked(folder), closing(RowsFile(folder / "rows.jsonl")) as rows:
-        processes = Processes(folder, way(on_gpu, target, checks), timeout_seconds)
-        missing = pending(cases, rows.rows, processes.way, processes.identity)
+    cases = share.of(cases) if share else cases
+    path = rows_path(folder, share and share.number)
+    path.parent.mkdir(exist_ok=True)
+    with _locked(path), closing(RowsFile(path)) as rows:
+        log = f"workers.{share.number}.log" if share else "workers.log"
+        processes = Processes(folder, way(on_gpu, target, checks), timeout_seconds, log)
+        missing = pending(cases, rows_in(folder), processes.way, processes.identity)
         settings = by_setting(missing)
         at_once = schedule.at_once(settings, schedule.here(on_gpu), target)
         with Progress(len(cases) - len(missing), settings, at_once, folder, target) as progress:
@@ -58,7 +64,7 @@ def measure(
                 for of_setting in found:
                     rows.append(of_setting)
                     progress.end(of_setting)
-    last = newest(rows.rows)
+    last = newest(rows_in(folder))
     return [last[case] for case in cases if case in last]
 
 
@@ -106,10 +112,10 @@ def set_worker_environment(on_gpu: bool) -> None:
         }
 
 
-def _locked(folder: Path) -> AbstractContextManager[object]:
+def _locked(path: Path) -> AbstractContextManager[object]:
     try:
-        return FileLock(folder / "rows.lock").acquire(blocking=False)
+        return FileLock(path.with_suffix(".lock")).acquire(blocking=False)
     except Timeout:
         raise UserError(
-            f"another run is measuring into {folder}; wait for it, or give another RESULTS"
+            f"another run is measuring into {path.parent}; wait for it, or give another RESULTS"
         ) from None
