@@ -69,15 +69,18 @@ def measure(
 
 
 def pending(
-    cases: list[Case], rows: list[Row], how: Measured, identity: dict[str, Any]
+    cases: list[Case], rows: list[Row], how: Measured, identity: dict[str, Any] | None = None
 ) -> list[Case]:
-    """Those of ``cases`` that no settled row of the same code and environment answers."""
+    """Those of ``cases`` that no settled row of the same code and environment answers.
+
+    Without an ``identity``, any environment will do.
+    """
     settled = {
         row.case
         for row in rows
         if row.status in SETTLED
         and row.code_hash == how.code_hash(row.case)
-        and row.environment.get("identity") == identity
+        and (identity is None or row.environment.get("identity") == identity)
     }
     return [case for case in cases if case not in settled]
 
