@@ -10,7 +10,7 @@ from paper_figures.layout import CannotDraw
 from reproduce import printing
 from reproduce.drawing import BEYOND_FROM_TABLES, DIAGRAMS, OF_ARTICLE, OF_BEYOND
 from reproduce.errors import UserError
-from reproduce.results.rows import Row, read_rows, results_folder
+from reproduce.results.rows import Row, results_folder, rows_in
 from reproduce.results.summary import last_of_each_case
 
 NAMES = (*OF_ARTICLE, *OF_BEYOND)
@@ -42,7 +42,7 @@ def draw(
     _refuse_unknown(names or [])
     wanted = names or OF_ARTICLE
     without_rows = DIAGRAMS | BEYOND_FROM_TABLES
-    rows = _rows(results / "rows.jsonl") if set(wanted) - set(without_rows) else []
+    rows = _rows(results) if set(wanted) - set(without_rows) else []
     current = freshness.current(results, wanted) if changed else set()
     made = [
         bool(freshness.files(results, name)) if name in current else _make(name, rows, results)
@@ -86,9 +86,9 @@ def _refuse_unknown(names: list[str]) -> None:
         )
 
 
-def _rows(path: Path) -> list[Row]:
+def _rows(results: Path) -> list[Row]:
     try:
-        return last_of_each_case(read_rows(path))
+        return last_of_each_case(rows_in(results))
     except UserError as error:
         _refuse(str(error))
 

@@ -1,4 +1,4 @@
-"""The results: one row a case, one JSON line a row.
+"""The results: one row a case, one JSON line a row, in a file of a folder or in one a share.
 
 A row holds what was measured and nothing derived from it: raw seconds, raw bytes.
 """
@@ -7,7 +7,8 @@ import errno
 import os
 import re
 from codecs import BOM_UTF8
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from heapq import merge
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -134,6 +135,31 @@ def unusable(error: OSError) -> str:
         f"({error.strerror or error}); mend that or give another RESULTS, and run the same "
         "command again: all that was finished is kept"
     )
+
+
+def rows_path(folder: Path, share: int | None = None) -> Path:
+    """Where the rows of a run go that measures into ``folder``: all of a plan, or a share of it."""
+    return folder / "rows.jsonl" if share is None else folder / "rows.d" / f"{share}.jsonl"
+
+
+def rows_paths(folder: Path) -> list[Path]:
+    """The files of rows that are in ``folder``; none where nothing was measured."""
+    shares = sorted(folder.glob("rows.d/*.jsonl"))
+    return [path for path in (rows_path(folder), *shares) if os.path.lexists(path)]
+
+
+def rows_in(folder: Path) -> list[Row]:
+    """All rows of the results folder ``folder``, the newest last; none if there are none.
+
+    Raises:
+        UserError: if a file cannot be read, a line is not a row, or is of another version.
+    """
+    return merged(map(read_rows, rows_paths(folder)))
+
+
+def merged(files: Iterable[list[Row]]) -> list[Row]:
+    """The rows of all ``files`` by when they were started, those of a file in their order."""
+    return list(merge(*files, key=lambda row: row.started))
 
 
 def read_rows(path: Path) -> list[Row]:
