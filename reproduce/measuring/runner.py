@@ -66,7 +66,7 @@ def measure(
 def pending(
     cases: list[Case], rows: list[Row], how: Measured, identity: dict[str, Any]
 ) -> list[Case]:
-    """Those of ``cases`` that no settled row of the same code and environment answers."""
+    """The ``cases`` that no settled row of the same code and environment answers."""
     settled = {
         row.case
         for row in rows
