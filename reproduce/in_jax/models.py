@@ -62,7 +62,7 @@ def build(
         logits = module.apply(params | constants, **inputs).logits
         labels = jax.nn.one_hot(batch["labels"], logits.shape[-1], dtype=logits.dtype)
         cross_entropy = -(labels * jax.nn.log_softmax(logits)).sum(axis=-1).mean()
-        weights = [leaf for leaf in jax.tree.leaves(params) if leaf.ndim > 1]
+        weights = [leaf for leaf in jax.tree_util.tree_leaves(params) if leaf.ndim > 1]
         return cross_entropy + WEIGHT_DECAY * sum(jnp.sum(w**2) for w in weights)
 
     return loss, variables

@@ -123,7 +123,7 @@ class _Loss:
 
     def __call__(self, params: Tree, batch: Tree) -> torch.Tensor:
         inputs = {name: value for name, value in batch.items() if name != "labels"}
-        logits = functional_call(self.module, params | self.buffers, kwargs=inputs).logits
+        logits = functional_call(self.module, params | self.buffers, (), inputs).logits
         weights = [value for value in params.values() if value.ndim > 1]
         return cross_entropy(logits, batch["labels"]) + WEIGHT_DECAY * sum(
             w.norm() ** 2 for w in weights
