@@ -1,4 +1,4 @@
-"""Which figures and tables are what they would be if they were made again.
+"""Find the figures and tables that would be the same if they were made again.
 
 One is current if what it is made from (rows, tables, code, matplotlib) and its own files have
 the digest that was recorded when it was made. When a file was written says nothing.
@@ -19,7 +19,7 @@ PACKAGES = ("paper_figures", "reproduce")
 
 
 def current(results: Path, names: Iterable[str]) -> set[str]:
-    """Those of ``names`` that need not be made again in ``results``."""
+    """The ``names`` that need not be made again in ``results``."""
     try:
         recorded = msgspec.json.decode(_record(results).read_bytes(), type=dict[str, str])
     except (FileNotFoundError, NotADirectoryError, msgspec.DecodeError):

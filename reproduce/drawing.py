@@ -1,4 +1,4 @@
-"""Which figures and tables there are, what each is of, and drawing them in a process of its own."""
+"""The figures and tables that there are, and drawing them in a process of its own."""
 
 import os
 import subprocess
@@ -107,7 +107,7 @@ def draw(results: Path, *names: str) -> int:
 
 
 def redrawn(results: Path, rows: Iterable[Row]) -> dict[str, str]:
-    """How each figure and table in ``results`` differs from one that is drawn from ``rows`` anew.
+    """The difference of each figure and table in ``results`` from one drawn from ``rows`` anew.
 
     By the file's name below ``results``; empty text where the bytes are the same.
     """

@@ -56,7 +56,7 @@ def report(results: FolderOfRows, compiled: CompiledFolder = None) -> None:
 
 
 def _counted(found: Iterable[judge.Judgement]) -> str:
-    """How many verdicts there are of each kind; those that hold for a CPU are not of a kind."""
+    """Count the verdicts of each kind, and apart from them those that hold for a CPU."""
     counts = Counter(each.holds_for or each.verdict for each in found)
     return ", ".join(
         f"{count} hold {said}" if said == judge.ON_CPU else f"{count} {said}"

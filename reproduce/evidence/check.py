@@ -29,7 +29,7 @@ class Objection(msgspec.Struct, frozen=True):
 
 
 class Checked(msgspec.Struct, frozen=True):
-    """How much was looked at, and what does not hold of it; ``notes`` are no objections."""
+    """The numbers of things that were checked, and objections; ``notes`` are none."""
 
     checksums: int
     rows: int

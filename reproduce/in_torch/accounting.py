@@ -96,7 +96,7 @@ class LiveTensors(TorchDispatchMode):
 
     @property
     def reserved_bytes(self) -> int:
-        """By how much the reserve rose beyond that of the arguments."""
+        """The rise of the reserve beyond that of the arguments."""
         return self.allocator.peak_reserved_bytes - self.reserved_for_arguments_bytes
 
     def __torch_dispatch__(

@@ -296,7 +296,7 @@ def _answer(question: Callable[..., Any], *arguments: Any) -> Any:
 
 
 def _in_short(samples: list[Sample]) -> dict[str, Any]:
-    """Of ``samples``, without those of an idle GPU, if there are others."""
+    """The ranges over ``samples``, without those of an idle GPU if there are others."""
     busy = [each for each in samples if not (each.reasons or 0) & IDLE] or samples
     temperatures = _range([each.temperature_celsius for each in busy])
     reasons = [each.reasons for each in busy if each.reasons is not None]

@@ -32,7 +32,7 @@ class ManyVectors(Protocol):
 
     @property
     def METHODS(self) -> Mapping[str, Callable[[LossOfBatch, Tree, Tree, Tree], Divided]]:
-        """By name, what divides an HVP of (loss, params, v, batch) at its point."""
+        """The functions that divide an HVP of (loss, params, v, batch) at its point, by name."""
 
     def at_once(self, hvp: Method) -> Method:
         """``hvp`` for n vectors: each leaf of ``v`` and of the result has a first axis of n."""

@@ -51,7 +51,7 @@ class Worker:
 
 
 class Processes:
-    """Where settings are measured: folder, device, and the processes that workers fork from.
+    """The place of measuring: folder, device, and the process that workers fork from.
 
     On a CPU they fork from one that has loaded the frameworks. On a GPU each is a new one, so
     that nothing depends on what CUDA lets a fork inherit.
@@ -240,7 +240,7 @@ class Processes:
         found.connection.close()
 
     def log(self, setting: Setting) -> Path:
-        """Where all workers of ``setting`` print to."""
+        """The file that all workers of ``setting`` print to."""
         name = re.sub(r"[^\w.]+", "-", setting[0].setting)
         return self.folder / "logs" / f"{name}.log"
 

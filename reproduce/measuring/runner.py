@@ -71,7 +71,7 @@ def measure(
 def pending(
     cases: list[Case], rows: list[Row], how: Measured, identity: dict[str, Any] | None = None
 ) -> list[Case]:
-    """Those of ``cases`` that no settled row of the same code and environment answers.
+    """The ``cases`` that no settled row of the same code and environment answers.
 
     Without an ``identity``, any environment will do.
     """

@@ -46,7 +46,7 @@ class Evidence(msgspec.Struct, frozen=True):
 
 
 def evidence(results: Path, compiled: Path | None = None) -> Evidence:
-    """All there is for ``results``: what was compiled, in ``compiled`` or where ``make`` puts it.
+    """The evidence for ``results``; what was compiled is in ``compiled`` or where `make` puts it.
 
     There need not be anything compiled: then there are no rows of it.
 
@@ -77,7 +77,7 @@ def _compiled(results: Path, given: Path | None) -> Folder:
 
 
 def beside(results: Path, name: str) -> Path:
-    """Where ``make`` puts ``name``: within RESULTS if that was given, else in results/``name``.
+    """The folder where ``make`` puts ``name``: in RESULTS if that was given, else beside it.
 
     Beside is beside the path as it was given, also where that is a link to somewhere else.
     """

@@ -68,7 +68,7 @@ def html(evidence: Evidence, found: Sequence[Judgement]) -> str:
 
 
 def _given(folder: Path, name: str) -> str:
-    """How `make` is told of ``folder``; empty where it is the default of ``name``."""
+    """The argument of `make` for ``folder``; empty where that is the default for ``name``."""
     return "" if folder.parts[-2:] == ("results", name) else f" RESULTS={folder}"
 
 

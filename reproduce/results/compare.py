@@ -9,7 +9,7 @@ import numpy as np
 from scipy import stats
 
 from reproduce.errors import UserError
-from reproduce.results import summary
+from reproduce.results import counters, summary
 from reproduce.results.rows import Row, rows_in, rows_path
 
 RESAMPLES = 1000
@@ -126,7 +126,7 @@ def _amounts(a: Row, b: Row) -> tuple[float | None, float | None]:
     """The needs of both, in bytes or operations; None where they share no counter."""
     if a.quantity == "operations":
         return a.flops, b.flops
-    counter = summary.shared_counter([a, b])
+    counter = counters.shared([a, b])
     return (counter.bytes_of(a), counter.bytes_of(b)) if counter else (None, None)
 
 
