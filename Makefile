@@ -8,7 +8,7 @@ BASE ?=
 TESTS ?=
 PROVE ?=
 PYTHON_VERSION ?= 3.12
-GPUS ?= 1
+GPUS ?=
 JOBS ?= 8
 CAP ?=
 SBATCH ?=
@@ -56,11 +56,11 @@ CHOOSE = plan=$${PLAN:-$$($(PYTHON) -m reproduce default-plan)} && results=$${RE
 .NOTPARALLEL:
 
 help: ## Print the targets.
-	@echo "hvp-repro; variables: PLAN=article|quick|cpu|smoke|beyond  RESULTS=<folder>  VENV=<folder>  TARGET=a100|h100|<file>  GPU=<index or UUID>  GPUS=1  PYTHON_VERSION=3.12"
+	@echo "hvp-repro; variables: PLAN=article|quick|cpu|smoke|beyond  RESULTS=<folder>  VENV=<folder>  TARGET=a100|h100|<file>  GPU=<index or UUID>  GPUS=<number>  PYTHON_VERSION=3.12"
 	@sed -n 's/^\([-a-z0-9/<>]*\):[^#]*## /\1\t/p' Makefile | expand -t 18
 
 all: setup ## Set up if needed, measure what is missing, draw what has changed.
-	@$(PYTHON) -m reproduce all --plan "$$PLAN" --results "$$RESULTS" --gpus "$$GPUS"
+	@$(PYTHON) -m reproduce all --plan "$$PLAN" --results "$$RESULTS" $${GPUS:+--gpus "$$GPUS"}
 
 quick: setup ## The article's five benchmark figures on a GPU, in minutes.
 	@$(PYTHON) -m reproduce all --plan quick --results "$$RESULTS"
