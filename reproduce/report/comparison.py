@@ -49,8 +49,7 @@ def _columns(run: str, rows: Sequence[Row]) -> list[Column]:
 
 
 def _versions(rows: Mapping[Case, Row]) -> str:
-    """The versions of the newest rows of each framework."""
-    found = {}
+    found: dict[str, str] = {}
     for row in rows.values():
         found |= row.facts.get("packages", {})
     return ", ".join(f"{name} {found[name]}" for name in SHOWN_PACKAGES if name in found)
