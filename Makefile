@@ -9,7 +9,7 @@ TESTS ?=
 PROVE ?=
 PYTHON_VERSION ?= 3.12
 VERSIONS ?=
-GPUS ?= 1
+GPUS ?=
 JOBS ?= 8
 CAP ?=
 SBATCH ?=
@@ -61,11 +61,11 @@ CHOOSE = plan=$${PLAN:-$$($(PYTHON) -m reproduce default-plan)} && results=$${RE
 .NOTPARALLEL:
 
 help: ## Print the targets.
-	@echo "hvp-repro; variables: PLAN=article|quick|cpu|smoke|beyond  RESULTS=<folder>  VENV=<folder>  TARGET=a100|h100|<file>  GPU=<index or UUID>  GPUS=1  PYTHON_VERSION=3.12  VERSIONS=2023|latest"
+	@echo "hvp-repro; variables: PLAN=article|quick|cpu|smoke|beyond  RESULTS=<folder>  VENV=<folder>  TARGET=a100|h100|<file>  GPU=<index or UUID>  GPUS=<number>  PYTHON_VERSION=3.12  VERSIONS=2023|latest"
 	@sed -n 's/^\([-a-z0-9/<>]*\):[^#]*## /\1\t/p' Makefile | expand -t 18
 
 all: setup ## Set up if needed, measure what is missing, draw what has changed.
-	@$(PYTHON) -m reproduce all --plan "$$PLAN" --results "$$RESULTS" --gpus "$$GPUS" $${VERSIONS:+--versions "$$VERSIONS"}
+	@$(PYTHON) -m reproduce all --plan "$$PLAN" --results "$$RESULTS" $${GPUS:+--gpus "$$GPUS"} $${VERSIONS:+--versions "$$VERSIONS"}
 
 quick: setup ## The article's five benchmark figures on a GPU, in minutes.
 	@$(PYTHON) -m reproduce all --plan quick --results "$$RESULTS"

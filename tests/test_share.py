@@ -1,12 +1,16 @@
 """A plan in shares: each measures its settings into a file of its own, and all are read as one."""
 
+import shlex
+
 import pytest
-from fake_worker import CRASH
+import typer
+from fake_worker import CRASH, DONE
 from runs import case
 
+from reproduce.cli import cluster
 from reproduce.errors import UserError
 from reproduce.evidence import bundle, check
-from reproduce.measuring import cost, runner, schedule, share
+from reproduce.measuring import cost, runner, schedule, share, slurm
 from reproduce.measuring.share import Share, parsed
 from reproduce.plan import PLANS, by_setting, cases
 from reproduce.results.rows import rows_in, rows_paths
@@ -89,6 +93,57 @@ def test_the_log_of_a_share_is_its_own(tmp_path):
     assert "see workers.1.log" in row.reason
     assert (tmp_path / "workers.1.log").read_text().splitlines() == [str(case(CRASH))]
     assert not (tmp_path / "workers.log").exists()
+
+
+@pytest.mark.usefixtures("fake_workers")
+def test_the_status_says_what_failed_and_what_is_missing(tmp_path, capsys):
+    planned = cases("smoke")
+    done, crashed = (next(c for c in planned if c.batch_size == size) for size in (DONE, CRASH))
+    measure(tmp_path, 1, 1, done, crashed)
+    assert status_of(tmp_path) == 1
+    told = capsys.readouterr().out.splitlines()
+    missing = {f"missing: {each}" for each in planned if each not in {done, crashed}}
+    assert {line for line in told if line.startswith("missing: ")} == missing
+    assert any(line.startswith(f"failed: {crashed} ended with error: ") for line in told)
+    assert "plan smoke, measured: 1 of 48 cases are done, 1 failed, 46 are missing" in told
+    assert told[-1].startswith("2 rows of CPU: ")
+
+
+def status_of(folder):
+    try:
+        cluster.status(folder)
+    except typer.Exit as ended:
+        return ended.exit_code
+    return 0
+
+
+def test_the_script_for_slurm_names_the_shares_that_miss_a_case(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(slurm.runner, "pending", lambda planned, rows, how: planned[-1:])
+    last = next(n for n in range(1, 5) if cases("smoke")[-1] in Share(n, 4).of(cases("smoke")))
+    cluster.slurm("smoke", tmp_path, jobs=4, cap=2, sbatch="-p gpu", dry=True)
+    printed = capsys.readouterr().out
+    assert f"#SBATCH --array={last}%2 " in printed
+    assert printed.count("#SBATCH -p gpu\n") == 2
+    assert printed.splitlines()[-1] == "1 of 4 shares have cases to measure."
+    assert not list(tmp_path.iterdir())
+
+
+def test_without_sbatch_nothing_is_submitted(tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(UserError, match="there is no sbatch on PATH; run this where jobs"):
+        cluster.slurm("smoke", tmp_path, jobs=1, cap=1)
+
+
+def test_in_a_container_a_task_has_its_gpu_and_the_results_alone(tmp_path):
+    script = slurm.Cluster("smoke", tmp_path, 2, 2, container="/an image.sif").measuring([1])
+    (line,) = (line for line in script.splitlines() if line.startswith("exec"))
+    assert shlex.split(line)[1:] == [
+        *("apptainer", "run", "--nv", "--cleanenv"),
+        *("--env", "CUDA_VISIBLE_DEVICES=$CUDA_VISIBLE_DEVICES", "--pwd", "/hvp"),
+        *("--bind", f"{tmp_path}:/hvp/results", "/an image.sif"),
+        *("python", "-m", "reproduce", "measure", "smoke", "/hvp/results"),
+        *("--share", "$SLURM_ARRAY_TASK_ID/2"),
+    ]
 
 
 @pytest.mark.usefixtures("fake_workers")

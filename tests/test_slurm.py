@@ -163,3 +163,10 @@ def test_a_plan_on_a_cluster_loses_a_job_is_submitted_again_and_drawn_as_on_one_
     assert status(folder).returncode == 0
     assert len(rows_in(folder)) == len(cases("smoke"))
     assert drawn(folder) == drawn(alone)
+
+
+@pytest.mark.slow
+def test_what_sbatch_refuses_is_a_sentence(cluster, tmp_path):
+    given = [f"VENV={sys.prefix}", f"RESULTS={tmp_path}", "PLAN=smoke", "SBATCH=-p nowhere"]
+    sentence = "slurm-measure.sh was submitted, and sbatch refused it (sbatch: error: invalid"
+    assert sentence in run("make", "slurm", *given, env=os.environ | cluster).stderr

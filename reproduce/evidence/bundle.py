@@ -11,6 +11,7 @@ import zlib
 from collections.abc import Iterable
 from importlib import metadata
 from pathlib import Path, PurePosixPath
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import msgspec
@@ -188,6 +189,21 @@ def unpack(bundle: Path, folder: Path) -> tuple[Manifest, dict[str, str]]:
     except UNREADABLE as error:
         raise UserError(_no_bundle(bundle, f"it cannot be read ({error})")) from None
     return manifest, {name: wrong[name] for name in sorted(wrong) if wrong[name]}
+
+
+def rows_of(path: Path) -> list[Row]:
+    """The rows of the results folder or the bundle ``path``; of a bundle, those measured in it.
+
+    Raises:
+        UserError: if there are none, or the bundle is damaged.
+    """
+    if not path.is_file():
+        return compare.rows_of(path)
+    with TemporaryDirectory() as folder:
+        _, wrong = unpack(path, Path(folder))
+        for name, how in wrong.items():
+            raise UserError(_no_bundle(path, f"{name} {how}"))
+        return compare.rows_of(Path(folder))
 
 
 def _entries(bundle: Path, archive: zipfile.ZipFile) -> set[str]:

@@ -143,9 +143,20 @@ def rows_path(folder: Path, share: int | None = None) -> Path:
 
 
 def rows_paths(folder: Path) -> list[Path]:
-    """The files of rows that are in ``folder``; none where nothing was measured."""
-    shares = sorted(folder.glob("rows.d/*.jsonl"))
-    return [path for path in (rows_path(folder), *shares) if os.path.lexists(path)]
+    """The files of rows that are in ``folder``; none where nothing was measured.
+
+    Raises:
+        UserError: if the folder cannot be read.
+    """
+    of_shares = folder / "rows.d"
+    try:
+        names = [name for name in sorted(os.listdir(of_shares)) if name.endswith(".jsonl")]
+    except (FileNotFoundError, NotADirectoryError):
+        names = []
+    except OSError as error:
+        raise UserError(_unreadable(of_shares, error)) from None
+    own = rows_path(folder)
+    return [own] * os.path.lexists(own) + [of_shares / name for name in names]
 
 
 def rows_in(folder: Path) -> list[Row]:
@@ -175,12 +186,16 @@ def read_rows(path: Path) -> list[Row]:
     except (FileNotFoundError, NotADirectoryError):
         return []
     except OSError as error:
-        raise UserError(
-            f"rows were expected in {path}, which cannot be read ({error.strerror}); "
-            "give another folder"
-        ) from None
+        raise UserError(_unreadable(path, error)) from None
     lines += [last] if _is_whole(last) else []
     return [decoded(line, f"{path}, line {n}") for n, line in enumerate(lines, 1) if line.strip()]
+
+
+def _unreadable(path: Path, error: OSError) -> str:
+    return (
+        f"rows were expected in {path}, which cannot be read ({error.strerror}); "
+        "give another folder"
+    )
 
 
 def lines_of(path: Path) -> list[bytes]:
