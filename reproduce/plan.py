@@ -31,7 +31,11 @@ AmortisedMethod = Literal["linearized", "graph_kept"]
 Peer = Literal["autograd_grad", "autograd_hvp", "autograd_vhp", "curvlinops"]
 # Of a network with PyTorch's own layer normalisation, by which reverse-over-forward is wrong.
 Repaired = Literal["repaired_reverse_over_forward"]
-Method = Literal[ArticleMethod, AmortisedMethod, Peer, Repaired]
+# HVPs that keep less of the forward pass and compute it again.
+Checkpointed = Literal["checkpointed", "checkpointed_layers"]
+# No HVP, but a product that takes its place.
+GaussNewton = Literal["gauss_newton"]
+Method = Literal[ArticleMethod, AmortisedMethod, Peer, Repaired, Checkpointed, GaussNewton]
 Quantity = Literal["time", "memory", "nvml", "operations"]
 Vector = Literal["gradient", "params", "seeded"]
 Normalisation = Literal["article", "matched"]
@@ -44,6 +48,8 @@ METHODS: tuple[Method, ...] = tuple(each for each in get_args(ArticleMethod) if 
 AMORTISED: tuple[Method, ...] = get_args(AmortisedMethod)
 PEERS: tuple[Method, ...] = get_args(Peer)
 REPAIRED: tuple[Method, ...] = get_args(Repaired)
+CHECKPOINTED: tuple[Method, ...] = get_args(Checkpointed)
+GAUSS_NEWTON: tuple[Method, ...] = get_args(GaussNewton)
 POWERS_OF_TWO = (1, 2, 4, 8, 16, 32, 64, 128)
 # The batch sizes of the article's bars: in its images, and in its text.
 BARS = (64, 128)
