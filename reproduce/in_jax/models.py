@@ -114,7 +114,10 @@ def layers_computed_again() -> AbstractContextManager[None]:
 
 
 def _computed_again(
-    call: Callable[..., Any], arguments: Any, keywords: Any, context: linen.module.InterceptorContext
+    call: Callable[..., Any],
+    arguments: Any,
+    keywords: Any,
+    context: linen.module.InterceptorContext,
 ) -> Any:
     if context.method_name != "__call__" or not isinstance(context.module, LAYERS):
         return call(*arguments, **keywords)

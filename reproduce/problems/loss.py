@@ -9,9 +9,10 @@ Logits = Any
 
 
 class LossOfLogits:
-    """f(params) = ℓ(z(params)) + r(params) on one batch: ``logits`` z, ``of_logits`` ℓ, ``penalty`` r.
+    """f(params) = ℓ(z(params)) + r(params) on one batch.
 
-    Parameters are a tree with d scalars, the logits an array (…, classes).
+    Its ``logits`` z are a function of the parameters, a tree with d scalars, and give an array
+    (…, classes); ``of_logits`` ℓ is a function of that array, and ``penalty`` r of the parameters.
     """
 
     def __init__(
