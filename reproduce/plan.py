@@ -224,7 +224,7 @@ PLANS: dict[str, tuple[Grid, ...]] = {
 # Of a plan without memory cases: what is accounted for on a GPU that is not there.
 _OF_JAX: tuple[Method, ...] = ("gradient", *_TWO_HVPS, *CHECKPOINTED, *GAUSS_NEWTON)
 _OF_TORCH: tuple[Method, ...] = ("gradient", *_TWO_HVPS, _TWO_PEERS[0], *GAUSS_NEWTON)
-_WITH_GPT2: Sizes = _SIXTY_FOUR | {"gpt2": (64,)}
+_WITH_GPT2: Sizes = _SIXTY_FOUR | {"gpt2": (32,)}
 ACCOUNTED: dict[str, tuple[Grid, ...]] = {
     BEYOND: (
         Grid("memory", *JAX_JIT, _WITH_GPT2, methods=_OF_JAX),

@@ -105,7 +105,8 @@ def _cross_entropy(logits: jax.Array, batch: Tree) -> jax.Array:
 
 def _penalty(params: Tree) -> jax.Array:
     weights = [leaf for leaf in jax.tree.leaves(params) if leaf.ndim > 1]
-    return WEIGHT_DECAY * sum(jnp.sum(w**2) for w in weights)
+    squares = sum(jnp.sum(w**2) for w in weights)
+    return WEIGHT_DECAY * squares  # type: ignore[return-value]  # no network is without
 
 
 def layers_computed_again() -> AbstractContextManager[None]:
@@ -121,10 +122,10 @@ def _computed_again(
 ) -> Any:
     if context.method_name != "__call__" or not isinstance(context.module, LAYERS):
         return call(*arguments, **keywords)
-    method = context.orig_method.func  # not yet bound to its module, which is another inside
+    bound: Any = context.orig_method  # to a module, which inside is another
 
     def layer(module: linen.Module, *arguments: Any) -> Any:
-        return method(module, *arguments, **keywords)
+        return bound.func(module, *arguments, **keywords)
 
     fixed = tuple(
         place for place, each in enumerate(arguments, start=1) if not isinstance(each, jax.Array)

@@ -17,8 +17,9 @@ from reproduce.machine import memory
 from reproduce.machine.gpu import used_bytes_of
 from reproduce.machine.target import Target
 from reproduce.measuring import comparing, cost, timing
-from reproduce.measuring.framework import Accounting, LossOfBatch, Tools, Tree
+from reproduce.measuring.framework import Accounting, Tools
 from reproduce.plan import GAUSS_NEWTON, REFERENCE, Case, Method, Mode
+from reproduce.problems.loss import LossOfBatch, Tree
 from reproduce.results.rows import Status
 
 

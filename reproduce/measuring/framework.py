@@ -15,12 +15,11 @@ import numpy as np
 
 from reproduce.machine.target import Target
 from reproduce.plan import LayerNorm, Mode, Normalisation
-from reproduce.problems.loss import LossOfBatch, Scalar, Tree
+from reproduce.problems.loss import LossOfBatch, LossOfLogits, Tree
 from reproduce.problems.problem import Problem
 
-Loss = Callable[[Tree], Scalar]
 # Of a loss, its parameters and a vector like them: a tree like both, or a scalar.
-Method = Callable[[Loss, Tree, Tree], Any]
+Method = Callable[[LossOfLogits, Tree, Tree], Any]
 # What a method computes once at parameters and batch, and what it then does with a vector.
 Divided = tuple[Callable[[Tree, Tree], Any], Callable[[Any, Tree], Tree]]
 
