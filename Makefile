@@ -24,6 +24,9 @@ PYTHON := "$$VENV/bin/python"
 # environment is somebody else's (a container's, say) and is used as it is.
 MADE_FROM := "$$VENV/hvp-repro-made-from"
 LOCKS := requirements.lock requirements-peers.lock requirements-test.lock
+COST := 8 GB, about a minute on a good line
+# What builds and runs the image needs no framework, and has an environment of its own.
+CONTAINER := VENV=.venv-container; $(PYTHON) -m reproduce.container
 AT_ONCE := --numprocesses auto --dist loadgroup
 COMPILE := uv pip compile --quiet --no-header --generate-hashes \
 	--python-version 3.11 --python-platform x86_64-manylinux_2_28
@@ -45,7 +48,7 @@ CHOOSE = plan=$${PLAN:-$$($(PYTHON) -m reproduce default-plan)} && results=$${RE
 
 .DEFAULT_GOAL := help
 .PHONY: help all quick a100 account beyond report measure figures plan smoke verify test test-all lint image image-test \
-	docker-all carry try-newest setup lock sbom audit clean
+	docker-all carry try-newest setup setup-container lock sbom audit clean
 # What is named together is done in the order of its names, also with -j.
 .NOTPARALLEL:
 
@@ -102,14 +105,14 @@ test-all: setup ## Run all tests, but those of the image; TESTS=<files> for some
 lint: setup ## Check format, style, docstrings and types.
 	@$(PYTHON) -m ruff check . && $(PYTHON) -m ruff format --check . && $(PYTHON) -m mypy
 
-image: setup ## Build the container image; BASE=<image> for an own base.
-	@$(PYTHON) -m reproduce.container build --base "$$BASE"
+image: setup-container ## Build the container image; BASE=<image> for an own base.
+	@$(CONTAINER) build --base "$$BASE"
 
 image-test: setup ## Run the tests of the image that is built.
 	@$(PYTHON) -m pytest -m engine --capture no --verbose
 
-docker-all: setup ## Run `make all` in the image, built if needed; results come out.
-	@$(PYTHON) -m reproduce.container all --plan "$$PLAN" --results "$${RESULTS:-results}"
+docker-all: setup-container ## Run `make all` in the image, built if needed; results come out.
+	@$(CONTAINER) all --plan "$$PLAN" --results "$${RESULTS:-results}"
 
 carry: ## Download into carry/ what a machine with frameworks of its own lacks.
 	@$(FIND_PIP); rm -rf carry.part; \
@@ -138,37 +141,47 @@ try-newest: carry ## Measure plan smoke on the CPU with carry/ and today's PyTor
 		('torch', 'jax', 'numpy', 'scipy', 'transformers', 'flax')), sep=', ')"; \
 	exit $$ended
 
+define MAKE_ENVIRONMENT
+is_made() { [ -x $(PYTHON) -a ! -e $(MADE_FROM) ] || cat $(LOCKS) | cmp --quiet - $(MADE_FROM); }; \
+if is_made; then exit 0; fi; \
+mkdir -p "$$VENV" && exec 9>>$(MADE_FROM) || exit; \
+if command -v flock >/dev/null; then \
+	flock --nonblock 9 || { echo "Another make is setting up $$VENV; waiting for it."; flock 9; }; \
+else \
+	echo "Without flock (of util-linux), two makes that set up at once would disturb each other."; \
+fi; \
+if is_made; then exit 0; fi; \
+echo "Making $$VENV from $(LOCKS): $(COST)."; \
+if command -v uv >/dev/null && uv --version >/dev/null 2>&1; then \
+	uv=uv; [ -x $(PYTHON) ] || uv venv --quiet --allow-existing --python 3.11 "$$VENV" || exit; \
+else \
+	for python in python3.11 python3 python none; do \
+		$$python -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null && break; \
+	done; \
+	if [ $$python = none ]; then \
+		echo "error: set-up needs Python 3.11 or uv, and finds neither; install one of them," \
+			"or give an environment as VENV=<folder>" >&2; exit 2; \
+	fi; \
+	$$python -m venv "$$VENV" || exit; uv=$$VENV/bin/uv; \
+	$(PYTHON) -m pip install --quiet --require-hashes --requirement requirements-test.lock || exit; \
+fi; \
+VIRTUAL_ENV=$$VENV "$$uv" pip sync --require-hashes --compile-bytecode $(LOCKS) \
+	&& cat $(LOCKS) > $(MADE_FROM)
+endef
+
 setup: ## Make the environment from the locks, their hashes enforced; once only.
-	@is_made() { [ -x $(PYTHON) -a ! -e $(MADE_FROM) ] || cat $(LOCKS) | cmp --quiet - $(MADE_FROM); }; \
-	if is_made; then exit 0; fi; \
-	mkdir -p "$$VENV" && exec 9>>$(MADE_FROM) || exit; \
-	if command -v flock >/dev/null; then \
-		flock --nonblock 9 || { echo "Another make is setting up $$VENV; waiting for it."; flock 9; }; \
-	else \
-		echo "Without flock (of util-linux), two makes that set up at once would disturb each other."; \
-	fi; \
-	if is_made; then exit 0; fi; \
-	echo "Making $$VENV from $(LOCKS): 8 GB, about a minute on a good line."; \
-	if command -v uv >/dev/null && uv --version >/dev/null 2>&1; then \
-		uv=uv; [ -x $(PYTHON) ] || uv venv --quiet --allow-existing --python 3.11 "$$VENV" || exit; \
-	else \
-		for python in python3.11 python3 python none; do \
-			$$python -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null && break; \
-		done; \
-		if [ $$python = none ]; then \
-			echo "error: set-up needs Python 3.11 or uv, and finds neither; install one of them," \
-				"or give an environment as VENV=<folder>" >&2; exit 2; \
-		fi; \
-		$$python -m venv "$$VENV" || exit; uv=$$VENV/bin/uv; \
-		$(PYTHON) -m pip install --quiet --require-hashes --requirement requirements-test.lock || exit; \
-	fi; \
-	VIRTUAL_ENV=$$VENV "$$uv" pip sync --require-hashes --compile-bytecode $(LOCKS) \
-		&& cat $(LOCKS) > $(MADE_FROM)
+	@$(MAKE_ENVIRONMENT)
+
+setup-container: LOCKS := requirements-container.lock
+setup-container: COST := 21 MB, a second
+setup-container:
+	@VENV=.venv-container; $(MAKE_ENVIRONMENT)
 
 lock: ## Resolve requirements*.in anew into the locks.
 	@$(COMPILE) --output-file requirements.lock requirements.in
 	@$(COMPILE) --output-file requirements-test.lock requirements-test.in
 	@$(COMPILE) --output-file requirements-peers.lock requirements-peers.in
+	@$(COMPILE) --output-file requirements-container.lock requirements-container.in
 	@$(COMPILE) --no-deps --output-file requirements-carry.lock requirements-carry.in
 
 sbom: setup ## Write the bill of materials of requirements.lock, as CycloneDX.

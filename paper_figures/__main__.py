@@ -5,10 +5,10 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from paper_figures import beyond, figures, freshness, tables
+from paper_figures import at_work, figures, freshness, tables
 from paper_figures.layout import CannotDraw
 from reproduce import printing
-from reproduce.drawing import OF_ARTICLE, OF_BEYOND
+from reproduce.drawing import BEYOND_FROM_TABLES, DIAGRAMS, OF_ARTICLE, OF_BEYOND
 from reproduce.errors import UserError
 from reproduce.results.rows import Row, read_rows, results_folder
 from reproduce.results.summary import last_of_each_case
@@ -41,8 +41,8 @@ def draw(
     """
     _refuse_unknown(names or [])
     wanted = names or OF_ARTICLE
-    without_rows = {*figures.DIAGRAMS, *beyond.FIGURES}
-    rows = _rows(results / "rows.jsonl") if set(wanted) - without_rows else []
+    without_rows = DIAGRAMS | BEYOND_FROM_TABLES
+    rows = _rows(results / "rows.jsonl") if set(wanted) - set(without_rows) else []
     current = freshness.current(results, wanted) if changed else set()
     made = [
         bool(freshness.files(results, name)) if name in current else _make(name, rows, results)
@@ -70,8 +70,8 @@ def _make(name: str, rows: list[Row], results: Path) -> bool:
 
 def _written(name: str, rows: list[Row], results: Path) -> tuple[list[Path], str]:
     """Return the two files of ``name``, and a sentence on rows that were left out."""
-    if name in beyond.FIGURES:
-        return beyond.write(name, results), ""
+    if name in BEYOND_FROM_TABLES:
+        return at_work.write(name, results), ""
     maker, folder = (tables, "tables") if name in tables.TABLES else (figures, "figures")
     own, left_out = maker.select(name, rows)
     return maker.write(name, own, results / folder), left_out

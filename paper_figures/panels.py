@@ -33,7 +33,7 @@ def bars(axes: Axes, summary: pd.DataFrame) -> None:
         spread = (drawn["high"] > drawn["low"]).to_numpy()
         _error_bars(axes, at[done][spread], drawn[spread])
         if "published" in summary:
-            axes.plot(at, values["published"], **style.published_bar())
+            axes.plot(at, values["published"], **style.PUBLISHED_BAR)
         for x, status in zip(at[~done], values["status"][~done], strict=True):
             _mark_gap(axes, (x, style.GAP_FOOT), method, style.gap_over_bar(status))
     axes.set_xticks(range(len(models)), [problems.label(model) for model in models])
@@ -49,8 +49,9 @@ def curve(axes: Axes, summary: pd.DataFrame) -> None:
     """
     for place, method in enumerate(style.METHODS):
         values = summary.xs(method, level="method").sort_index()
-        axes.plot(values.index, values["median"], **style.line(method))
-        axes.fill_between(values.index, values["low"], values["high"], **style.band(method))
+        line = style.line(method)
+        axes.plot(values.index, values["median"], **line)
+        axes.fill_between(values.index, values["low"], values["high"], **style.band(line["color"]))
         if "published" in summary:
             axes.plot(values.index, values["published"], **style.published_line(method))
         for batch_size, status in values["status"][values["status"] != "done"].items():
@@ -65,7 +66,7 @@ def curve(axes: Axes, summary: pd.DataFrame) -> None:
 
 def _error_bars(axes: Axes, at: np.ndarray, values: pd.DataFrame) -> None:
     below, above = values["median"] - values["low"], values["high"] - values["median"]
-    axes.errorbar(at, values["median"], [below, above], **style.error_bar())
+    axes.errorbar(at, values["median"], [below, above], **style.ERROR_BAR)
 
 
 def _from_zero(axes: Axes, drawn: pd.DataFrame) -> None:

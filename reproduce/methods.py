@@ -65,7 +65,7 @@ OPERATIONS: dict[Run, dict[str, float]] = {
 
 
 def name(framework: Framework, mode: Mode, method: str) -> str:
-    """What ``method`` of a framework and mode is called beside those of others."""
+    """The name of ``method`` of a framework and mode beside those of others."""
     run = "JAX" if mode == "jit" else RUNS[framework, mode]
     return f"{run}, {LABELS[method]}"
 

@@ -111,13 +111,13 @@ class Case(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def computed(self) -> str:
-        """What is computed in the setting: the method, and for how many vectors."""
+        """The method and its number of vectors: the name of this case within its setting."""
         at_once = f", {self.vectors} vectors at once" if self.vectors > 1 else ""
         return f"{self.method}{at_once}"
 
     @property
     def key(self) -> "Case":
-        """What makes two cases the same: all but how often they are measured."""
+        """The case without how often it is measured: equal where two cases are the same."""
         return msgspec.structs.replace(self, warmup=0, repetitions=1)
 
     def __str__(self) -> str:

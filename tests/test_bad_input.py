@@ -1,4 +1,4 @@
-"""What a user may get wrong: each ends with one sentence and code 2, and nothing is written."""
+"""A user's mistakes: each ends with one sentence and code 2, and nothing is written."""
 
 import os
 import subprocess

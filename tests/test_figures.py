@@ -32,7 +32,7 @@ UNIT_SIZES = {"s": 1, "ms": 1e-3, "GiB": 2**30, "MiB": 2**20}
 
 @pytest.fixture(autouse=True)
 def figure_settings():
-    with matplotlib.rc_context(style.rc()):
+    with matplotlib.rc_context(style.RC):
         yield
 
 
@@ -72,7 +72,7 @@ def bar_batch_size(rows, name):
 
 
 def expected(row, quantile=0.5):
-    """What a row's bar shows, in seconds or bytes."""
+    """The height of a row's bar, in seconds or bytes."""
     if row.quantity == "memory":
         return summary.shared_counter([row]).bytes_of(row)
     gradient = np.array(row.gradient_seconds) if row.method != "gradient" else 0
@@ -84,7 +84,7 @@ def unit_of(axes):
 
 
 def texts(figure):
-    """All that the figure says, each text on one line."""
+    """The texts of the figure, each on one line."""
     return [text.get_text().replace("\n", " ") for text in figure.findobj(Text)]
 
 

@@ -18,7 +18,7 @@ A100 = "NVIDIA A100-SXM4-40GB"
 
 @pytest.fixture
 def told(driver):
-    """What an expression is in a process of its own, under settings of the driver."""
+    """The value of an expression in a process of its own, under settings of the driver."""
 
     def told(expression, before="", **settings):
         program = f"""

@@ -60,7 +60,7 @@ class Judgement(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class _NotTestedError(Exception):
-    """What a source lacks for a claim."""
+    """A claim cannot be judged on a source; the message says what that lacks."""
 
 
 def judgements(sources: Iterable[Source]) -> list[Judgement]:
@@ -243,7 +243,7 @@ def _margin(number: float, accepted: tuple[float, float]) -> float:
 
 
 def _in_the_image(claim: Claim, needs: Needs, source: Source) -> list[str]:
-    """What the batch size of the published image says, where the source has it."""
+    """The note on the batch size of the published image, where the source has it."""
     size = needs.also_at
     if size is None:
         return []

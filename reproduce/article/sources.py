@@ -75,7 +75,7 @@ def of_article() -> Source:
 
 
 def _in_gradients(times: list[Record]) -> list[Record]:
-    """What each HVP of the article costs; it released overheads, and gradients by themselves."""
+    """The cost of each HVP of the article, which released overheads and gradients apart."""
     of_cell = {
         tuple(each[name] for name in CASE): each for each in times if each["quantity"] == "time"
     }

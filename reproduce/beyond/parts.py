@@ -66,7 +66,7 @@ def beyond(
 
 
 def _check(names: list[str], folder: Path) -> None:
-    """Nothing, if all of ``names`` can be measured into ``folder``.
+    """Refuse what cannot be measured into ``folder``.
 
     Raises:
         UserError: if there is no such part, a setting would change what is measured, or no such
@@ -102,7 +102,7 @@ def _is_current(path: Path) -> bool:
 
 @cache
 def _code() -> str:
-    """What stands for the code that measures, its packages as locked, and its settings."""
+    """A digest of the code that measures, its packages as locked, and its settings."""
     package = environment.ROOT / "reproduce"
     sources = sorted(path for pattern in MEASURED_BY for path in package.glob(pattern))
     parts = [path.read_bytes() for path in (*sources, environment.ROOT / "requirements.lock")]

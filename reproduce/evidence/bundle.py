@@ -28,7 +28,7 @@ MANIFEST, ENVIRONMENT, LOCK = "manifest.json", "environment.json", "requirements
 VERSION = 1
 # What the names begin with of what was compiled for the A100.
 COMPILED = "a100/"
-# What this program writes: what else lies in a results folder is its owner's.
+# What this program writes, beside logs: what else lies in a results folder is its owner's.
 WRITTEN = (
     "rows.jsonl",
     "report.html",
@@ -52,14 +52,14 @@ UNREADABLE = (OSError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error)
 
 
 class Member(msgspec.Struct, frozen=True):
-    """What the manifest says of a file."""
+    """A file as the manifest has it."""
 
     sha256: str
     size_bytes: int
 
 
 class Manifest(msgspec.Struct, frozen=True):
-    """What a bundle holds, and what its rows say they were measured on."""
+    """The files of a bundle, and what its rows say they were measured on."""
 
     plans: list[str]
     devices: list[str]
@@ -97,11 +97,12 @@ def _contents(results: Path) -> dict[str, bytes]:
     """
     sources = folders(results)
     compare.rows_of(results)  # which there must be
-    rows = [row for folder in sources.values() for row in read_rows(folder / "rows.jsonl")]
+    rows_in = {prefix: read_rows(folder / "rows.jsonl") for prefix, folder in sources.items()}
+    rows = [row for of_folder in rows_in.values() for row in of_folder]
     files = {
         f"{prefix}{name}": (folder / name).read_bytes()
         for prefix, folder in sources.items()
-        for name in WRITTEN
+        for name in (*WRITTEN, *(row.log for row in rows_in[prefix]))
         if (folder / name).is_file()
     }
     files[ENVIRONMENT] = _json(environments(rows))
@@ -144,7 +145,7 @@ def _revision(row: Row) -> str:
 
 
 def member(content: bytes) -> Member:
-    """What the manifest says of a file of this ``content``."""
+    """The manifest's entry for a file of this ``content``."""
     return Member(hashlib.sha256(content).hexdigest(), len(content))
 
 

@@ -1,4 +1,4 @@
-"""What does not hold of a results folder or a bundle: checksums, rows, coverage, figures."""
+"""Check a results folder or a bundle: checksums, rows, coverage, figures."""
 
 from collections.abc import Iterable, Iterator
 from importlib import metadata
@@ -19,7 +19,7 @@ MEASURE = "measure it with 'python -m reproduce measure PLAN RESULTS'"
 
 
 class Objection(msgspec.Struct, frozen=True):
-    """What does not hold, and what to do; ``is_strict`` where only a strict check minds it."""
+    """A fault and its remedy; ``is_strict`` where only a strict check minds it."""
 
     what: str
     remedy: str
@@ -45,7 +45,7 @@ class Checked(msgspec.Struct, frozen=True):
 
 
 def check(path: Path) -> Checked:
-    """What holds of the results folder or the bundle ``path``, near which nothing is written.
+    """Check the results folder or the bundle ``path``, near which nothing is written.
 
     Raises:
         UserError: if it is neither.
@@ -120,7 +120,7 @@ def _of_files(wrong: dict[str, str]) -> Iterator[Objection]:
 
 
 def _of_row(row: Row) -> Iterator[Objection]:
-    """What ``row`` does not say that it should, and its warnings.
+    """The objections to ``row``: what it should say and does not, and its warnings.
 
     Yields:
         An objection to each.

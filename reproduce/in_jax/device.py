@@ -1,4 +1,4 @@
-"""What JAX's device can tell and do: compile, wait, count bytes, name a failure."""
+"""JAX's device: compile, wait, count bytes, name a failure."""
 
 import os
 import time

@@ -1,4 +1,4 @@
-"""What a computation in PyTorch needs on a GPU that is not there: bytes and operations.
+"""Bytes and operations that a computation in PyTorch needs on a GPU that is not there.
 
 It runs on fake tensors, which have a shape and a lifetime and no numbers. Every storage
 counts once, however many views of it there are, from its making to its end.

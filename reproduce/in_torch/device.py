@@ -1,4 +1,4 @@
-"""What PyTorch's device can tell and do: wait, count bytes, name a failure."""
+"""PyTorch's device: wait, count bytes, name a failure."""
 
 import gc
 import os

@@ -52,7 +52,7 @@ class Device(msgspec.Struct, frozen=True):
 
 
 class Sample(NamedTuple):
-    """What a GPU does at a moment; None for what it does not tell."""
+    """A GPU at a moment: clocks, power, temperature, reasons to slow down; None where untold."""
 
     sm_clock_mhz: int | None
     memory_clock_mhz: int | None
@@ -107,7 +107,7 @@ class Gpu:
         return None if found is None else len(found)
 
     def facts(self) -> dict[str, Any]:
-        """What is recorded of it beside its name: which it is, driver, memory and limits."""
+        """Facts that are recorded beside its name: which it is, driver, memory and limits."""
         memory = self._ask("MemoryInfo", of=self.handle)
         return {
             "gpu_uuid": self.uuid,
@@ -120,7 +120,7 @@ class Gpu:
 
     @contextmanager
     def watched(self, seconds: float = SAMPLING_SECONDS) -> Iterator[dict[str, Any]]:
-        """What it does while the block runs, sampled every ``seconds`` and known once that ends.
+        """Watch it while the block runs, every ``seconds``; what was seen is known once that ends.
 
         Yields:
             Lowest and highest clocks in MHz and power in watts, the highest temperature, and
@@ -190,7 +190,7 @@ def throttling(reasons: list[str] | None) -> list[str]:
 
 
 def how_to_get_one() -> str:
-    """What to do where there is no usable GPU."""
+    """The remedy where there is no usable GPU."""
     driver = f"NVIDIA's driver {OLDEST_DRIVER} or newer"
     if in_container():
         return (
@@ -272,7 +272,7 @@ def _device(index: str, named: Any, handle: Any, whole: Any) -> Device:
 
 
 def _answer(question: Callable[..., Any], *arguments: Any) -> Any:
-    """What NVML answers; None where this GPU does not support the question, or forbids it."""
+    """NVML's answer; None where this GPU does not support the question, or forbids it."""
     with suppress(pynvml.NVMLError):
         return question(*arguments)
     return None

@@ -1,4 +1,4 @@
-"""What a setting is expected to cost before it runs: seconds and bytes, for planning only.
+"""The cost that is expected of a setting: seconds and bytes, for planning only.
 
 Nothing measured uses these constants. Those of ``cpu``, ``smoke`` and ``beyond`` were fitted
 to runs on two cores. Those of a GPU rest on the article's gradients and on single cases that an

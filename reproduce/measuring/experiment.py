@@ -24,7 +24,7 @@ from reproduce.results.rows import Status
 
 
 class Finding(msgspec.Struct, kw_only=True):
-    """What a worker hands back: the measured part of a row, under the row's names."""
+    """The measured part of a row, under the row's names: a worker hands it back."""
 
     status: Status = "done"
     reason: str = ""
@@ -158,7 +158,7 @@ class Experiment:
         self.timed_call = call if self.at_point is None else partial(call, self.at_point())
 
     def whole(self, call: Callable[..., Any]) -> Callable[[], Any]:
-        """All that the method computes, at the point and after it."""
+        """The whole of the method: its part at the point, and its call after that."""
         at_point = self.at_point
         return call if at_point is None else lambda: call(at_point())
 
@@ -250,7 +250,7 @@ class Experiment:
             )
 
     def prepare_case(self) -> tuple[Callable[[], Any] | None, Callable[..., Any]]:
-        """What the case computes once at a point, None for most, and a call that takes it."""
+        """The result of the case's part at the point, None for most, and a call that takes it."""
         if self.case.method in self.many_vectors.METHODS:
             return self.prepare_divided()
         if self.case.vectors > 1:

@@ -1,4 +1,4 @@
-"""What a framework brings: its methods, and the modules that build, compute, wait and count.
+"""The interface of a framework: its methods, and modules that build, compute, wait and count.
 
 ``reproduce.in_jax`` and ``reproduce.in_torch`` have these modules under the same names, and mypy
 holds them to what is said here. A tree is what a framework has for parameters with d scalars in
@@ -59,7 +59,7 @@ class Models(Protocol):
 
 
 class Device(Protocol):
-    """What computes: it compiles, waits, counts bytes, and names failures."""
+    """A framework's device: it compiles, waits, counts bytes, and names failures."""
 
     def compile(
         self, function: Callable[..., Tree], mode: Mode, *arguments: Tree
@@ -107,7 +107,7 @@ class Device(Protocol):
 
 
 class Accounting(Protocol):
-    """What a function needs on a GPU that is not there."""
+    """The bytes and operations that a function needs on a GPU that is not there."""
 
     def memory(
         self,

@@ -1,4 +1,4 @@
-"""What must hold before a plan is measured, and what harms it: one function a check.
+"""Checks before a plan is measured, of what must hold and what harms it: a function each.
 
 A check returns what it found. It raises UserError where the plan cannot run, and Doubt where it
 can, but not well; either sentence ends with the remedy, after its last semicolon.
@@ -42,11 +42,11 @@ COMPUTING_SECONDS = 120
 
 
 class Doubt(Exception):
-    """What does not stop a plan but harms it; the message is one sentence for the user."""
+    """Something that harms a plan but does not stop it; the message is one sentence."""
 
 
 class Look(msgspec.Struct, frozen=True):
-    """What is looked at: the cases of a plan, on their device, into a results folder.
+    """The run that checks look at: the cases of a plan, on their device, into a results folder.
 
     With a ``target`` they are accounted for.
     """

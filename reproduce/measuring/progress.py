@@ -1,4 +1,4 @@
-"""What the user sees while a plan is measured."""
+"""The progress of a plan, as the user sees it while it is measured."""
 
 import time
 from collections.abc import Iterator, Sequence
@@ -124,7 +124,7 @@ class Progress:
 
 
 def _found(rows: Sequence[Row]) -> str:
-    """What the rows of a setting tell, in a line; of an HVP's time, how many gradients it is."""
+    """The rows of a setting in a line; an HVP's time is in gradients."""
     warnings = dict.fromkeys(
         f" [{row.case.computed}: {warning}]" for row in rows for warning in row.warnings
     )

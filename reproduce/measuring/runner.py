@@ -58,7 +58,8 @@ def measure(
                 for of_setting in found:
                     rows.append(of_setting)
                     progress.end(of_setting)
-    last = newest(rows.rows)
+        last = newest(rows.rows)
+        _remove_logs(folder, but={row.log for row in last.values()})
     return [last[case] for case in cases if case in last]
 
 
@@ -79,6 +80,12 @@ def pending(
 def newest(rows: Iterable[Row]) -> dict[Case, Row]:
     """The last row of each case."""
     return {row.case: row for row in rows}
+
+
+def _remove_logs(folder: Path, but: set[str]) -> None:
+    for log in (folder / "logs").glob("*.log"):
+        if f"logs/{log.name}" not in but:
+            log.unlink()
 
 
 def set_worker_environment(on_gpu: bool) -> None:

@@ -15,7 +15,7 @@ USABLE_MEMORY = 0.9
 
 
 class Machine(NamedTuple):
-    """What settings share: cores, and free bytes of the host and of the GPU (None without)."""
+    """Cores, and free bytes of the host and of the GPU (None without one), which settings share."""
 
     cores: int
     host_bytes: int

@@ -43,11 +43,11 @@ class Measured:
 
     @cached_property
     def identity(self) -> dict[str, Any]:
-        """What must match for a row to be reused, beside the code and the case."""
+        """The facts that must match for a row to be reused; its code and case must as well."""
         return environment.identity(self.on_gpu)
 
     def state(self) -> dict[str, Any]:
-        """What is recorded and not matched."""
+        """The facts that are recorded and need not match."""
         return environment.state(self.on_gpu)
 
     def code_hash(self, case: Case) -> str:
@@ -79,7 +79,7 @@ class Checked(Measured):
 
     @cached_property
     def identity(self) -> dict[str, Any]:
-        """What must match for a row to be reused: one that was measured otherwise does not."""
+        """The facts that must match for a row to be reused, and that it is of check mode."""
         return super().identity | {"how": "checked"}
 
 
@@ -104,13 +104,13 @@ class Accounted(Measured):
 
     @cached_property
     def identity(self) -> dict[str, Any]:
-        """What must match for a row to be reused, which no device of this machine does."""
+        """The facts that must match for a row to be reused: the target, and no device from here."""
         found = {name: value for name, value in super().identity.items() if name != "device"}
         target_hash = hashlib.sha256(self.target.description.encode()).hexdigest()
         return found | {"target": self.target.name, "target_description": target_hash}
 
     def state(self) -> dict[str, Any]:
-        """What is recorded and not matched."""
+        """The facts that are recorded and need not match."""
         return environment.state_of_accounting()
 
     def sources(self, case: Case) -> list[Path]:

@@ -67,6 +67,7 @@ def run(connection: Connection, cases: list[Case], site: Site) -> None:
     Whatever the frameworks print goes to the site's log. Interrupts are the parent's.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    site.log.parent.mkdir(exist_ok=True)
     with site.log.open("a") as log:
         os.dup2(log.fileno(), sys.stdout.fileno())
         os.dup2(log.fileno(), sys.stderr.fileno())
@@ -85,7 +86,7 @@ def run(connection: Connection, cases: list[Case], site: Site) -> None:
 def find(
     cases: list[Case], site: Site, wait_for_turn: Callable[[], None] = lambda: None
 ) -> list[Finding]:
-    """What measuring ``cases`` in this process gives, each its own; a failure is one, too.
+    """Measure ``cases`` in this process and return a finding of each; a failure is one, too.
 
     They differ in method and number of vectors alone. Before any is timed, ``wait_for_turn``
     is called.
@@ -127,8 +128,8 @@ def _instance(case: Case, site: Site) -> Instance:
     wanted = "cpu" if site.gpu is None else "gpu"
     if device.platform() != wanted:
         raise RuntimeError(
-            f"a {wanted} was asked for, the framework uses the {device.platform()}; "
-            "see workers.log for why it could not load the other"
+            f"a {wanted} was asked for, the framework uses the {device.platform()}: "
+            "it could not load the other"
         )
     # With another number of threads than it was compiled for, torch.compile would compile anew.
     device.use_cores(limits.cores() if case.mode == "compile" else site.preparing_cores)

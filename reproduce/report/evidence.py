@@ -1,4 +1,4 @@
-"""What a report is made of: the published numbers and the rows of two results folders."""
+"""The evidence of a report: the published numbers and the rows of two results folders."""
 
 import os
 from pathlib import Path
@@ -36,12 +36,12 @@ class Evidence(msgspec.Struct, frozen=True):
 
     @property
     def folders(self) -> tuple[Folder, Folder]:
-        """What was measured, then what was compiled."""
+        """The folder that was measured, then the compiled one."""
         return self.measured, self.compiled
 
     @property
     def sources(self) -> tuple[Source, Source, Source]:
-        """All that claims are judged on."""
+        """The sources that claims are judged on."""
         return self.article, self.measured.source, self.compiled.source
 
 

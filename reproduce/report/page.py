@@ -67,14 +67,14 @@ def html(evidence: Evidence, found: Sequence[Judgement]) -> str:
 
 
 def _arguments(measured: Folder) -> str:
-    """What `make` is to be given for this folder."""
+    """The arguments of `make` for this folder."""
     plan = measured.rows[-1].plan
     is_default = measured.path.parts[-2:] == ("results", plan)
     return f"PLAN={plan}" if is_default else f"PLAN={plan} RESULTS={measured.path}"
 
 
 def _account(compiled: Folder) -> str:
-    """What accounts into the folder that is looked for."""
+    """The command that accounts into the folder that is looked for."""
     is_default = compiled.path.parts[-2:] == ("results", "a100")
     return "make a100" if is_default else f"make a100 RESULTS={compiled.path}"
 
@@ -101,7 +101,7 @@ def _cell(value: Any, column: str) -> str:
 
 
 def _key(value: Any) -> str:
-    """What a table's cell is sorted by; empty if it has no value."""
+    """The number that a table's cell is sorted by; empty if it has none."""
     return "" if isinstance(value, float) and math.isnan(value) else str(value)
 
 

@@ -123,7 +123,7 @@ def _time_verdict(low: float, high: float, tolerance: float) -> Verdict:
 
 
 def _amounts(a: Row, b: Row) -> tuple[float | None, float | None]:
-    """What both need, in bytes or operations; None where they share no counter."""
+    """The needs of both, in bytes or operations; None where they share no counter."""
     if a.quantity == "operations":
         return a.flops, b.flops
     counter = summary.shared_counter([a, b])

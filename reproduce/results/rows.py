@@ -23,6 +23,8 @@ OF_DISKS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS}
 Seconds = Annotated[float, Meta(gt=0)]
 NotNegative = Annotated[float, Meta(ge=0)]
 How = Literal["measured", "checked", "compiled", "accounted", "counted"]
+# How the reason of a case that failed ends, if its worker printed anything.
+SEE_LOG = re.compile(r"; see (logs/[\w.-]+\.log)$")
 # How rows said it that were written before they had a field for it: in the name of the device.
 HOW_IN_DEVICE = re.compile(r"(?P<device>.+) \((?P<how>\w+), not run\)")
 Status = Literal["done", "out_of_memory", "timeout", "unsupported", "error"]
@@ -75,6 +77,12 @@ class Row(Case, frozen=True, kw_only=True):
         return Case(**{name: getattr(self, name) for name in Case.__struct_fields__})
 
     @property
+    def log(self) -> str:
+        """The file of the results folder with what its worker printed; empty if it names none."""
+        found = SEE_LOG.search(self.reason)
+        return found[1] if found else ""
+
+    @property
     def was_run(self) -> bool:
         """Whether it came about by running the case."""
         return self.how in {"measured", "checked"}
@@ -89,7 +97,7 @@ class Row(Case, frozen=True, kw_only=True):
 
     @property
     def facts(self) -> dict[str, Any]:
-        """What it says of where it was measured: what must match for it to be reused, and the rest.
+        """The facts of where it was measured, whether they must match for it to be reused or not.
 
         Older rows have all of it in their identity.
         """
@@ -216,7 +224,7 @@ def _with_how(row: Row) -> Row:
 
 
 def _refuse_contradictions(row: Row) -> None:
-    """Nothing, if ``row`` has what it is to hold, each of its kind.
+    """Refuse a ``row`` that lacks what it is to hold, or has it of another kind.
 
     Raises:
         ValueError: the first that it has not.
