@@ -59,7 +59,7 @@ def beyond_front(rows: Sequence[Row]) -> Figure:
     """
     points = _points(rows)
     if not points:
-        raise layout.CannotDraw(f"no rows of plan {BEYOND!r} have both cost and memory; measure it")
+        raise layout.CannotDraw(f"there are no such rows of plan {BEYOND!r}; measure it first")
     models = sorted({point.row.model for point in points}, key=problems.order)
     figure = layout.empty()
     for axes, model in zip(figure.subplots(1, len(models), squeeze=False)[0], models, strict=True):
