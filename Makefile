@@ -8,10 +8,11 @@ BASE ?=
 TESTS ?=
 PROVE ?=
 PYTHON_VERSION ?= 3.12
+VERSIONS ?=
 
 # The shell has these from its environment, as they were given: make's text is nowhere part of
 # a command, and neither a space nor a quote nor a dollar in a value is more than that.
-$(foreach name,VENV PLAN RESULTS TARGET BASE TESTS PROVE PYTHON_VERSION, \
+$(foreach name,VENV PLAN RESULTS TARGET BASE TESTS PROVE PYTHON_VERSION VERSIONS, \
 	$(eval override export $(name) := $$(value $(name))))
 
 ifeq ($(wildcard reproduce/__main__.py),)
@@ -28,8 +29,9 @@ COST := 8 GB, about a minute on a good line
 # What builds and runs the image needs no framework, and has an environment of its own.
 CONTAINER := VENV=.venv-container; $(PYTHON) -m reproduce.container
 AT_ONCE := --numprocesses auto --dist loadgroup
-COMPILE := uv pip compile --quiet --no-header --generate-hashes \
-	--python-version 3.11 --python-platform x86_64-manylinux_2_28
+COMPILE_FOR := uv pip compile --quiet --no-header --generate-hashes \
+	--python-platform x86_64-manylinux_2_28 --python-version
+COMPILE := $(COMPILE_FOR) 3.11
 # Not in the lock: whoever looks up today's vulnerabilities has a line to get it, and a
 # package it could not look up (--strict) must not pass for one without vulnerabilities.
 AUDIT := uv tool run --quiet --python $(PYTHON) pip-audit==2.10.1 --strict \
@@ -48,16 +50,16 @@ CHOOSE = plan=$${PLAN:-$$($(PYTHON) -m reproduce default-plan)} && results=$${RE
 
 .DEFAULT_GOAL := help
 .PHONY: help all quick a100 account beyond report measure figures plan smoke verify test test-all lint image image-test \
-	docker-all carry try-newest setup setup-container lock sbom audit clean
+	docker-all carry try-newest latest setup setup-container lock sbom audit clean
 # What is named together is done in the order of its names, also with -j.
 .NOTPARALLEL:
 
 help: ## Print the targets.
-	@echo "hvp-repro; variables: PLAN=article|quick|cpu|smoke|beyond  RESULTS=<folder>  VENV=<folder>  TARGET=a100|h100|<file>  GPU=<index or UUID>  PYTHON_VERSION=3.12"
+	@echo "hvp-repro; variables: PLAN=article|quick|cpu|smoke|beyond  RESULTS=<folder>  VENV=<folder>  TARGET=a100|h100|<file>  GPU=<index or UUID>  PYTHON_VERSION=3.12  VERSIONS=2023|latest"
 	@sed -n 's/^\([-a-z0-9/<>]*\):[^#]*## /\1\t/p' Makefile | expand -t 18
 
 all: setup ## Set up if needed, measure what is missing, draw what has changed.
-	@$(PYTHON) -m reproduce all --plan "$$PLAN" --results "$$RESULTS"
+	@$(PYTHON) -m reproduce all --plan "$$PLAN" --results "$$RESULTS" $${VERSIONS:+--versions "$$VERSIONS"}
 
 quick: setup ## The article's five benchmark figures on a GPU, in minutes.
 	@$(PYTHON) -m reproduce all --plan quick --results "$$RESULTS"
@@ -177,12 +179,18 @@ setup-container: COST := 21 MB, a second
 setup-container:
 	@VENV=.venv-container; $(MAKE_ENVIRONMENT)
 
-lock: ## Resolve requirements*.in anew into the locks.
+latest: ## Resolve the newest versions anew, and measure plan smoke with them.
+	@$(FIND_UV); $(COMPILE_FOR) 3.12 --upgrade --output-file requirements-latest.lock requirements-latest.in
+	@$(MAKE) all VERSIONS=latest PLAN=smoke
+
+lock: ## Resolve requirements*.in anew into the locks, but for the latest versions.
 	@$(COMPILE) --output-file requirements.lock requirements.in
 	@$(COMPILE) --output-file requirements-test.lock requirements-test.in
 	@$(COMPILE) --output-file requirements-peers.lock requirements-peers.in
 	@$(COMPILE) --output-file requirements-container.lock requirements-container.in
 	@$(COMPILE) --no-deps --output-file requirements-carry.lock requirements-carry.in
+	@$(COMPILE) --output-file requirements-2023-jax.lock requirements-2023-jax.in
+	@$(COMPILE) --output-file requirements-2023-torch.lock requirements-2023-torch.in
 
 sbom: setup ## Write the bill of materials of requirements.lock, as CycloneDX.
 	@bill="$${RESULTS:-results}/sbom.cdx.json"; mkdir -p "$$(dirname "$$bill")" && \

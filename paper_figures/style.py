@@ -50,6 +50,8 @@ GAPS = {
 SMALL_POINTS = 9.5
 TEXT_BOX = {"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 0.6}
 GAP_TEXT: Style = {"fontsize": SMALL_POINTS, "color": INK, "bbox": TEXT_BOX, "zorder": 4}
+GAP_OVER_BAR: Style = GAP_TEXT | {"xytext": (0, 7), "rotation": 90, "ha": "center", "va": "bottom"}
+GAP_BESIDE_CURVE: Style = GAP_TEXT | {"xytext": (-8, 0), "ha": "right", "va": "center"}
 ERROR_BAR: Style = {"fmt": "none", "ecolor": INK, "elinewidth": 1.6, "capsize": 3, "capthick": 1.2}
 PUBLISHED: Style = {"markerfacecolor": "white", "markeredgecolor": INK, "markeredgewidth": 1.1}
 PUBLISHED_BAR: Style = PUBLISHED | {"marker": "D", "markersize": 6, "linestyle": "", "zorder": 3}
@@ -178,17 +180,6 @@ def gap_cross(method: str) -> tuple[Style, ...]:
         {"color": INK, "markeredgewidth": 3.2, **cross},
         {"color": METHODS[method][0], "markeredgewidth": 1.8, **cross},
     )
-
-
-def gap_over_bar(status: str) -> Style:
-    """Return the keyword arguments of the reason above the cross in place of a bar."""
-    place = {"xytext": (0, 7), "rotation": 90, "ha": "center", "va": "bottom"}
-    return {"text": GAPS[status], **place, **GAP_TEXT}
-
-
-def gap_beside_curve(status: str) -> Style:
-    """Return the keyword arguments of the reason left of the cross in place of a point."""
-    return {"text": GAPS[status], "xytext": (-8, 0), "ha": "right", "va": "center", **GAP_TEXT}
 
 
 def note(kind: str) -> Style:

@@ -26,12 +26,8 @@ OURS = {
 }
 # Digits after the point, by column of the CSV.
 DIGITS = {
-    "ours_gib": 5,
-    "deviation_percent": 2,
-    "tensors_gib": 5,
-    "tensors_deviation_percent": 2,
-    "unrecorded_gib": 5,
-    "unrecorded_deviation_percent": 2,
+    **{f"{ours}_gib": 5 for ours in OURS},
+    **{f"{deviation}_percent": 2 for deviation in OURS.values()},
     "gflop": 3,
     "gradients": 4,
     "temporary_gib": 5,

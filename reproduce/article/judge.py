@@ -106,7 +106,7 @@ def _tested(claim: Claim, source: Source) -> tuple[tuple[Figure, ...], list[str]
     values, notes = _select(source, _as_counted_in(source, claim.needs))
     cases = source.cases.loc[values.index]
     figures = _figures(claim, values, source)
-    inside = sum(_is_in(claim, figure) for figure in figures)
+    inside = sum(figure.verdict in {"reproduced", "consistent"} for figure in figures)
     notes = [f"{inside} of {len(figures)} intervals lie in the range", *notes]
     notes += _in_the_image(claim, claim.needs, source)
     if too_few := _too_few_repetitions(cases):
@@ -120,12 +120,6 @@ def _as_counted_in(source: Source, needs: Needs) -> Needs:
     if source.of_article or not needs.of_whole_gpu:
         return needs
     return msgspec.structs.replace(needs, quantity="nvml")
-
-
-def _is_in(claim: Claim, figure: Figure) -> bool:
-    """Whether the whole interval of ``figure`` is accepted."""
-    low, high = claim.accepted
-    return low <= figure.low and figure.high <= high
 
 
 def _select(source: Source, needs: Needs) -> tuple[pd.DataFrame, list[str]]:

@@ -83,11 +83,11 @@ def _timed(rows: Iterable[Row]) -> list[Row]:
 
 def _of_framework(framework: str, times: Sequence[Row]) -> pd.DataFrame:
     own = [row for row in times if row.framework == framework]
-    needs = {
-        "few HVPs": _few,
-        f"{MANY} HVPs at one point": _one_point,
-        "many HVPs, each at a new point": _many_at_new_points,
-        "many HVPs at one point": _many_at_one_point,
+    needs: dict[str, Callable[[Sequence[Row]], str]] = {
+        "few HVPs": lambda rows: _fastest(_without_compiling(rows), _of_first),
+        f"{MANY} HVPs at one point": lambda rows: _fastest(_without_compiling(rows), _of_many),
+        "many HVPs, each at a new point": lambda rows: _compiled(rows, _of_first),
+        "many HVPs at one point": lambda rows: _compiled(rows, _of_many),
         "little memory": _little_memory,
     }
     models = sorted({row.model for row in own}, key=problems.order)
@@ -106,24 +106,6 @@ def _of_framework(framework: str, times: Sequence[Row]) -> pd.DataFrame:
 def _markdown(table: pd.DataFrame) -> str:
     lines = [table.columns, ["---"] * len(table.columns), *table.replace("", "–").to_numpy()]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
-def _few(rows: Sequence[Row]) -> str:
-    """Without waiting for ``torch.compile``, the least time of one HVP at a new point."""
-    return _fastest(_without_compiling(rows), _of_first)
-
-
-def _one_point(rows: Sequence[Row]) -> str:
-    """Without waiting for ``torch.compile``, the least mean time of ``MANY`` HVPs at a point."""
-    return _fastest(_without_compiling(rows), _of_many)
-
-
-def _many_at_new_points(rows: Sequence[Row]) -> str:
-    return _compiled(rows, _of_first)
-
-
-def _many_at_one_point(rows: Sequence[Row]) -> str:
-    return _compiled(rows, _of_many)
 
 
 def _without_compiling(rows: Sequence[Row]) -> list[Row]:

@@ -17,6 +17,7 @@ from reproduce.errors import UserError
 from reproduce.machine import environment, limits
 from reproduce.measuring import cost, preflight
 from reproduce.measuring.runner import set_worker_environment
+from reproduce.measuring.ways import PACKAGE, hash_of_code
 from reproduce.results.files import whole_file
 
 MEASURED_BY = (
@@ -103,11 +104,10 @@ def _is_current(path: Path) -> bool:
 @cache
 def _code() -> str:
     """A digest of the code that measures, its packages as locked, and its settings."""
-    package = environment.ROOT / "reproduce"
-    sources = sorted(path for pattern in MEASURED_BY for path in package.glob(pattern))
-    parts = [path.read_bytes() for path in (*sources, environment.ROOT / "requirements.lock")]
-    parts.append(repr(environment.settings()).encode())
-    return hashlib.sha256(b"".join(parts)).hexdigest()[:12]
+    sources = sorted(path for pattern in MEASURED_BY for path in PACKAGE.glob(pattern))
+    lock = (environment.ROOT / "requirements.lock").read_text()
+    parts = (hash_of_code(tuple(sources)), lock, repr(environment.settings()))
+    return hashlib.sha256("".join(parts).encode()).hexdigest()[:12]
 
 
 def _measure(name: str, path: Path, device: str) -> None:

@@ -17,6 +17,7 @@ from reproduce.plan import (
     BEYOND,
     NEEDING_A_GPU,
     PLANS,
+    Framework,
     LayerNorm,
     Normalisation,
     Setting,
@@ -50,6 +51,10 @@ GivenLayerNorm = Annotated[
         help="PyTorch's own layer normalisation, by which reverse-over-forward is wrong, or an "
         "equal one; as in the plan if not given.",
     ),
+]
+OneFramework = Annotated[
+    Framework | None,
+    typer.Option("--framework", help="Measure only this one, where only one is installed."),
 ]
 Seed = Annotated[
     int, typer.Option(min=0, max=2**32 - 1, help="Seed of weights, inputs and vector.")
@@ -114,6 +119,7 @@ def measure(
     layer_norm: GivenLayerNorm = None,
     seed: Seed = 0,
     nvml: Nvml = False,
+    framework: OneFramework = None,
     timeout_seconds: Annotated[float, typer.Option(help="Time limit of one case.")] = 600,
 ) -> None:
     """Measure the cases of a plan that a results folder does not hold yet.
@@ -138,7 +144,8 @@ def measure(
             "--nvml was asked for, which needs a GPU, and this plan runs on the CPU; leave it out"
         )
     try:
-        rows = runner.measure(found, results, on_gpu, timeout_seconds)
+        wanted = [case for case in found if framework in {None, case.framework}]
+        rows = runner.measure(wanted, results, on_gpu, timeout_seconds)
     except KeyboardInterrupt:
         stopped()
     _report_failures(rows)

@@ -11,6 +11,7 @@ from reproduce.beyond.parts import beyond
 from reproduce.cli.default_plan import fitting_plan
 from reproduce.cli.judging import advise, report
 from reproduce.cli.measuring import account, measure, stopped
+from reproduce.cli.versions import measure_with
 from reproduce.drawing import OF_BEYOND, draw
 from reproduce.errors import UserError
 
@@ -18,6 +19,9 @@ from reproduce.errors import UserError
 def every_stage(
     plan: Annotated[str, typer.Option(help="The plan; by default the one that fits.")] = "",
     results: Annotated[str, typer.Option(help="The folder; by default results/<plan>.")] = "",
+    versions: Annotated[
+        str, typer.Option(help="2023, the article's, or latest, in place of the locked ones.")
+    ] = "",
 ) -> None:
     """Measure what is missing of a plan, draw what has changed, and write the report.
 
@@ -28,16 +32,16 @@ def every_stage(
         Exit: with code 1 if a case failed, 130 if interrupted, 2 if a stage was refused.
     """
     name = plan or fitting_plan()
-    folder = Path(results or f"results/{name}")
+    folder = Path(results) if results else Path("results", versions, name)
     try:
-        code = _code(measure, name, folder)
+        code = measure_with(versions, name, folder) if versions else _code(measure, name, folder)
         if name == "beyond":
             beyond(folder)
             _draw(folder, *OF_BEYOND)
             advise(folder)
         else:
             _draw(folder)
-            if name == "cpu":
+            if name == "cpu" and not versions:
                 code = max(code, _accounted(Path(results or "results", "a100")))
             report(folder)
     except KeyboardInterrupt:

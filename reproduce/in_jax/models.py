@@ -104,7 +104,7 @@ def _cross_entropy(logits: jax.Array, batch: Tree) -> jax.Array:
 
 
 def _penalty(params: Tree) -> jax.Array:
-    weights = [leaf for leaf in jax.tree.leaves(params) if leaf.ndim > 1]
+    weights = [leaf for leaf in jax.tree_util.tree_leaves(params) if leaf.ndim > 1]
     squares = sum(jnp.sum(w**2) for w in weights)
     return WEIGHT_DECAY * squares  # type: ignore[return-value]  # no network is without
 

@@ -47,7 +47,9 @@ def gauss_newton(loss: LossOfLogits, params: Tree, v: Tree) -> Tree:
 
     logits, transposed, jvp = jax.vjp(logits_and_jvp, params, has_aux=True)
     (product,) = transposed(forward_over_reverse(loss.of_logits, logits, jvp))
-    return jax.tree.map(jax.numpy.add, product, forward_over_reverse(loss.penalty, params, v))
+    return jax.tree_util.tree_map(
+        jax.numpy.add, product, forward_over_reverse(loss.penalty, params, v)
+    )
 
 
 METHODS = {

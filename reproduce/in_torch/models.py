@@ -134,7 +134,7 @@ class _Logits:
 
     def __call__(self, params: Tree, batch: Tree) -> torch.Tensor:
         inputs = {name: value for name, value in batch.items() if name != "labels"}
-        return functional_call(self.module, params | self.buffers, kwargs=inputs).logits
+        return functional_call(self.module, params | self.buffers, (), inputs).logits
 
 
 def _cross_entropy(logits: torch.Tensor, batch: Tree) -> torch.Tensor:

@@ -52,7 +52,7 @@ class Measured:
 
     def code_hash(self, case: Case) -> str:
         """SHA-256 of the code that ``case`` depends on, docstrings and comments left out."""
-        return _hash(tuple(self.sources(case)))
+        return hash_of_code(tuple(self.sources(case)))
 
     def sources(self, case: Case) -> list[Path]:
         """The files that ``case`` depends on."""
@@ -128,7 +128,8 @@ def way(on_gpu: bool, target: Target | None = None, checks: bool = False) -> Mea
 
 
 @cache
-def _hash(paths: tuple[Path, ...]) -> str:
+def hash_of_code(paths: tuple[Path, ...]) -> str:
+    """SHA-256 of the code in ``paths``, docstrings and comments left out."""
     found = hashlib.sha256()
     for path in paths:
         tree = ast.parse(path.read_text(encoding="utf-8"))

@@ -14,7 +14,7 @@ from reproduce.article.errata import ERRATA
 from reproduce.article.judge import Judgement, Verdict
 from reproduce.beyond import advice
 from reproduce.report import figures, origins, proofs, tables
-from reproduce.report.evidence import Evidence, Folder
+from reproduce.report.evidence import Evidence
 from reproduce.results.rows import read_rows
 
 SYMBOLS: dict[Verdict, str] = {
@@ -38,6 +38,7 @@ MISSING = "–"
 def html(evidence: Evidence, found: Sequence[Judgement]) -> str:
     """The page of ``found``, the verdicts on all sources; the same folders give the same page."""
     beyond_rows = read_rows(evidence.beyond / "rows.jsonl")
+    plan = evidence.measured.rows[-1].plan
     template = _templates().get_template("page.html.jinja")
     return template.render(
         lines=origins.lines(evidence),
@@ -61,22 +62,14 @@ def html(evidence: Evidence, found: Sequence[Judgement]) -> str:
         proven_here=(evidence.measured.path / proofs.FILE).exists(),
         unfinished=tables.unfinished(evidence),
         environment=origins.environment(evidence),
-        arguments=_arguments(evidence.measured),
-        account=_account(evidence.compiled),
+        arguments=f"PLAN={plan}{_given(evidence.measured.path, plan)}",
+        account=f"make a100{_given(evidence.compiled.path, 'a100')}",
     )
 
 
-def _arguments(measured: Folder) -> str:
-    """The arguments of `make` for this folder."""
-    plan = measured.rows[-1].plan
-    is_default = measured.path.parts[-2:] == ("results", plan)
-    return f"PLAN={plan}" if is_default else f"PLAN={plan} RESULTS={measured.path}"
-
-
-def _account(compiled: Folder) -> str:
-    """The command that accounts into the folder that is looked for."""
-    is_default = compiled.path.parts[-2:] == ("results", "a100")
-    return "make a100" if is_default else f"make a100 RESULTS={compiled.path}"
+def _given(folder: Path, name: str) -> str:
+    """How `make` is told of ``folder``; empty where it is the default of ``name``."""
+    return "" if folder.parts[-2:] == ("results", name) else f" RESULTS={folder}"
 
 
 def _templates() -> jinja2.Environment:

@@ -17,8 +17,6 @@ CELL = ["model", "batch_size", "method"]
 GIB = 2**30
 SMALLEST_LIMIT = 1e-4
 LIMIT_IN_PRODUCT_ERRORS = 10
-
-
 # Whose timed rows tell the memory of the same call.
 COUNTED_WHILE_TIMED = (("jax", "jit"), ("torch", "eager"))
 
@@ -235,8 +233,4 @@ def published_bytes(framework: str, mode: str) -> dict[tuple[str, int, str], flo
     """Return the memory that the article's figure shows, by (model, batch size, method)."""
     table = published.memory()
     of_run = table[(table["framework"] == framework) & (table["mode"] == mode)]
-    return dict(
-        zip(
-            of_run[CELL].itertuples(index=False, name=None), GIB * of_run["memory_gib"], strict=True
-        )
-    )
+    return (GIB * of_run.set_index(CELL)["memory_gib"]).to_dict()
