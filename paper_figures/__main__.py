@@ -8,12 +8,18 @@ import typer
 from paper_figures import at_work, figures, freshness, tables
 from paper_figures.layout import CannotDraw
 from reproduce import printing
-from reproduce.drawing import BEYOND_FROM_TABLES, DIAGRAMS, OF_ARTICLE, OF_BEYOND
+from reproduce.drawing import (
+    BEYOND_FROM_TABLES,
+    DIAGRAMS,
+    OF_ACCOUNTED_BEYOND,
+    OF_ARTICLE,
+    OF_BEYOND,
+)
 from reproduce.errors import UserError
 from reproduce.results.rows import Row, results_folder, rows_in
 from reproduce.results.summary import last_of_each_case
 
-NAMES = (*OF_ARTICLE, *OF_BEYOND)
+NAMES = tuple(dict.fromkeys((*OF_ARTICLE, *OF_BEYOND, *OF_ACCOUNTED_BEYOND)))
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 

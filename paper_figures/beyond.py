@@ -4,7 +4,7 @@ All are drawn from the rows of plan ``beyond``. A ratio is the time of an HVP ov
 the gradient in the same round, framework and mode.
 """
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -31,6 +31,7 @@ KINDS = {
     "direct": ("One HVP", style.filled(ORANGE, "")),
     "amortised": ("A further HVP at the same point", style.filled("#2f7f79", "///")),
     "peer": ("One HVP by another library", style.filled("#c9c9c9", "")),
+    "gauss_newton": ("One Gauss-Newton product, which is no HVP", style.filled("white", "...")),
 }
 AMORTISED_LINES: dict[Name, tuple[str, str]] = {
     ("jax", "jit", "forward_over_reverse"): (ORANGE, "--"),
@@ -72,6 +73,20 @@ VECTORS_NOTE = (
     "Forward-over-reverse, one call for all vectors. At the points, the memory that it takes: in "
     "JAX the program's, from XLA's memory analysis; in PyTorch the peak of its allocator."
 )
+
+
+def select(name: str, rows: Iterable[Row]) -> tuple[list[Row], str]:
+    """Return the rows that the figure ``name`` is drawn from, and a sentence on those left out.
+
+    They are of one batch size, the largest that was measured.
+    """
+    own, left_out = summary.of_beyond(rows, several_vectors=name == "beyond_vectors")
+    largest = max((row.batch_size for row in own), default=0)
+    others = sorted({row.model for row in own if row.batch_size != largest}, key=problems.order)
+    if others:
+        names = ", ".join(map(problems.label, others))
+        left_out = f"{left_out} Left out {names}, which has another batch size.".strip()
+    return [row for row in own if row.batch_size == largest], left_out
 
 
 def beyond_ratios(rows: Sequence[Row]) -> Figure:

@@ -15,14 +15,11 @@ import numpy as np
 
 from reproduce.machine.target import Target
 from reproduce.plan import LayerNorm, Mode, Normalisation
+from reproduce.problems.loss import LossOfBatch, LossOfLogits, Tree
 from reproduce.problems.problem import Problem
 
-Tree = Any
-Scalar = Any
-Loss = Callable[[Tree], Scalar]
-LossOfBatch = Callable[[Tree, Tree], Scalar]
 # Of a loss, its parameters and a vector like them: a tree like both, or a scalar.
-Method = Callable[[Loss, Tree, Tree], Any]
+Method = Callable[[LossOfLogits, Tree, Tree], Any]
 # What a method computes once at parameters and batch, and what it then does with a vector.
 Divided = tuple[Callable[[Tree, Tree], Any], Callable[[Any, Tree], Tree]]
 
@@ -142,20 +139,27 @@ if TYPE_CHECKING:  # here mypy holds the twins to it
     from reproduce.in_jax import many_vectors as jax_many_vectors
     from reproduce.in_jax import models as jax_models
     from reproduce.in_jax import peers as jax_peers
+    from reproduce.in_jax import products as jax_products
     from reproduce.in_torch import accounting as torch_accounting
     from reproduce.in_torch import device as torch_device
     from reproduce.in_torch import hvp as torch_hvp
     from reproduce.in_torch import many_vectors as torch_many_vectors
     from reproduce.in_torch import models as torch_models
     from reproduce.in_torch import peers as torch_peers
+    from reproduce.in_torch import products as torch_products
 
     JAX: tuple[Tools, Accounting] = (
-        Tools({**jax_hvp.METHODS, **jax_peers.METHODS}, jax_many_vectors, jax_models, jax_device),
+        Tools(
+            {**jax_hvp.METHODS, **jax_peers.METHODS, **jax_products.METHODS},
+            jax_many_vectors,
+            jax_models,
+            jax_device,
+        ),
         jax_accounting,
     )
     TORCH: tuple[Tools, Accounting] = (
         Tools(
-            {**torch_hvp.METHODS, **torch_peers.METHODS},
+            {**torch_hvp.METHODS, **torch_peers.METHODS, **torch_products.METHODS},
             torch_many_vectors,
             torch_models,
             torch_device,
