@@ -30,6 +30,7 @@ IMPORTED_WHEN_CALLED = {
     "bundle": "cli.vouching.bundle",
     "check": "cli.vouching.check",
     "beyond": "beyond.parts.beyond",
+    "mine": "mine.verb.mine",
 }
 SETTINGS: dict[str, Any] = {
     "add_completion": False,
