@@ -1,4 +1,4 @@
-"""A small GPT-2 of transformers, with seeded weights, as a language model; nothing is downloaded."""
+"""A small GPT-2 of transformers with seeded weights, as a language model; no download."""
 
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import msgspec
 import numpy as np
@@ -87,7 +87,7 @@ def _kind(product: Product) -> tuple[str, str]:
     return KINDS[name], name
 
 
-def _bar(product: Product) -> dict[str, object]:
+def _bar(product: Product) -> dict[str, Any]:
     return look.kind_bar(_kind(product)[1])
 
 

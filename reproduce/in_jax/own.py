@@ -12,7 +12,8 @@ import numpy as np
 
 from reproduce.errors import UserError
 from reproduce.in_jax.device import compile
-from reproduce.in_jax.hvp import Loss, Tree
+from reproduce.in_jax.hvp import Tree
+from reproduce.in_jax.many_vectors import LossOfBatch
 from reproduce.plan import Mode
 
 DIRECT = ("forward_over_reverse", "reverse_over_forward", "reverse_over_reverse")
@@ -28,6 +29,10 @@ class Own:
     ``samples`` are the arrays of the user's batch; ``batch`` has the constant parameters, too.
     """
 
+    # What PyTorch's twin has of a model, and no loss in JAX.
+    without_dropout = False
+    calls: set[str] = set()
+
     def __init__(
         self, loss: Callable[..., Any], params: Tree, batch: Tree, names: set[str]
     ) -> None:
@@ -40,7 +45,11 @@ class Own:
         self.batch = self.samples | _arrays(constants)
 
     def loss(self, params: Tree, batch: Tree) -> jax.Array:
-        """The loss, a scalar."""
+        """The loss, a scalar.
+
+        Raises:
+            UserError: if it is none.
+        """
         leaves = [batch.get(name, params.get(name, leaf)) for name, leaf in self.leaves.items()]
         whole = jax.tree.unflatten(self.structure, leaves)
         leaves = [batch.get(f"batch{name}", leaf) for name, leaf in self.batch_leaves.items()]
@@ -118,7 +127,11 @@ def _sizes(found: Own) -> list[str]:
 
 
 def _seen(found: Own) -> list[str]:
-    """What one call of the loss and its gradient show."""
+    """What one call of the loss and its gradient show.
+
+    Raises:
+        UserError: if there is no gradient.
+    """
     said = []
     half = {str(x.dtype) for x in found.params.values() if x.dtype.itemsize < 4}
     if half:
@@ -135,7 +148,7 @@ def _seen(found: Own) -> list[str]:
     return said
 
 
-def repaired_loss(loss: Loss) -> Loss:
+def repaired_loss(loss: LossOfBatch) -> LossOfBatch:
     """``loss`` as it is: there is no repair for JAX."""
     return loss
 

@@ -19,8 +19,8 @@ from reproduce.errors import UserError
 from reproduce.in_torch import repair
 from reproduce.in_torch.accounting import live_tensors
 from reproduce.in_torch.device import compile
-from reproduce.in_torch.hvp import Loss, Tree
-from reproduce.in_torch.many_vectors import recorded_vjp
+from reproduce.in_torch.hvp import Tree
+from reproduce.in_torch.many_vectors import LossOfBatch, recorded_vjp
 from reproduce.plan import Mode
 
 DIRECT = (
@@ -80,7 +80,11 @@ class Own:
         self.calls: set[str] = set()
 
     def loss(self, params: Tree, batch: Tree) -> torch.Tensor:
-        """The loss, a scalar; the model's own statistics stay as they are."""
+        """The loss, a scalar; the model's own statistics stay as they are.
+
+        Raises:
+            UserError: if it is no scalar.
+        """
         constants = {name: batch[name] for name in self.constants}
         buffers = {name: batch[name].clone() for name in self.buffers}
         values = {f"model.{name}": x for name, x in (constants | buffers | params).items()}
@@ -165,7 +169,11 @@ def _sizes(model: torch.nn.Module, found: Own) -> list[str]:
 
 
 def _seen(found: Own) -> list[str]:
-    """What one call of the loss and its gradient show; dropout is switched off where it is on."""
+    """What one call of the loss and its gradient show; dropout is switched off where it is on.
+
+    Raises:
+        UserError: if there is no gradient, or the loss is random.
+    """
     said = []
     buffers = {name: value.clone() for name, value in found.buffers.items()}
     with Calls() as calls:
@@ -226,12 +234,12 @@ class Calls(TorchFunctionMode):
             self.suspects[function.__name__] += 1
             self.dropped += bool(kwargs.get("dropout_p"))
         if function in repair.DROPOUTS:
-            p, training, *_ = (*args[1:], *(0.5, True)[len(args[1:]) :])
-            self.dropped += bool(kwargs.get("p", p) and kwargs.get("training", training))
+            given = dict(zip(("input", "p", "training"), args, strict=False)) | kwargs
+            self.dropped += bool(given.get("p", 0.5) and given.get("training", True))
         return function(*args, **kwargs)
 
 
-def repaired_loss(loss: Loss) -> Loss:
+def repaired_loss(loss: LossOfBatch) -> LossOfBatch:
     """``loss`` with equal functions in place of those that PyTorch differentiates wrongly."""
 
     def with_equal_functions(*arguments: Any) -> torch.Tensor:

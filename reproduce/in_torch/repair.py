@@ -42,8 +42,8 @@ def layer_norm(
 ) -> Tensor:
     """``x`` of shape (…, *normalized_shape), normalised over its last axes."""
     rows = x.reshape(-1, math.prod(normalized_shape))
-    flat = (None if each is None else each.flatten() for each in (weight, bias))
-    return functional.group_norm(rows, 1, *flat, eps).view_as(x)
+    scale, shift = (None if each is None else each.flatten() for each in (weight, bias))
+    return functional.group_norm(rows, 1, scale, shift, eps).view_as(x)
 
 
 def batch_norm(
@@ -91,7 +91,7 @@ def mse_loss(x: Tensor, target: Tensor, *_: Any, **settings: Any) -> Tensor:
     """The squared difference, reduced as ``reduction`` says; PyTorch's has no second JVP."""
     square = (x - target) ** 2
     reduction = settings.get("reduction", "mean")
-    return {"mean": square.mean, "sum": square.sum, "none": lambda: square}[reduction]()
+    return square if reduction == "none" else getattr(square, reduction)()
 
 
 def glu(x: Tensor, dim: int = -1) -> Tensor:

@@ -129,12 +129,15 @@ class Accounting(Protocol):
 class Own(Protocol):
     """A loss of the user's own, with its parameters as a tree, and all else in ``batch``.
 
-    Of that, ``samples`` are the user's batch.
+    Of that, ``samples`` are the user's batch. Whether dropout was switched off, and which
+    functions it ``calls`` that a repair replaces.
     """
 
     params: Tree
     batch: Tree
     samples: Tree
+    without_dropout: bool
+    calls: set[str]
 
     def loss(self, params: Tree, batch: Tree) -> Scalar:
         """The loss, a scalar."""

@@ -58,13 +58,14 @@ def _compiled(best: Product, timed: Sequence[Product]) -> list[str]:
 
 
 def _little_memory(timed: Sequence[Product]) -> list[str]:
-    counted = [each for each in timed if each.memory_bytes and each.vectors == 1]
-    if not counted:
+    counted = [(each.memory_bytes, each.label) for each in timed if each.vectors == 1]
+    known = [(count, label) for count, label in counted if count]
+    if not known:
         return []
-    least, most = (choose(counted, key=lambda each: each.memory_bytes) for choose in (min, max))
+    (least, smallest), (most, largest) = min(known), max(known)
     return [
-        f"For little memory: {least.label}, {cost.readable_bytes(least.memory_bytes or 0)} "
-        f"(most: {most.label}, {cost.readable_bytes(most.memory_bytes or 0)})."
+        f"For little memory: {smallest}, {cost.readable_bytes(least)} "
+        f"(most: {largest}, {cost.readable_bytes(most)})."
     ]
 
 

@@ -7,6 +7,7 @@ methods agree on is the reference.
 
 import math
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -95,7 +96,7 @@ def central_differences(
     """Of gradient and loss along ``v``: those of the two neighbouring steps that agree best."""
     scale = (comparing.norm(params) or comparing.norm(v)) / comparing.norm(v)
     tried = [_difference(kit, found, params, v, step * scale) for step in steps]
-    neighbours = list(zip(tried, tried[1:], strict=False))
+    neighbours = list(pairwise(tried))
     apart = [comparing.relative_difference(a[1], b[1]) for a, b in neighbours]
     slopes_apart = [abs(a[0] - b[0]) for a, b in neighbours]
     best, best_slope = int(np.nanargmin(apart)), int(np.nanargmin(slopes_apart))
@@ -169,9 +170,15 @@ def _judge(product: Product, leaves: Leaves, reference: Leaves, limit: float) ->
 
 
 def _needed(products: list[Product]) -> list[Product]:
-    """``products`` without those repaired where the method is right as it is."""
-    right = {each.method for each in products if each.verdict == "right" and not each.is_repaired}
-    return [each for each in products if not (each.is_repaired and each.method in right)]
+    """``products`` without those repaired where the method is right as it is, or refused alike."""
+    as_is = {each.method: each for each in products if not each.is_repaired}
+
+    def is_needed(product: Product) -> bool:
+        other = as_is[product.method]
+        is_alike = (product.verdict, product.reason) == (other.verdict, other.reason)
+        return not product.is_repaired or not (other.verdict == "right" or is_alike)
+
+    return list(filter(is_needed, products))
 
 
 def _sentence(product: Product) -> str:

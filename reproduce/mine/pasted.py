@@ -63,7 +63,7 @@ def code(kit: Kit, found: Own, product: Product) -> str:
     method = kit.methods[product.method].__name__
     if kit.framework == "torch":
         blocks = ["repaired()"] * product.is_repaired
-        blocks += ["without_dropout()"] * bool(getattr(found, "without_dropout", False))
+        blocks += ["without_dropout()"] * found.without_dropout
         body = TORCH.replace("METHOD", method).replace("WITH", ", ".join(blocks))
         if not blocks:
             body = body.replace("        with :\n            return", "        return")
@@ -72,11 +72,10 @@ def code(kit: Kit, found: Own, product: Product) -> str:
     scope: dict[str, Any] = {}
     for module in ("repair", "own", "peers", "hvp")[kit.framework == "jax" :]:
         scope |= vars(import_module(f"reproduce.in_{kit.framework}.{module}"))
-    calls = getattr(found, "calls", set())
     sources: dict[str, str] = {}
     imports: set[str] = set()
     for name in _names(body):
-        _collect(name, scope, calls, sources, imports)
+        _collect(name, scope, found.calls, sources, imports)
     head = [f'"""HVPs of your own loss, by {product.label}; made by hvp-repro."""']
     future = "from __future__ import annotations\n\n" + "\n".join(sorted(imports))
     return "\n\n".join([*head, future, *sources.values(), body])
@@ -118,10 +117,9 @@ def _source(name: str, value: Any, calls: set[str]) -> str | None:
         return f"EQUAL = {{\n{''.join(entries)}}}\n"
     if name == "DROPOUTS":
         return f"DROPOUTS = ({', '.join(map(_public, value))})\n"
-    if inspect.isfunction(value) or inspect.isclass(value):
-        if value.__module__.startswith("reproduce."):
-            return inspect.getsource(value)
-    return None
+    is_code = inspect.isfunction(value) or inspect.isclass(value)
+    is_own = is_code and value.__module__.startswith("reproduce.")
+    return inspect.getsource(value) if is_own else None
 
 
 def _public(function: Any) -> str:

@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from reproduce.machine import environment, memory
+from reproduce.machine import environment
 from reproduce.machine.limits import cores
 from reproduce.measuring.framework import Own
 from reproduce.mine import correct, kit, measure, pasted, user_file
@@ -22,7 +22,6 @@ def find(say: Say, path: Path, folder: Path, repairs: bool, on_gpu: bool) -> Fou
     Raises:
         UserError: if the file, its loss or its parameters are not what is needed.
     """
-    memory.keep_freed_memory()
     user, of, found, seen = _opened(path)
     device, packages = environment.device(on_gpu), environment.installed()
     name = "torch" if user.framework == "torch" else "jax"
@@ -55,8 +54,7 @@ def find(say: Say, path: Path, folder: Path, repairs: bool, on_gpu: bool) -> Fou
 
 def compile_best(path: Path, best: Product) -> Product:
     """``best`` by ``torch.compile``, held against itself and timed in turn with the gradient."""
-    memory.keep_freed_memory()
-    user, of, found, _ = _opened(path)
+    _, of, found, _ = _opened(path)
     product = Product(method=best.method, is_repaired=best.is_repaired, is_compiled=True)
     function = of.product(best.method, of.loss(found, best.is_repaired))
     subject = measure.subject(of, found, [])

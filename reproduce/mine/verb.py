@@ -56,7 +56,11 @@ def mine(
 
 
 def _checked(file: Path, results: Path) -> Path:
-    """The file's whole path, if it is there and results can be written."""
+    """The file's whole path, if it is there and results can be written.
+
+    Raises:
+        UserError: if not.
+    """
     if not file.is_file():
         raise UserError(f"{file} was asked for, and there is no such file; give one of your own")
     preflight.check_settings()

@@ -1,4 +1,4 @@
-"""A process for the user's file: nothing of it, and no framework, is loaded by the one that asks."""
+"""A process for the user's file: whoever asks loads nothing of it, and no framework."""
 
 import contextlib
 import multiprocessing
@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from reproduce.errors import UserError
+from reproduce.machine import memory
 from reproduce.measuring import endings
 
 LOG = "workers.log"
@@ -71,6 +72,7 @@ def _run(
     with log.open("a") as stream:
         os.dup2(stream.fileno(), sys.stdout.fileno())
         os.dup2(stream.fileno(), sys.stderr.fileno())
+    memory.keep_freed_memory()  # first, as what is timed wants it
 
     def say(step: str, sentence: str) -> None:
         connection.send(("said", (step, sentence)))
