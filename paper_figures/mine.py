@@ -22,6 +22,7 @@ NOTE = (
     "has that in place of its bar."
 )
 KINDS = {"direct": "One HVP", "amortised": "A further HVP at the same point"}
+LETTER_INCHES = 0.092
 AT_ONCE = "One of several HVPs at once"
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
@@ -29,8 +30,7 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_mar
 
 def draw(found: Found) -> Figure:
     """Return time in gradients and memory of every HVP, a line each."""
-    others = [each for each in found.products if not each.seconds]
-    shown = [*found.timed, *others]
+    shown = [*found.timed, *found.without_use]
     figure = layout.empty()
     time, memory = figure.subplots(1, 2, sharey=True)
     _times(time, shown)
@@ -42,7 +42,7 @@ def draw(found: Found) -> Figure:
         figure,
         legend,
         {"values": f"{NOTE} {found.versions}, {found.device}."},
-        left_inches=look.METHOD_LABEL_INCHES,
+        left_inches=0.2 + LETTER_INCHES * max(len(each.label) for each in shown),
         axes_height_inches=look.METHOD_LINE_INCHES * len(shown),
     )
     return figure

@@ -31,6 +31,7 @@ IMPORTED_WHEN_CALLED = {
     "check": "cli.vouching.check",
     "beyond": "beyond.parts.beyond",
     "mine": "mine.verb.mine",
+    "operators": "mine.operators.operators",
 }
 SETTINGS: dict[str, Any] = {
     "add_completion": False,

@@ -94,6 +94,20 @@ def mse_loss(x: Tensor, target: Tensor, *_: Any, **settings: Any) -> Tensor:
     return square if reduction == "none" else getattr(square, reduction)()
 
 
+def huber_loss(
+    x: Tensor, target: Tensor, reduction: str = "mean", delta: float = 1.0, weight: None = None
+) -> Tensor:
+    """Squared up to ``delta`` and linear beyond; PyTorch's gradient has no JVP."""
+    off = (x - target).abs()
+    loss = torch.where(off <= delta, off**2 / 2, delta * (off - delta / 2))
+    return loss if reduction == "none" else getattr(loss, reduction)()
+
+
+def hardsigmoid(x: Tensor, inplace: bool = False) -> Tensor:
+    """``x / 6 + 1 / 2``, cut off at 0 and 1; PyTorch's gradient has no derivative."""
+    return functional.relu6(x + 3) / 6
+
+
 def glu(x: Tensor, dim: int = -1) -> Tensor:
     """One half of ``x`` times the sigmoid of the other; PyTorch's JVP has no derivative."""
     half, gate = x.chunk(2, dim)
@@ -111,6 +125,8 @@ EQUAL: dict[Callable[..., Any], Callable[..., Any]] = {
     functional.batch_norm: batch_norm,
     functional.instance_norm: instance_norm,
     functional.mse_loss: mse_loss,
+    functional.huber_loss: huber_loss,
+    functional.hardsigmoid: hardsigmoid,
     functional.glu: glu,
     torch._weight_norm: weight_norm,
 }

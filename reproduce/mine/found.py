@@ -80,7 +80,14 @@ class Found(msgspec.Struct, kw_only=True):
     def timed(self) -> list[Product]:
         """What was timed, the fastest first."""
         timed = [each for each in self.products if each.seconds]
-        return sorted(timed, key=lambda each: each.seconds_of_one)
+        return sorted(timed, key=lambda each: float(np.median(each.in_gradients)))
+
+    @property
+    def without_use(self) -> list[Product]:
+        """What was not timed, but for what is right in its repaired form."""
+        right = {each.method for each in self.timed}
+        rest = [each for each in self.products if not each.seconds]
+        return [each for each in rest if each.method not in right or each.verdict == "wrong"]
 
     @property
     def best(self) -> Product:

@@ -77,8 +77,9 @@ def code(kit: Kit, found: Own, product: Product) -> str:
     for name in _names(body):
         _collect(name, scope, found.calls, sources, imports)
     head = [f'"""HVPs of your own loss, by {product.label}; made by hvp-repro."""']
-    future = "from __future__ import annotations\n\n" + "\n".join(sorted(imports))
-    return "\n\n".join([*head, future, *sources.values(), body])
+    in_order = [line for line in IMPORTS.values() if line in imports]
+    head += ["from __future__ import annotations", "\n".join(in_order)]
+    return "\n\n".join(head) + "\n\n\n" + "\n\n".join([*sources.values(), body])
 
 
 def difference(kit: Kit, found: Own, user: UserFile, code_path: Path, reference: Leaves) -> float:
@@ -130,7 +131,7 @@ def _public(function: Any) -> str:
 
 
 def _names(text: str) -> Iterator[str]:
-    """The names that ``text`` loads, those in annotations left out, in their order.
+    """The names that ``text`` loads and does not define itself, those in annotations left out.
 
     Yields:
         Each of them, as often as it is there.
@@ -141,6 +142,8 @@ def _names(text: str) -> Iterator[str]:
             node.annotation = ast.Constant(None)
         if isinstance(node, ast.FunctionDef):
             node.returns = None
+    defined = {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)}
     for node in ast.walk(tree):
-        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load):
-            yield node.id
+        match node:
+            case ast.Name(id=name, ctx=ast.Load()) if name not in defined:
+                yield name
