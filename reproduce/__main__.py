@@ -32,6 +32,8 @@ IMPORTED_WHEN_CALLED = {
     "bundle": "cli.vouching.bundle",
     "check": "cli.vouching.check",
     "beyond": "beyond.parts.beyond",
+    "mine": "mine.verb.mine",
+    "operators": "mine.operators.operators",
 }
 SETTINGS: dict[str, Any] = {
     "add_completion": False,

@@ -109,6 +109,12 @@ def draw(results: Path, *names: str) -> int:
     return subprocess.run(command, env=_environment(), check=False).returncode
 
 
+def draw_mine(results: Path) -> int:
+    """The exit code of drawing what ``python -m reproduce mine`` has left in ``results``."""
+    command = _module("paper_figures.mine", str(results))
+    return subprocess.run(command, env=_environment(), check=False).returncode
+
+
 def redrawn(results: Path, rows: Iterable[Row]) -> dict[str, str]:
     """The difference of each figure and table in ``results`` from one drawn from ``rows`` anew.
 
