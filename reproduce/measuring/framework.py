@@ -15,11 +15,13 @@ import numpy as np
 
 from reproduce.machine.target import Target
 from reproduce.plan import LayerNorm, Mode, Normalisation
-from reproduce.problems.loss import LossOfBatch, LossOfLogits, Tree
+from reproduce.problems.loss import LossOfBatch, Scalar, Tree
 from reproduce.problems.problem import Problem
 
+# A loss of the user's own; of the article's networks one has its parts, which Gauss-Newton needs.
+UsersLoss = Callable[[Tree, Tree], Scalar]
 # Of a loss, its parameters and a vector like them: a tree like both, or a scalar.
-Method = Callable[[LossOfLogits, Tree, Tree], Any]
+Method = Callable[[Any, Tree, Tree], Any]
 # What a method computes once at parameters and batch, and what it then does with a vector.
 Divided = tuple[Callable[[Tree, Tree], Any], Callable[[Any, Tree], Tree]]
 
@@ -28,7 +30,7 @@ class ManyVectors(Protocol):
     """Many vectors at one point: one after another, or several at once."""
 
     @property
-    def METHODS(self) -> Mapping[str, Callable[[LossOfBatch, Tree, Tree, Tree], Divided]]:
+    def METHODS(self) -> Mapping[str, Callable[[Any, Tree, Tree, Tree], Divided]]:
         """The functions that divide an HVP of (loss, params, v, batch) at its point, by name."""
 
     def at_once(self, hvp: Method) -> Method:
@@ -172,7 +174,7 @@ class OfTheUser(Protocol):
     def own(self, problem: Any, pattern: str | None) -> tuple[Own, list[str]]:
         """What ``problem`` has, of parameters that ``pattern`` finds, and a sentence a finding."""
 
-    def repaired_loss(self, loss: LossOfBatch) -> LossOfBatch:
+    def repaired_loss(self, loss: UsersLoss) -> UsersLoss:
         """``loss`` with equal functions in place of those that are differentiated wrongly."""
 
     def float64_allowed(self) -> AbstractContextManager[None]:

@@ -9,7 +9,7 @@ import numpy as np
 
 from reproduce.measuring.cost import readable_bytes
 from reproduce.plan import Case
-from reproduce.results import summary
+from reproduce.results import counters, summary
 from reproduce.results.counters import Counter
 from reproduce.results.rows import Row
 
@@ -63,7 +63,7 @@ def _cells(rows: Sequence[Row | None]) -> list[str]:
     """What a line shows of its ``rows``: bytes by the counter that all of them have."""
     done = [row for row in rows if row is not None and row.status == "done"]
     counts_memory = bool(done) and done[0].quantity in {"memory", "nvml"}
-    counter = summary.shared_counter(done) if counts_memory else None
+    counter = counters.shared(done) if counts_memory else None
     return [MISSING if row is None else _cell(row, counter) for row in rows]
 
 
