@@ -9,12 +9,19 @@ from paper_figures import at_work, freshness
 from paper_figures.layout import CannotDraw
 from paper_figures.redraw import maker_and_folder
 from reproduce import printing
-from reproduce.drawing import BEYOND_FROM_TABLES, DIAGRAMS, OF_ARTICLE, OF_BEYOND, TABLES
+from reproduce.drawing import (
+    BEYOND_FROM_TABLES,
+    DIAGRAMS,
+    OF_ACCOUNTED_BEYOND,
+    OF_ARTICLE,
+    OF_BEYOND,
+    TABLES,
+)
 from reproduce.errors import UserError
-from reproduce.results.rows import Row, read_rows, results_folder
+from reproduce.results.rows import Row, results_folder, rows_in
 from reproduce.results.summary import last_of_each_case
 
-NAMES = (*OF_ARTICLE, *OF_BEYOND)
+NAMES = tuple(dict.fromkeys((*OF_ARTICLE, *OF_BEYOND, *OF_ACCOUNTED_BEYOND)))
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 
@@ -45,7 +52,7 @@ def draw(
         if name not in NAMES:
             raise UserError(f"figure or table {name!r} was asked for; there are {', '.join(NAMES)}")
     needs_rows = set(wanted) - {*DIAGRAMS, *BEYOND_FROM_TABLES}
-    rows = last_of_each_case(read_rows(results / "rows.jsonl")) if needs_rows else []
+    rows = last_of_each_case(rows_in(results)) if needs_rows else []
     current = freshness.current(results, wanted) if changed else set()
     made = [
         bool(freshness.files(results, name)) if name in current else _make(name, rows, results)

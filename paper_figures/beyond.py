@@ -4,7 +4,7 @@ All are drawn from the rows of plan ``beyond``. A ratio is the time of an HVP ov
 the gradient in the same round, framework and mode.
 """
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -31,6 +31,7 @@ KINDS = {
     "direct": ("One HVP", style.filled(ORANGE, "")),
     "amortised": ("A further HVP at the same point", style.filled("#2f7f79", "///")),
     "peer": ("One HVP by another library", style.filled("#c9c9c9", "")),
+    "gauss_newton": ("One Gauss-Newton product, which is no HVP", style.filled("white", "...")),
 }
 AMORTISED_LINES: dict[Name, tuple[str, str]] = {
     ("jax", "jit", "forward_over_reverse"): (ORANGE, "--"),
@@ -42,6 +43,7 @@ AMORTISED_LINES: dict[Name, tuple[str, str]] = {
 }
 MODEL_LINES = {"resnet34": (ORANGE, "s"), "vit": (BLUE, "o"), "bert": (RED, "^")}
 OPERATION_COUNT = "Operation count"
+RATIO_LABEL = "Time over the gradient's"
 OPERATION_MARK: Style = {
     "marker": "|",
     "markersize": 15,
@@ -74,6 +76,20 @@ VECTORS_NOTE = (
 )
 
 
+def select(name: str, rows: Iterable[Row]) -> tuple[list[Row], str]:
+    """Return the rows that the figure ``name`` is drawn from, and a sentence on those left out.
+
+    They are of one batch size, the largest that was measured.
+    """
+    own, left_out = summary.of_beyond(rows, several_vectors=name == "beyond_vectors")
+    largest = max((row.batch_size for row in own), default=0)
+    others = sorted({row.model for row in own if row.batch_size != largest}, key=problems.order)
+    if others:
+        names = ", ".join(map(problems.label, others))
+        left_out = f"{left_out} Left out {names}, which has another batch size.".strip()
+    return [row for row in own if row.batch_size == largest], left_out
+
+
 def beyond_ratios(rows: Sequence[Row]) -> Figure:
     """Return the ratio of every method to the gradient, beside its operation count."""
     hvps = [row for row in rows if row.method != "gradient"]
@@ -84,7 +100,7 @@ def beyond_ratios(rows: Sequence[Row]) -> Figure:
         by_name = {_name(row): row for row in own}
         for place, name in enumerate(names):
             _ratio_bar(axes, place, name, by_name.get(name))
-        axes.set(title=problems.label(model), xlabel="Time over the gradient's")
+        axes.set(title=problems.label(model), xlabel=RATIO_LABEL)
         axes.set_xlim(0, 1.5 * largest)
         axes.grid(axis="x")
         axes.tick_params(axis="y", length=0)

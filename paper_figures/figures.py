@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from paper_figures import beyond, diagrams, layout, panels, style
+from paper_figures import beyond, diagrams, fronts, layout, panels, style
 from paper_figures.layout import CannotDraw
 from reproduce import problems
 from reproduce.drawing import BENCHES, BEYOND_FROM_ROWS, DIAGRAMS, Bench
@@ -70,8 +70,10 @@ def select(name: str, rows: Iterable[Row]) -> tuple[list[Row], str]:
     """
     if name in DIAGRAMS:
         return [], ""
+    if name == "beyond_front":
+        return fronts.select(rows)
     if name in BEYOND_FROM_ROWS:
-        return summary.of_beyond(rows, several_vectors=name == "beyond_vectors")
+        return beyond.select(name, rows)
     return summary.newest(summary.of_kind(rows, BENCHES[name][:3]))
 
 
@@ -84,6 +86,8 @@ def draw(name: str, rows: Sequence[Row]) -> Figure:
     """
     if name in DIAGRAMS:
         return getattr(diagrams, name)()
+    if name == "beyond_front":
+        return fronts.beyond_front(rows)
     if name in BEYOND_FROM_ROWS:
         return getattr(beyond, name)(rows)
     bench = BENCHES[name]

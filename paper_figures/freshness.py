@@ -12,6 +12,7 @@ from pathlib import Path
 import msgspec
 
 from reproduce.results.files import whole_file
+from reproduce.results.rows import rows_paths
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("paper_figures", "reproduce")
@@ -49,7 +50,7 @@ def _digests(results: Path, names: Iterable[str]) -> dict[str, str]:
         for path in (ROOT / package).rglob("*")
         if path.suffix in {".py", ".csv"}
     ]
-    shared = metadata.version("matplotlib"), *_contents([*code, results / "rows.jsonl"])
+    shared = metadata.version("matplotlib"), *_contents([*code, *rows_paths(results)])
     return {
         name: _sha256(
             repr([shared, _contents([results / f"{name}.csv", *files(results, name)])]).encode()

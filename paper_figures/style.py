@@ -90,7 +90,7 @@ ARTICLE_MACHINE_IN_SHORT = "A100"
 
 DPI = 160
 # By the number of panels.
-FIGURE_WIDTH_INCHES = {1: 6.6, 2: 9.0, 3: 12.4}
+FIGURE_WIDTH_INCHES = {1: 6.6, 2: 9.0, 3: 12.4, 4: 15.8}
 AXES_HEIGHT_INCHES = 3.3
 LEFT_INCHES = 1.05
 RIGHT_INCHES = 0.2
@@ -100,7 +100,7 @@ TITLE_LINE_INCHES = 0.2
 LEGEND_COLUMNS = 2
 LEGEND_ROW_INCHES = 0.25
 # The single panel of bars has no label under its axis.
-AXIS_LABEL_INCHES = {1: 0.42, 2: 0.64, 3: 0.64}
+AXIS_LABEL_INCHES = {1: 0.42, 2: 0.64, 3: 0.64, 4: 0.64}
 FOOT_INCHES = 0.1
 NOTE_INCHES = 0.15
 LINE_INCHES = 0.2
@@ -209,7 +209,7 @@ def legend(panels: int) -> Style:
         "loc": "upper center",
         "bbox_to_anchor": (0.5, 0.995),
         "ncols": LEGEND_COLUMNS,
-        "handlelength": {1: 1.8, 2: 3.2, 3: 2.4}[panels],
+        "handlelength": {1: 1.8, 2: 3.2}.get(panels, 2.4),
     }
 
 
@@ -328,6 +328,14 @@ Counted, not run. For JAX, XLA counts the traced program before it optimises it;
 products and convolutions are counted, and nothing that is done entry by entry. Theory counts
 the products of the layers alone: a JVP and a gradient cost 3 evaluations each, an HVP 8, or 9
 (3 gradients) where it computes the gradient as well."""
+PRODUCTS_TABLE = """# Products beyond the article's: memory and operations
+
+In GiB, and in multiples of the gradient's operations. A Gauss-Newton product is no HVP."""
+PRODUCTS_IN = {
+    "jax": "Temporary bytes of the compiled program, from XLA's memory analysis; its result is as "
+    "large as the parameters, and on top.",
+    "torch": "Peak of the tensors alive during one call, beyond its arguments, with its result.",
+}
 GFLOP_TABLE = "In 10⁹ operations:"
 GRADIENTS_TABLE = "In multiples of the gradient:"
 
@@ -340,6 +348,11 @@ def section_title(run: Run, origin: str = "") -> str:
 def gflop(operations: float) -> str:
     """Return a cell with 10⁹ operations."""
     return f"{operations:.1f}"
+
+
+def memory_and_gradients(gib: float, gradients: float) -> str:
+    """Return the text of a cell: GiB, and multiples of the gradient's operations."""
+    return f"{gib:.2f} · {gradients:.2f}"
 
 
 def gradients(multiple: float) -> str:

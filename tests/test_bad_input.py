@@ -92,7 +92,6 @@ BAD = {
     "compare {nowhere} {good}": "there are none",
     # targets
     "account smok {nowhere}": "there are article, quick, cpu, smoke",
-    "account beyond {nowhere}": "which has no memory cases; take article, quick, cpu, smoke",
     "account smoke {nowhere} --target a1000": "take one of a100, h100",
     "account smoke {nowhere} --target ''": "target '' was asked for",
     "account smoke {nowhere} --target {good}": "there is no file",

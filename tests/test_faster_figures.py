@@ -57,7 +57,7 @@ def memory_bytes(case, needed):
 
 
 ROWS = [row_of(case, place) for place, case in enumerate(sorted(cases("beyond"), key=str))]
-TIMED = summary.of_beyond(ROWS)[0]
+TIMED = beyond.select("beyond_ratios", ROWS)[0]
 
 
 @pytest.fixture(autouse=True)
@@ -204,7 +204,7 @@ def test_the_answer_says_least_and_most_memory_of_what_tells_it(framework):
         row
         for row in TIMED
         if row.framework == framework.replace("Py", "").lower()
-        and (row.model, row.method != "gradient") == ("bert", True)
+        and (row.model, row.method in ("gradient", "gauss_newton")) == ("bert", False)
     ]
     least, most = (choose(own, key=made_up_gib) for choose in (min, max))
     of_least, of_most = (
@@ -281,6 +281,20 @@ def test_the_answer_names_the_fastest_for_each_need():
     assert table["few HVPs"]["ViT"] == "reverse-over-forward: 0.50 s, 0.2 gradients"
     assert table["10 HVPs at one point"]["ViT"].startswith("linearised once: 0.20 s")
     assert not any(need.startswith("many") for need in table)
+
+
+def test_a_gauss_newton_product_is_fastest_in_its_own_line_alone():
+    rows = changed(ROWS, of("jax", "jit", "gauss_newton", "bert"), seconds=(0.01,) * 3)
+    table = table_of(advice(rows), "JAX")
+    line = table.pop("no HVP, but Gauss-Newton's product")
+    assert line["BERT"] == "Gauss-Newton: 0.01 s, 0.0 gradients"
+    assert not any("Gauss-Newton" in cell for cells in table.values() for cell in cells.values())
+
+
+def test_a_network_of_another_batch_is_in_the_answer_and_in_no_panel():
+    _, left_out = beyond.select("beyond_ratios", ROWS)
+    assert left_out == "Left out GPT-2, which has another batch size."
+    assert "batch size 4 (ResNet34, ViT, BERT) and 1 (GPT-2)." in advice(ROWS)
 
 
 def test_methods_whose_rounds_overlap_share_the_first_place():

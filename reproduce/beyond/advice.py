@@ -8,7 +8,7 @@ import pandas as pd
 from reproduce import methods, problems
 from reproduce.errors import UserError
 from reproduce.measuring import cost
-from reproduce.plan import BEYOND
+from reproduce.plan import BEYOND, GAUSS_NEWTON
 from reproduce.results import summary
 from reproduce.results.rows import Row
 
@@ -41,6 +41,7 @@ def tables_of(rows: Iterable[Row]) -> dict[str, pd.DataFrame]:
 
     Of HVPs that agree with forward-over-reverse: for few of them, for some at one point, for so
     many that compiling pays, and for little memory. Methods whose rounds overlap share a place.
+    A Gauss-Newton product is no HVP and has a line of its own.
     """
     times = [row for row in _timed(rows) if not summary.is_wrong(row)]
     found = {name: _of_framework(name, times) for name in FRAMEWORKS}
@@ -65,7 +66,14 @@ def machine(rows: Iterable[Row]) -> str:
     times = _timed(rows)
     if not times:
         return ""
-    return f"Measured on {times[0].device}, plan {BEYOND}, batch size {times[0].batch_size}."
+    sizes: dict[int, dict[str, None]] = {}
+    for row in sorted(times, key=lambda row: problems.order(row.model)):
+        sizes.setdefault(row.batch_size, {})[problems.label(row.model)] = None
+    batches = " and ".join(
+        f"{size} ({', '.join(names)})" if len(sizes) > 1 else str(size)
+        for size, names in sizes.items()
+    )
+    return f"Measured on {times[0].device}, plan {BEYOND}, batch size {batches}."
 
 
 def _timed(rows: Iterable[Row]) -> list[Row]:
@@ -83,16 +91,21 @@ def _of_framework(framework: str, times: Sequence[Row]) -> pd.DataFrame:
         "little memory": _little_memory,
     }
     models = sorted({row.model for row in own}, key=problems.order)
+    hvps = [row for row in own if row.method not in GAUSS_NEWTON]
+    others = [row for row in own if row.method in GAUSS_NEWTON]
     records = [
-        [need, *(best([row for row in own if row.model == model]) for model in models)]
+        [need, *(best([row for row in hvps if row.model == model]) for model in models)]
         for need, best in needs.items()
     ]
+    few = needs["few HVPs"]
+    no_hvp = [few([row for row in others if row.model == model]) for model in models]
+    records.append(["no HVP, but Gauss-Newton's product", *no_hvp])
     columns = [FRAMEWORKS[framework], *map(problems.label, models)]
     return pd.DataFrame([record for record in records if any(record[1:])], columns=columns)
 
 
 def _markdown(table: pd.DataFrame) -> str:
-    lines = [table.columns, ["---"] * len(table.columns), *table.to_numpy()]
+    lines = [table.columns, ["---"] * len(table.columns), *table.replace("", "–").to_numpy()]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 

@@ -17,8 +17,9 @@ from reproduce.machine import memory
 from reproduce.machine.gpu import used_bytes_of
 from reproduce.machine.target import Target
 from reproduce.measuring import comparing, cost, timing
-from reproduce.measuring.framework import Accounting, LossOfBatch, Tools, Tree
-from reproduce.plan import REFERENCE, Case, Method, Mode
+from reproduce.measuring.framework import Accounting, Tools
+from reproduce.plan import GAUSS_NEWTON, REFERENCE, Case, Method, Mode
+from reproduce.problems.loss import LossOfBatch, Tree
 from reproduce.results.rows import Status
 
 
@@ -86,7 +87,7 @@ class Instance:
             compute = self.tools.many_vectors.at_once(compute)
 
         def function(params: Any, v: Any, batch: Any) -> Any:
-            return compute(lambda params: loss(params, batch), params, v)
+            return compute(loss.at(batch), params, v)
 
         return function
 
@@ -164,6 +165,8 @@ class Experiment:
     def difference_from_reference(self, result: Any) -> float | None:
         """‖Hv − reference‖ / ‖reference‖, against forward-over-reverse; None for itself.
 
+        None also for a Gauss-Newton product, which is another.
+
         What is compiled by ``torch.compile`` is held against mode ``eager``, the gradient,
         too; and of several vectors, the last is compared.
         """
@@ -173,6 +176,7 @@ class Experiment:
         leaves = self.device.to_numpy(result)
         if case.is_reference:
             references[method, 1] = leaves
+        if case.is_reference or case.method in GAUSS_NEWTON:
             return None
         if case.vectors > 1:
             self.v, leaves = self.last_v, [leaf[-1] for leaf in leaves]

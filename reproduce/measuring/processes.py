@@ -239,14 +239,14 @@ class Processes:
         self.running.discard(found.process)
         found.connection.close()
 
-    def _log(self, setting: Setting) -> Path:
+    def log(self, setting: Setting) -> Path:
         """The file that all workers of ``setting`` print to."""
         name = re.sub(r"[^\w.]+", "-", setting[0].setting)
         return self.folder / "logs" / f"{name}.log"
 
     def _site(self, setting: Setting, cores: int) -> worker.Site:
         return worker.Site(
-            log=self._log(setting),
+            log=self.log(setting),
             preparing_cores=cores,
             gpu=environment.chosen_gpu().uuid if self.on_gpu else None,
             programs=self.programs,
@@ -256,7 +256,7 @@ class Processes:
 
     def _rows(self, found: Worker) -> list[Row]:
         state = self.way.state() | found.seen
-        log = self._log(found.setting)
+        log = self.log(found.setting)
         rows = []
         for case, finding in zip(found.setting, found.all_findings(), strict=True):
             fields = msgspec.structs.asdict(finding)

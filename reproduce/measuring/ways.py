@@ -8,7 +8,7 @@ from typing import Any
 
 from reproduce.machine import environment
 from reproduce.machine.target import Target
-from reproduce.plan import AMORTISED, PEERS, Case
+from reproduce.plan import AMORTISED, CHECKPOINTED, GAUSS_NEWTON, PEERS, Case
 from reproduce.results.rows import How
 
 PACKAGE = environment.ROOT / "reproduce"
@@ -61,6 +61,8 @@ class Measured:
             names.append("many_vectors.py")
         if case.method in PEERS or case.method.startswith("repaired"):
             names.append("peers.py")
+        if case.method in (*CHECKPOINTED, *GAUSS_NEWTON):
+            names.append("products.py")
         own = PACKAGE / f"in_{case.framework}"
         shared = [path for pattern in SHARED for path in sorted(PACKAGE.glob(pattern))]
         return [*shared, *(own / name for name in names)]

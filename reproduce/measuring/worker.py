@@ -51,7 +51,7 @@ class Site(msgspec.Struct, frozen=True):
 
 def modules(framework: Framework) -> list[str]:
     """The modules that a worker of ``framework`` needs, to be loaded once before forking."""
-    names = ("hvp", "many_vectors", "peers", "models", "device")
+    names = ("hvp", "many_vectors", "peers", "products", "models", "device")
     return [f"reproduce.in_{framework}.{name}" for name in names]
 
 
@@ -119,7 +119,7 @@ def find(
 
 
 def _instance(case: Case, site: Site) -> Instance:
-    hvp, many_vectors, peers, models, device = map(_module, modules(case.framework))
+    hvp, many_vectors, peers, products, models, device = map(_module, modules(case.framework))
     if site.checks:
         device.use_deterministic_algorithms()
     if case.plan == SMOKE:
@@ -135,7 +135,8 @@ def _instance(case: Case, site: Site) -> Instance:
     device.use_cores(limits.cores() if case.mode == "compile" else site.preparing_cores)
     if site.target is None and case.quantity != "nvml":  # the article's count has compilation
         device.share_programs(site.programs)
-    tools = Tools(hvp.METHODS | peers.METHODS, many_vectors, models, device)
+    methods = hvp.METHODS | peers.METHODS | products.METHODS
+    tools = Tools(methods, many_vectors, models, device)
     return Instance(case, tools, _weights(case, site.target), site.checks)
 
 

@@ -10,7 +10,7 @@ from reproduce.article.sources import Source
 from reproduce.errors import UserError
 from reproduce.plan import BEYOND
 from reproduce.results import compare
-from reproduce.results.rows import Row, read_rows
+from reproduce.results.rows import Row, rows_in
 
 MEASURED, COMPILED = "this run", "compiled for the A100"
 
@@ -71,7 +71,7 @@ def evidence(results: Path, compiled: Path | None = None) -> Evidence:
 
 def _compiled(results: Path, given: Path | None) -> Folder:
     path = given or beside(results, "a100")
-    rows = compare.rows_of(path) if given else read_rows(path / "rows.jsonl")
+    rows = compare.rows_of(path) if given else rows_in(path)
     absent = "without the chip, nothing runs that could be timed or measured"
     return Folder(path, rows, sources.of_rows(COMPILED, rows, absent))
 

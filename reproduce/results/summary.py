@@ -85,6 +85,39 @@ def of_beyond(rows: Iterable[Row], several_vectors: bool = False) -> tuple[list[
     return newest([row for row in times if (_network(row) in several) == several_vectors])
 
 
+def accounted_of_beyond(rows: Iterable[Row]) -> tuple[list[Row], str]:
+    """Return the newest accounted memory and operations of plan ``beyond``, and who is left out."""
+    of_kinds: dict[tuple[str, str], list[Row]] = {}
+    for row in rows:
+        if row.plan == BEYOND and row.quantity in ("memory", "operations"):
+            of_kinds.setdefault((row.quantity, row.framework), []).append(row)
+    found = [newest(own) for own in of_kinds.values()]
+    return [row for own, _ in found for row in own], " ".join(filter(None, (s for _, s in found)))
+
+
+def in_gradients(rows: Iterable[Row]) -> dict[tuple[str, str, str, int, str], float]:
+    """Return operations over the gradient's, by framework, mode, model, batch size and method."""
+    flops = {_cell(row): row.flops for row in rows if row.flops is not None}
+    return {
+        cell: count / flops[*cell[:-1], "gradient"]
+        for cell, count in flops.items()
+        if (*cell[:-1], "gradient") in flops
+    }
+
+
+def _cell(row: Row) -> tuple[str, str, str, int, str]:
+    return row.framework, row.mode, row.model, row.batch_size, row.method
+
+
+def needed_bytes(row: Row) -> int | None:
+    """Return the bytes that a call needs beyond its arguments, accounted or told; None if unknown.
+
+    Its result is among them.
+    """
+    is_live = counters.LIVE_TENSORS.is_in(row) and row.framework == "torch"
+    return counters.LIVE_TENSORS.bytes_of(row) if is_live else bytes_of_call(row)
+
+
 def _network(row: Row) -> tuple[str, str, str, int]:
     return row.framework, row.mode, row.model, row.batch_size
 
