@@ -43,6 +43,7 @@ AMORTISED_LINES: dict[Name, tuple[str, str]] = {
 }
 MODEL_LINES = {"resnet34": (ORANGE, "s"), "vit": (BLUE, "o"), "bert": (RED, "^")}
 OPERATION_COUNT = "Operation count"
+RATIO_LABEL = "Time over the gradient's"
 OPERATION_MARK: Style = {
     "marker": "|",
     "markersize": 15,
@@ -99,7 +100,7 @@ def beyond_ratios(rows: Sequence[Row]) -> Figure:
         by_name = {_name(row): row for row in own}
         for place, name in enumerate(names):
             _ratio_bar(axes, place, name, by_name.get(name))
-        axes.set(title=problems.label(model), xlabel="Time over the gradient's")
+        axes.set(title=problems.label(model), xlabel=RATIO_LABEL)
         axes.set_xlim(0, 1.5 * largest)
         axes.grid(axis="x")
         axes.tick_params(axis="y", length=0)

@@ -51,18 +51,15 @@ def _times(axes: Axes, shown: Sequence[Product]) -> None:
     largest = 1.0
     for place, each in enumerate(shown):
         if not each.seconds:
-            text = beyond.GAP_IN_LINE | {"text": each.verdict}
-            axes.annotate(xy=(0, place), textcoords="offset points", **text)
+            axes.annotate(each.verdict, (0, place), **beyond.GAP_IN_LINE)
             continue
         low, median, high = np.quantile(each.in_gradients, [0.2, 0.5, 0.8])
         axes.barh(place, median, beyond.METHOD_BAR, **_bar(each))
         axes.errorbar(median, place, xerr=[[median - low], [high - median]], **style.ERROR_BAR)
-        axes.annotate(
-            f"{median:.2f}", (high, place), textcoords="offset points", **beyond.VALUE_AT_BAR
-        )
+        axes.annotate(f"{median:.2f}", (high, place), **beyond.VALUE_AT_BAR)
         largest = max(largest, high)
     axes.axvline(1, color=style.MUTED, linewidth=1, linestyle=":")
-    axes.set(xlabel="Time over the gradient's", xlim=(0, 1.2 * largest))
+    axes.set(xlabel=beyond.RATIO_LABEL, xlim=(0, 1.2 * largest))
     axes.grid(axis="x")
     axes.tick_params(axis="y", length=0)
 

@@ -108,7 +108,7 @@ def test_bad_input_ends_with_a_sentence(capsys, monkeypatch, tmp_path, places, c
 DRAWN_BADLY = {
     "": "Missing argument 'results'",
     "''": "its name is empty",
-    "{good} no_such_figure": "There is no figure or table 'no_such_figure'",
+    "{good} no_such_figure": "figure or table 'no_such_figure' was asked for; there are",
     "{long}": "which cannot be read (File name too long)",
     "{file} hess_eig": "could not be read or written (Not a directory)",
 }

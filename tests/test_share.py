@@ -92,7 +92,7 @@ def test_the_log_of_a_share_is_its_own(tmp_path):
     assert row.status == "error"
     assert "see workers.1.log" in row.reason
     assert (tmp_path / "workers.1.log").read_text().splitlines() == [str(case(CRASH))]
-    assert not (tmp_path / "workers.log").exists()
+    assert not (tmp_path / "logs").exists()
 
 
 @pytest.mark.usefixtures("fake_workers")
