@@ -97,7 +97,9 @@ def _of_framework(framework: str, times: Sequence[Row]) -> pd.DataFrame:
         [need, *(best([row for row in hvps if row.model == model]) for model in models)]
         for need, best in needs.items()
     ]
-    no_hvp = [_few([row for row in others if row.model == model]) for model in models]
+    no_hvp = [
+        _fastest([row for row in others if row.model == model], _of_first) for model in models
+    ]
     records.append(["no HVP, but Gauss-Newton's product", *no_hvp])
     columns = [FRAMEWORKS[framework], *map(problems.label, models)]
     return pd.DataFrame([record for record in records if any(record[1:])], columns=columns)
