@@ -9,10 +9,16 @@ TESTS ?=
 PROVE ?=
 PYTHON_VERSION ?= 3.12
 VERSIONS ?=
+GPUS ?=
+JOBS ?= 8
+CAP ?=
+SBATCH ?=
+CONTAINER ?=
+DRY ?=
 
 # The shell has these from its environment, as they were given: make's text is nowhere part of
 # a command, and neither a space nor a quote nor a dollar in a value is more than that.
-$(foreach name,VENV PLAN RESULTS TARGET BASE TESTS PROVE PYTHON_VERSION VERSIONS, \
+$(foreach name,VENV PLAN RESULTS TARGET BASE TESTS PROVE PYTHON_VERSION VERSIONS GPUS JOBS CAP SBATCH CONTAINER DRY, \
 	$(eval override export $(name) := $$(value $(name))))
 
 ifeq ($(wildcard reproduce/__main__.py),)
@@ -49,17 +55,17 @@ FIND_PIP = $(FIND_UV); pip='python3 -m pip'; \
 CHOOSE = plan=$${PLAN:-$$($(PYTHON) -m reproduce default-plan)} && results=$${RESULTS:-results/$$plan} &&
 
 .DEFAULT_GOAL := help
-.PHONY: help all quick a100 account beyond report measure figures plan smoke verify test test-all lint image image-test \
-	docker-all carry try-newest latest setup setup-container lock sbom audit clean
+.PHONY: help all quick a100 account beyond report measure figures slurm plan smoke verify test test-all lint image \
+	image-test docker-all carry try-newest latest setup setup-container lock sbom audit clean
 # What is named together is done in the order of its names, also with -j.
 .NOTPARALLEL:
 
 help: ## Print the targets.
-	@echo "hvp-repro; variables: PLAN=article|quick|cpu|smoke|beyond  RESULTS=<folder>  VENV=<folder>  TARGET=a100|h100|<file>  GPU=<index or UUID>  PYTHON_VERSION=3.12  VERSIONS=2023|latest"
+	@echo "hvp-repro; variables: PLAN=article|quick|cpu|smoke|beyond  RESULTS=<folder>  VENV=<folder>  TARGET=a100|h100|<file>  GPU=<index or UUID>  GPUS=<number>  PYTHON_VERSION=3.12  VERSIONS=2023|latest"
 	@sed -n 's/^\([-a-z0-9/<>]*\):[^#]*## /\1\t/p' Makefile | expand -t 18
 
 all: setup ## Set up if needed, measure what is missing, draw what has changed.
-	@$(PYTHON) -m reproduce all --plan "$$PLAN" --results "$$RESULTS" $${VERSIONS:+--versions "$$VERSIONS"}
+	@$(PYTHON) -m reproduce all --plan "$$PLAN" --results "$$RESULTS" $${GPUS:+--gpus "$$GPUS"} $${VERSIONS:+--versions "$$VERSIONS"}
 
 quick: setup ## The article's five benchmark figures on a GPU, in minutes.
 	@$(PYTHON) -m reproduce all --plan quick --results "$$RESULTS"
@@ -85,6 +91,10 @@ figures/<name>: ## Draw one figure, for example figures/hess_eig.
 figures/%: export NAME = $*
 figures/%: setup
 	@$(CHOOSE) $(PYTHON) -m paper_figures "$$results" "$$NAME"
+
+slurm: setup ## Measure the plan on a SLURM cluster, in JOBS shares; DRY=1 shows how.
+	@$(PYTHON) -m reproduce slurm "$${PLAN:-article}" "$${RESULTS:-results/$${PLAN:-article}}" \
+		--jobs "$$JOBS" --cap "$${CAP:-$$JOBS}" --sbatch "$$SBATCH" --container "$$CONTAINER" $${DRY:+--dry}
 
 plan: setup ## Print what the plan measures and what it is expected to cost.
 	@$(CHOOSE) $(PYTHON) -m reproduce plan "$$plan"
@@ -175,9 +185,9 @@ setup: ## Make the environment from the locks, their hashes enforced; once only.
 	@$(MAKE_ENVIRONMENT)
 
 setup-container: LOCKS := requirements-container.lock
-setup-container: COST := 21 MB, a second
+setup-container: COST := 21 MB in seconds, or without uv 97 MB in less than a minute
 setup-container:
-	@VENV=.venv-container; $(MAKE_ENVIRONMENT)
+	@$(FIND_UV); VENV=.venv-container; $(MAKE_ENVIRONMENT)
 
 latest: ## Resolve the newest versions anew, and measure plan smoke with them.
 	@$(FIND_UV); $(COMPILE_FOR) 3.12 --upgrade --output-file requirements-latest.lock requirements-latest.in

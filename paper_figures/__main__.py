@@ -16,7 +16,7 @@ from reproduce.drawing import (
     OF_BEYOND,
 )
 from reproduce.errors import UserError
-from reproduce.results.rows import Row, read_rows, results_folder
+from reproduce.results.rows import Row, results_folder, rows_in
 from reproduce.results.summary import last_of_each_case
 
 NAMES = tuple(dict.fromkeys((*OF_ARTICLE, *OF_BEYOND, *OF_ACCOUNTED_BEYOND)))
@@ -48,7 +48,7 @@ def draw(
     _refuse_unknown(names or [])
     wanted = names or OF_ARTICLE
     without_rows = DIAGRAMS | BEYOND_FROM_TABLES
-    rows = _rows(results / "rows.jsonl") if set(wanted) - set(without_rows) else []
+    rows = _rows(results) if set(wanted) - set(without_rows) else []
     current = freshness.current(results, wanted) if changed else set()
     made = [
         bool(freshness.files(results, name)) if name in current else _make(name, rows, results)
@@ -92,9 +92,9 @@ def _refuse_unknown(names: list[str]) -> None:
         )
 
 
-def _rows(path: Path) -> list[Row]:
+def _rows(results: Path) -> list[Row]:
     try:
-        return last_of_each_case(read_rows(path))
+        return last_of_each_case(rows_in(results))
     except UserError as error:
         _refuse(str(error))
 

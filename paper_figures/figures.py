@@ -17,7 +17,7 @@ from paper_figures.layout import CannotDraw
 from reproduce import problems
 from reproduce.drawing import BENCHES, BEYOND_FROM_ROWS, DIAGRAMS, Bench
 from reproduce.plan import PLANS
-from reproduce.results import origin, summary
+from reproduce.results import counters, origin, summary
 from reproduce.results.files import whole_file
 from reproduce.results.rows import Row
 
@@ -167,7 +167,7 @@ def _values(bench: Bench, rows: Sequence[Row]) -> tuple[Callable[[Row], Sequence
     if bench.quantity == "time":
         spread = "error bars and bands" if bench.has_curve else "error bars"
         return summary.overhead_seconds, style.repetitions_note(rows, spread)
-    counter = summary.shared_counter(rows)
+    counter = counters.shared(rows)
     if counter is None:
         raise CannotDraw("its rows have no memory counter in common; measure them again")
     return (lambda row: [counter.bytes_of(row)]), style.memory_note(counter)

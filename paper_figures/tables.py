@@ -89,7 +89,7 @@ def memory_against_published(rows: Sequence[Row]) -> tuple[pd.DataFrame, str]:
 
 
 def _beside_published(rows: Sequence[Row]) -> pd.DataFrame:
-    counter = summary.shared_counter(rows)
+    counter = counters.shared(rows)
     if counter is None:
         raise CannotDraw("its rows have no memory counter in common; measure them again")
     records = [
@@ -123,7 +123,7 @@ def _tensors_gib(counter: counters.Counter, row: Row) -> float:
 
 def _memory_section(rows: Sequence[Row], table: pd.DataFrame) -> str:
     row, run = rows[0], (rows[0].framework, rows[0].mode)
-    counter = summary.shared_counter(rows)
+    counter = counters.shared(rows)
     notes = [
         style.memory_note(counter) if counter else "",
         style.settings_note(row),

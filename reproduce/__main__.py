@@ -26,10 +26,14 @@ IMPORTED_WHEN_CALLED = {
     "advise": "cli.judging.advise",
     "prove": "cli.judging.prove",
     "report": "cli.judging.report",
+    "slurm": "cli.cluster.slurm",
+    "status": "cli.cluster.status",
     "verify": "cli.vouching.verify",
     "bundle": "cli.vouching.bundle",
     "check": "cli.vouching.check",
     "beyond": "beyond.parts.beyond",
+    "mine": "mine.verb.mine",
+    "operators": "mine.operators.operators",
 }
 SETTINGS: dict[str, Any] = {
     "add_completion": False,

@@ -1,4 +1,4 @@
-"""Which figures and tables there are, what each is of, and drawing them in a process of its own."""
+"""The figures and tables that there are, and drawing them in a process of its own."""
 
 import os
 import subprocess
@@ -109,8 +109,14 @@ def draw(results: Path, *names: str) -> int:
     return subprocess.run(command, env=_environment(), check=False).returncode
 
 
+def draw_mine(results: Path) -> int:
+    """The exit code of drawing what ``python -m reproduce mine`` has left in ``results``."""
+    command = _module("paper_figures.mine", str(results))
+    return subprocess.run(command, env=_environment(), check=False).returncode
+
+
 def redrawn(results: Path, rows: Iterable[Row]) -> dict[str, str]:
-    """How each figure and table in ``results`` differs from one that is drawn from ``rows`` anew.
+    """The difference of each figure and table in ``results`` from one drawn from ``rows`` anew.
 
     By the file's name below ``results``; empty text where the bytes are the same.
     """

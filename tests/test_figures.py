@@ -74,7 +74,7 @@ def bar_batch_size(rows, name):
 def expected(row, quantile=0.5):
     """The height of a row's bar, in seconds or bytes."""
     if row.quantity == "memory":
-        return summary.shared_counter([row]).bytes_of(row)
+        return counters.shared([row]).bytes_of(row)
     gradient = np.array(row.gradient_seconds) if row.method != "gradient" else 0
     return np.quantile(np.array(row.seconds) - gradient, quantile)
 
@@ -310,7 +310,7 @@ def test_the_figure_names_device_and_plan_unless_both_are_the_articles(device, p
 @pytest.mark.parametrize("name", MEMORY)
 def test_a_memory_figure_names_the_one_counter_of_all_its_bars(name):
     rows = rows_of(name)
-    counter = summary.shared_counter(rows)
+    counter = counters.shared(rows)
     notes = " ".join(texts(figures.draw(name, rows)))
     known = {each for choices in counters.SHOWN.values() for each in choices}
     assert {each.name for each in known if each.meaning in notes} == {counter.name}

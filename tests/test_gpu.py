@@ -58,6 +58,15 @@ def test_one_of_several_gpus_is_chosen_by_index_or_the_beginning_of_its_uuid(tol
     assert told("found.uuid", **{"GPUS": "2"} | settings) == uuid
 
 
+def test_all_gpus_that_may_be_used_are_listed_of_a_divided_one_its_instances(told):
+    listed = "gpu.uuids()"
+    assert told(listed, GPUS="2", CUDA_VISIBLE_DEVICES="1,0") == [SECOND, FIRST]
+    assert told(listed, GPUS="2", CUDA_VISIBLE_DEVICES="1") == [SECOND]
+    unset = "del os.environ['CUDA_VISIBLE_DEVICES']"
+    assert told(listed, unset, GPUS="2") == [FIRST, SECOND]
+    assert told(listed, unset, MIG="2") == INSTANCES
+
+
 def test_without_a_choice_it_is_the_first(told):
     unset = "del os.environ['CUDA_VISIBLE_DEVICES']; environment.gpu.cache_clear()"
     assert told("environment.gpu()[0].uuid", unset, GPUS="2", CUDA_VISIBLE_DEVICES="1") == FIRST

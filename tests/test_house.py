@@ -54,6 +54,7 @@ LAYERS = (
     {"errors", "plan", "methods", "problems"},
     {"results", "machine", "printing", "algorithms", "in_jax", "in_torch"},
     {"measuring", "article", "beyond", "report", "evidence", "drawing"},
+    {"mine"},
     {"cli", "container", "__main__"},
 )
 

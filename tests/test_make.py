@@ -143,6 +143,23 @@ def test_what_is_not_given_is_what_fits(tree, tmp_path):
     ]
 
 
+def test_several_gpus_and_a_cluster_are_asked_for_as_they_are_given(tree, tmp_path):
+    venv = played(tmp_path / "venv")
+    given = {"JOBS": "4", "SBATCH": "-p gpu --gres=gpu:1 -J it's", "CONTAINER": "a b.sif"}
+    result = make(tree, "slurm", f"VENV={venv}", "DRY=1", **given)
+    assert result.returncode == 0, result.stderr
+    result = make(tree, "all", "slurm", f"VENV={venv}", "GPUS=4", "PLAN=smoke", "CAP=2")
+    assert result.returncode == 0, result.stderr
+    to_article = ["article", "results/article", "--jobs", "4", "--cap", "4"]
+    with_options = ["--sbatch", given["SBATCH"], "--container", "a b.sif", "--dry"]
+    to_smoke = ["smoke", "results/smoke", "--jobs", "8", "--cap", "2"]
+    assert noted(venv) == [
+        ["reproduce", "slurm", *to_article, *with_options],
+        ["reproduce", "all", "--plan", "smoke", "--results", "", "--gpus", "4"],
+        ["reproduce", "slurm", *to_smoke, "--sbatch", "", "--container", ""],
+    ]
+
+
 @pytest.mark.parametrize("plan", ["smoke", "beyond"])
 def test_the_articles_memory_is_accounted_for_whatever_plan_is_in_the_environment(
     tree, tmp_path, plan

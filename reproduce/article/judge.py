@@ -154,7 +154,7 @@ def _of_model(frame: pd.DataFrame, needs: Needs, model: str) -> pd.DataFrame:
 
 
 def _complete_batch_sizes(found: pd.DataFrame, needs: Needs) -> list[int]:
-    """Those at which all runs and methods are there, in order."""
+    """The batch sizes at which all runs and methods are there, in order."""
     counts = found.groupby(level="batch_size").size()
     return sorted(counts[counts == len(needs.runs) * len(needs.methods)].index)
 
@@ -255,7 +255,7 @@ def _in_the_image(claim: Claim, needs: Needs, source: Source) -> list[str]:
 
 
 def _too_few_repetitions(cases: pd.DataFrame) -> str:
-    """Why no verdict can rest on ``cases``; empty if one can."""
+    """The reason why no verdict can rest on ``cases``; empty if one can."""
     fewest = cases["repetitions"].min()
     is_time = cases.index.get_level_values("quantity").isin(["time", IN_GRADIENTS]).any()
     if not is_time or fewest >= FEWEST_REPETITIONS:

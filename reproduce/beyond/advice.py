@@ -37,7 +37,7 @@ def advice(rows: Iterable[Row]) -> str:
 
 
 def tables_of(rows: Iterable[Row]) -> dict[str, pd.DataFrame]:
-    """By framework, the fastest and the smallest HVP of each model: one row a need.
+    """The fastest and the smallest HVP of each model, by framework: one row a need.
 
     Of HVPs that agree with forward-over-reverse: for few of them, for some at one point, for so
     many that compiling pays, and for little memory. Methods whose rounds overlap share a place.
@@ -62,7 +62,7 @@ def left_out(rows: Iterable[Row]) -> str:
 
 
 def machine(rows: Iterable[Row]) -> str:
-    """On what the answer was measured; empty if nothing was."""
+    """The device, plan and batch size of the answer; empty if nothing was measured."""
     times = _timed(rows)
     if not times:
         return ""
@@ -115,7 +115,7 @@ def _without_compiling(rows: Sequence[Row]) -> list[Row]:
 
 
 def _compiled(rows: Sequence[Row], seconds: Seconds) -> str:
-    """With ``torch.compile``, the least time, and after how many HVPs compiling has paid."""
+    """The least time with ``torch.compile``, and after how many HVPs compiling has paid."""
     compiled, others = [row for row in rows if row.mode == "compile"], _without_compiling(rows)
     if not compiled or not others:
         return ""

@@ -1,7 +1,6 @@
 """The verb ``beyond``: HVPs at work, in parts, each a table that is measured once."""
 
 import hashlib
-import os
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -67,7 +66,7 @@ def beyond(
 
 
 def _check(names: list[str], folder: Path) -> None:
-    """Refuse what cannot be measured into ``folder``.
+    """Refuse ``names`` that cannot be measured into ``folder``, which is made.
 
     Raises:
         UserError: if there is no such part, a setting would change what is measured, or no such
@@ -77,10 +76,7 @@ def _check(names: list[str], folder: Path) -> None:
         if name not in PARTS:
             raise UserError(f"part {name!r} was asked for; there are {', '.join(PARTS)}")
     preflight.check_settings()
-    with suppress(OSError):
-        folder.mkdir(parents=True, exist_ok=True)
-    if not os.access(folder, os.W_OK):
-        raise UserError(f"results go to {folder}, which cannot be written; give another RESULTS")
+    preflight.make_folder(folder)
 
 
 def _check_memory(names: list[str], on_gpu: bool) -> None:

@@ -13,6 +13,7 @@ from reproduce.errors import UserError
 from reproduce.machine import environment
 from reproduce.machine.target import load
 from reproduce.measuring import cost, preflight, runner, schedule
+from reproduce.measuring.share import Share, parsed
 from reproduce.plan import (
     BEYOND,
     NEEDING_A_GPU,
@@ -55,6 +56,14 @@ GivenLayerNorm = Annotated[
 OneFramework = Annotated[
     Framework | None,
     typer.Option("--framework", help="Measure only this one, where only one is installed."),
+]
+GivenShare = Annotated[
+    Share | None,
+    typer.Option(
+        parser=parsed,
+        metavar="i/N",
+        help="Measure the i-th of N shares, beside others on other GPUs.",
+    ),
 ]
 Seed = Annotated[
     int, typer.Option(min=0, max=2**32 - 1, help="Seed of weights, inputs and vector.")
@@ -120,6 +129,7 @@ def measure(
     seed: Seed = 0,
     nvml: Nvml = False,
     framework: OneFramework = None,
+    share: GivenShare = None,
     timeout_seconds: Annotated[float, typer.Option(help="Time limit of one case.")] = 600,
 ) -> None:
     """Measure the cases of a plan that a results folder does not hold yet.
@@ -145,7 +155,7 @@ def measure(
         )
     try:
         wanted = [case for case in found if framework in {None, case.framework}]
-        rows = runner.measure(wanted, results, on_gpu, timeout_seconds)
+        rows = runner.measure(wanted, results, on_gpu, timeout_seconds, share=share)
     except KeyboardInterrupt:
         stopped()
     _report_failures(rows)

@@ -8,12 +8,14 @@ from typing import Annotated, Any
 import typer
 
 from reproduce.beyond.parts import beyond
+from reproduce.cli.cluster import status
 from reproduce.cli.default_plan import fitting_plan
 from reproduce.cli.judging import advise, report
 from reproduce.cli.measuring import account, measure, stopped
 from reproduce.cli.versions import measure_with
 from reproduce.drawing import OF_BEYOND, draw
 from reproduce.errors import UserError
+from reproduce.measuring import side_by_side
 
 
 def every_stage(
@@ -22,8 +24,14 @@ def every_stage(
     versions: Annotated[
         str, typer.Option(help="2023, the article's, or latest, in place of the locked ones.")
     ] = "",
+    gpus: Annotated[int, typer.Option(min=1, help="On how many GPUs, side by side.")] = 1,
+    measuring: Annotated[
+        bool, typer.Option("--measure/--no-measure", help="Or only what follows from the rows.")
+    ] = True,
 ) -> None:
     """Measure what is missing of a plan, draw what has changed, and write the report.
+
+    On several GPUs each measures a share first; what failed there is then tried once more.
 
     After plan cpu, the article's memory on an A100 is accounted for, too; plan beyond goes on
     with its parts, and ends with advice instead.
@@ -34,7 +42,12 @@ def every_stage(
     name = plan or fitting_plan()
     folder = Path(results) if results else Path("results", versions, name)
     try:
-        code = measure_with(versions, name, folder) if versions else _code(measure, name, folder)
+        if gpus > 1 and (code := side_by_side.measure(name, folder, gpus)) > 1:
+            raise typer.Exit(code)
+        if versions:
+            code = measure_with(versions, name, folder)
+        else:
+            code = _code(measure, name, folder) if measuring else _code(status, folder)
         if name == "beyond":
             beyond(folder)
             _draw(folder, *OF_BEYOND)

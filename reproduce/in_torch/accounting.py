@@ -33,7 +33,7 @@ def memory(
     ``unrecorded_live_peak_bytes`` is without that. None of them depends on mode or target, and
     there is no program to keep in ``cache``.
     """
-    live = _run(function, arguments)
+    live = live_tensors(function, *arguments)
     found = {
         "live_argument_bytes": live.argument_bytes,
         "live_peak_bytes": live.peak_bytes,
@@ -41,11 +41,12 @@ def memory(
     }
     if any(leaf.requires_grad for leaf in tree_leaves(arguments)):
         unrecorded = tree_map_only(torch.Tensor, torch.Tensor.detach, arguments)
-        found["unrecorded_live_peak_bytes"] = _run(function, unrecorded).peak_bytes
+        found["unrecorded_live_peak_bytes"] = live_tensors(function, *unrecorded).peak_bytes
     return live.argument_bytes + live.peak_bytes, found, 0.0
 
 
-def _run(function: Callable[..., Tree], arguments: tuple[Tree, ...]) -> "LiveTensors":
+def live_tensors(function: Callable[..., Tree], *arguments: Tree) -> "LiveTensors":
+    """The bytes that were alive in a call of ``function``, which is made without arithmetic."""
     fake = FakeTensorMode(allow_non_fake_inputs=True)
     fake.cache_enabled = False  # it may answer for a symbolic zero with an ordinary tensor
     arguments = tree_map_only(torch.Tensor, fake.from_tensor, arguments)
@@ -96,7 +97,7 @@ class LiveTensors(TorchDispatchMode):
 
     @property
     def reserved_bytes(self) -> int:
-        """By how much the reserve rose beyond that of the arguments."""
+        """The rise of the reserve beyond that of the arguments."""
         return self.allocator.peak_reserved_bytes - self.reserved_for_arguments_bytes
 
     def __torch_dispatch__(

@@ -38,9 +38,13 @@ def linearized(loss: LossOfBatch, params: Tree, v: Tree, batch: Tree) -> Divided
         {name: tree[name].detach() for name in order}
         for tree, order in ((params, names), (batch, batch_names), (v, names))
     ]
-    # Nothing is computed; but a network's own buffers are as they are.
-    record = make_fx(functionalize(hvp), tracing_mode="fake", _allow_non_fake_inputs=True)
-    recorded = record(*trees)
+
+    def record(function: Callable[..., Any]) -> GraphModule:
+        # Nothing is computed; but a network's own buffers are as they are.
+        return make_fx(function, tracing_mode="fake", _allow_non_fake_inputs=True)(*trees)
+
+    # Twice, as functionalising refuses what a network has of autograd functions of its own.
+    recorded = record(functionalize(record(hvp)))
     recorded.graph.eliminate_dead_code()
     first, second = _divided(recorded, len(names))
 

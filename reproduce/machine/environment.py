@@ -136,7 +136,7 @@ def settings() -> dict[str, str]:
 
 
 def refused_settings() -> dict[str, str]:
-    """Those under which a row would not be what it says, and why; none that is switched off."""
+    """Variables that are switched on and with which a row is not what it says, and why."""
     return {
         f"{name}={os.environ[name]}": why
         for name, why in REFUSED.items()

@@ -189,6 +189,23 @@ def throttling(reasons: list[str] | None) -> list[str]:
     ]
 
 
+def uuids() -> list[str]:
+    """The UUIDs of the GPUs that CUDA_VISIBLE_DEVICES names, else of all that there are.
+
+    Of a GPU that is divided, they are those of its instances.
+
+    Raises:
+        LookupError: if CUDA_VISIBLE_DEVICES names one that there is not.
+        NVMLError: if NVML knows none.
+    """
+    pynvml.nvmlInit()
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is None:
+        return [each.uuid for each in _devices() if not each.index or each.handle is each.whole]
+    chosen = [_chosen("CUDA_VISIBLE_DEVICES", asked) for asked in visible.split(",")]
+    return [pynvml.nvmlDeviceGetUUID(handle) for handle, _ in chosen]
+
+
 def how_to_get_one() -> str:
     """The remedy where there is no usable GPU."""
     driver = f"NVIDIA's driver {OLDEST_DRIVER} or newer"
@@ -279,7 +296,7 @@ def _answer(question: Callable[..., Any], *arguments: Any) -> Any:
 
 
 def _in_short(samples: list[Sample]) -> dict[str, Any]:
-    """Of ``samples``, without those of an idle GPU, if there are others."""
+    """The ranges over ``samples``, without those of an idle GPU if there are others."""
     busy = [each for each in samples if not (each.reasons or 0) & IDLE] or samples
     temperatures = _range([each.temperature_celsius for each in busy])
     reasons = [each.reasons for each in busy if each.reasons is not None]

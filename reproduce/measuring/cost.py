@@ -91,7 +91,7 @@ MAPPED_BYTES = 6 * GIB
 def parts_seconds(
     setting: Sequence[Case], at_once: int, target: Target | None = None
 ) -> tuple[float, float]:
-    """By how much ``setting`` prolongs a run by being prepared, and by being timed.
+    """The seconds by which preparing ``setting`` prolongs a run, and those of timing it.
 
     Settings are prepared ``at_once`` side by side. With a ``target``, it is accounted for.
     """

@@ -6,7 +6,7 @@ all, for vectors like them and for batches: nested dictionaries of arrays in JAX
 tensors by name in PyTorch.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
@@ -29,7 +29,7 @@ class ManyVectors(Protocol):
 
     @property
     def METHODS(self) -> Mapping[str, Callable[[LossOfBatch, Tree, Tree, Tree], Divided]]:
-        """By name, what divides an HVP of (loss, params, v, batch) at its point."""
+        """The functions that divide an HVP of (loss, params, v, batch) at its point, by name."""
 
     def at_once(self, hvp: Method) -> Method:
         """``hvp`` for n vectors: each leaf of ``v`` and of the result has a first axis of n."""
@@ -123,6 +123,71 @@ class Accounting(Protocol):
         """Floating-point operations of one call."""
 
 
+class Own(Protocol):
+    """A loss of the user's own, with its parameters as a tree, and all else in ``batch``.
+
+    Of that, ``samples`` are the user's batch. Whether dropout was switched off, and which
+    functions it ``calls`` that a repair replaces.
+    """
+
+    params: Tree
+    batch: Tree
+    samples: Tree
+    without_dropout: bool
+    calls: set[str]
+
+    def loss(self, params: Tree, batch: Tree) -> Scalar:
+        """The loss, a scalar."""
+
+    def value_and_gradient(self, params: Tree) -> tuple[float, Tree]:
+        """The loss and its gradient, as users compute it."""
+
+    def in_float64(self) -> "Own":
+        """The same with all that is in floating point in float64."""
+
+
+class OfTheUser(Protocol):
+    """What reads a loss of the user's own, and how its HVPs are computed."""
+
+    @property
+    def DIRECT(self) -> Sequence[str]:
+        """The methods that start anew with each HVP."""
+
+    @property
+    def AT_A_POINT(self) -> Sequence[str]:
+        """The methods that compute something once at a point."""
+
+    @property
+    def AT_ONCE(self) -> Sequence[str]:
+        """Those of ``DIRECT`` that can be taken of several vectors at once."""
+
+    @property
+    def MODE(self) -> Mode:
+        """How they are computed."""
+
+    @property
+    def CAN_BE_REPAIRED(self) -> bool:
+        """Whether ``repaired_loss`` does anything."""
+
+    def own(self, problem: Any, pattern: str | None) -> tuple[Own, list[str]]:
+        """What ``problem`` has, of parameters that ``pattern`` finds, and a sentence a finding."""
+
+    def repaired_loss(self, loss: LossOfBatch) -> LossOfBatch:
+        """``loss`` with equal functions in place of those that are differentiated wrongly."""
+
+    def float64_allowed(self) -> AbstractContextManager[None]:
+        """What float64 is computed in."""
+
+    def from_numpy(self, leaves: list[np.ndarray], like: Tree) -> Tree:
+        """``leaves`` as a tree like ``like``: the inverse of the device's ``to_numpy``."""
+
+    def compiled(self, function: Callable[..., Tree], *arguments: Tree) -> Callable[..., Tree]:
+        """``function`` as one program, for arguments like these."""
+
+    def needed_bytes(self, function: Callable[..., Tree], *arguments: Tree) -> int:
+        """The bytes that a call needs, arguments included, found out without making it."""
+
+
 class Tools(NamedTuple):
     """A framework's methods by name, those of other libraries among them, and its modules."""
 
@@ -138,6 +203,7 @@ if TYPE_CHECKING:  # here mypy holds the twins to it
     from reproduce.in_jax import hvp as jax_hvp
     from reproduce.in_jax import many_vectors as jax_many_vectors
     from reproduce.in_jax import models as jax_models
+    from reproduce.in_jax import own as jax_own
     from reproduce.in_jax import peers as jax_peers
     from reproduce.in_jax import products as jax_products
     from reproduce.in_torch import accounting as torch_accounting
@@ -145,6 +211,7 @@ if TYPE_CHECKING:  # here mypy holds the twins to it
     from reproduce.in_torch import hvp as torch_hvp
     from reproduce.in_torch import many_vectors as torch_many_vectors
     from reproduce.in_torch import models as torch_models
+    from reproduce.in_torch import own as torch_own
     from reproduce.in_torch import peers as torch_peers
     from reproduce.in_torch import products as torch_products
 
@@ -166,3 +233,4 @@ if TYPE_CHECKING:  # here mypy holds the twins to it
         ),
         torch_accounting,
     )
+    USERS: tuple[OfTheUser, OfTheUser] = (jax_own, torch_own)

@@ -51,7 +51,7 @@ class Worker:
 
 
 class Processes:
-    """Where settings are measured: folder, device, and the processes that workers fork from.
+    """The place of measuring: folder, device, and the process that workers fork from.
 
     On a CPU they fork from one that has loaded the frameworks. On a GPU each is a new one, so
     that nothing depends on what CUDA lets a fork inherit.
@@ -239,14 +239,14 @@ class Processes:
         self.running.discard(found.process)
         found.connection.close()
 
-    def _log(self, setting: Setting) -> Path:
-        """Where all workers of ``setting`` print to."""
+    def log(self, setting: Setting) -> Path:
+        """The file that all workers of ``setting`` print to."""
         name = re.sub(r"[^\w.]+", "-", setting[0].setting)
         return self.folder / "logs" / f"{name}.log"
 
     def _site(self, setting: Setting, cores: int) -> worker.Site:
         return worker.Site(
-            log=self._log(setting),
+            log=self.log(setting),
             preparing_cores=cores,
             gpu=environment.chosen_gpu().uuid if self.on_gpu else None,
             programs=self.programs,
@@ -256,7 +256,7 @@ class Processes:
 
     def _rows(self, found: Worker) -> list[Row]:
         state = self.way.state() | found.seen
-        log = self._log(found.setting)
+        log = self.log(found.setting)
         rows = []
         for case, finding in zip(found.setting, found.all_findings(), strict=True):
             fields = msgspec.structs.asdict(finding)

@@ -12,7 +12,7 @@ from reproduce import printing
 from reproduce.machine.target import Target
 from reproduce.measuring import cost
 from reproduce.plan import Setting
-from reproduce.results import summary
+from reproduce.results import counters
 from reproduce.results.rows import Row
 
 
@@ -131,7 +131,7 @@ def _number(row: Row) -> str:
     if row.quantity == "operations":
         return f"{(row.flops or np.nan) / 1e9:.1f} GFLOP"
     if row.quantity != "time":
-        counter = summary.shared_counter([row])
+        counter = counters.shared([row])
         return cost.readable_bytes(counter.bytes_of(row)) if counter else "no counter of memory"
     if not row.gradient_seconds:
         return f"{np.median(row.seconds):.4g} s"

@@ -1,4 +1,4 @@
-"""Which settings are prepared side by side, and what a run is expected to take by that."""
+"""Settings that are prepared side by side, and the time that a run is expected to take."""
 
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple

@@ -33,7 +33,7 @@ NVML_SETTINGS = {"XLA_PYTHON_CLIENT_ALLOCATOR": "platform"}
 
 
 class Site(msgspec.Struct, frozen=True):
-    """Where a worker works: log, cores to prepare on, GPU by its UUID, folder of programs.
+    """A worker's surroundings: log, cores to prepare on, GPU by its UUID, folder of programs.
 
     ``gpu`` is None on a CPU. Of ``preparing_cores`` there are fewer than of all while others
     prepare beside it; all cores time.

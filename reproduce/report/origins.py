@@ -1,4 +1,4 @@
-"""On what the rows of a report were measured, in sentences and in a table."""
+"""The origins of a report's rows, in sentences and in a table."""
 
 from collections.abc import Iterable, Iterator, Sequence
 
@@ -68,7 +68,7 @@ def caveat(evidence: Evidence) -> str:
 
 
 def short(folder: Folder) -> str:
-    """On what the rows of ``folder`` were made, in a few words."""
+    """The origin of the rows of ``folder``, in a few words."""
     if not folder.rows:
         return "no rows"
     newest = folder.rows[-1]

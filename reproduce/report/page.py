@@ -15,7 +15,7 @@ from reproduce.article.judge import Judgement, Verdict
 from reproduce.beyond import advice
 from reproduce.report import figures, origins, proofs, tables
 from reproduce.report.evidence import Evidence
-from reproduce.results.rows import read_rows
+from reproduce.results.rows import rows_in
 
 SYMBOLS: dict[Verdict, str] = {
     "reproduced": "✓",
@@ -37,7 +37,7 @@ MISSING = "–"
 
 def html(evidence: Evidence, found: Sequence[Judgement]) -> str:
     """The page of ``found``, the verdicts on all sources; the same folders give the same page."""
-    beyond_rows = read_rows(evidence.beyond / "rows.jsonl")
+    beyond_rows = rows_in(evidence.beyond)
     plan = evidence.measured.rows[-1].plan
     template = _templates().get_template("page.html.jinja")
     return template.render(
@@ -68,7 +68,7 @@ def html(evidence: Evidence, found: Sequence[Judgement]) -> str:
 
 
 def _given(folder: Path, name: str) -> str:
-    """How `make` is told of ``folder``; empty where it is the default of ``name``."""
+    """The argument of `make` for ``folder``; empty where that is the default for ``name``."""
     return "" if folder.parts[-2:] == ("results", name) else f" RESULTS={folder}"
 
 

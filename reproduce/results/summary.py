@@ -8,7 +8,6 @@ import pandas as pd
 
 from reproduce.plan import AMORTISED, BEYOND, Case
 from reproduce.results import counters, published
-from reproduce.results.counters import Counter
 from reproduce.results.published import QUANTILES
 from reproduce.results.rows import Row
 
@@ -189,18 +188,6 @@ def is_wrong(row: Row) -> bool:
 def point_seconds(row: Row) -> float:
     """Return the median time of what is computed once at a point; 0 where nothing is."""
     return float(np.median(row.point_seconds)) if row.point_seconds else 0.0
-
-
-def shared_counter(rows: Iterable[Row]) -> Counter | None:
-    """Return the first counter that all ``done`` rows have; None if there is none.
-
-    The rows are of one framework and mode: definitions of memory never mix on an axis.
-    """
-    rows = list(rows)
-    done = [row for row in rows if row.status == "done"]
-    is_nvml = rows[0].quantity == "nvml"
-    choices = (counters.WHOLE_GPU,) if is_nvml else counters.SHOWN[rows[0].framework, rows[0].mode]
-    return next((counter for counter in choices if all(map(counter.is_in, done))), None)
 
 
 def summarise(rows: Iterable[Row], values: Callable[[Row], Sequence[float]]) -> pd.DataFrame:

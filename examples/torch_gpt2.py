@@ -1,0 +1,18 @@
+"""A small GPT-2 of transformers with seeded weights, as a language model; no download."""
+
+import torch
+from transformers import GPT2Config, GPT2LMHeadModel
+
+
+def problem():
+    """Return ``(model, loss, batch)``."""
+    torch.manual_seed(0)
+    sizes = {"n_embd": 64, "n_layer": 2, "n_head": 4, "n_positions": 32, "vocab_size": 200}
+    model = GPT2LMHeadModel(GPT2Config(**sizes)).eval()
+    tokens = torch.randint(0, 200, (4, 32))
+    return model, loss, {"input_ids": tokens, "labels": tokens}
+
+
+def loss(model, batch):
+    """Return the mean cross-entropy of each next token."""
+    return model(**batch, use_cache=False).loss

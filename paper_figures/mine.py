@@ -1,0 +1,102 @@
+"""The figure of a loss of the user's own: ``python -m paper_figures.mine RESULTS``."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import msgspec
+import numpy as np
+import typer
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+
+from paper_figures import faster_style as look
+from paper_figures import figures, layout, style
+from reproduce import printing
+from reproduce.methods import kind
+from reproduce.mine.found import FILE, Found, Product
+
+NOTE = (
+    "Medians, error bars: 20 % to 80 % quantiles. A method that is wrong, refused or too large "
+    "has that in place of its bar."
+)
+KINDS = {"direct": "One HVP", "amortised": "A further HVP at the same point"}
+LETTER_INCHES = 0.092
+AT_ONCE = "One of several HVPs at once"
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+
+
+def draw(found: Found) -> Figure:
+    """Return time in gradients and memory of every HVP, a line each."""
+    shown = [*found.timed, *found.without_use]
+    figure = layout.empty()
+    time, memory = figure.subplots(1, 2, sharey=True)
+    _times(time, shown)
+    _memory(memory, shown)
+    time.set_yticks(range(len(shown)), [each.label for each in shown])
+    time.set_ylim(len(shown) - 0.4, -0.6)
+    legend = {_kind(each)[0]: (Patch(**_bar(each)),) for each in shown if each.seconds}
+    layout.lay_out(
+        figure,
+        legend,
+        {"values": f"{NOTE} {found.versions}, {found.device}."},
+        left_inches=0.2 + LETTER_INCHES * max(len(each.label) for each in shown),
+        axes_height_inches=look.METHOD_LINE_INCHES * len(shown),
+    )
+    return figure
+
+
+def _times(axes: Axes, shown: Sequence[Product]) -> None:
+    largest = 1.0
+    for place, each in enumerate(shown):
+        if not each.seconds:
+            text = look.gap_in_line("error") | {"text": each.verdict}
+            axes.annotate(xy=(0, place), textcoords="offset points", **text)
+            continue
+        low, median, high = np.quantile(each.in_gradients, [0.2, 0.5, 0.8])
+        axes.barh(place, median, look.METHOD_BAR, **_bar(each))
+        axes.errorbar(median, place, xerr=[[median - low], [high - median]], **style.error_bar())
+        axes.annotate(
+            f"{median:.2f}", (high, place), textcoords="offset points", **look.value_at_bar()
+        )
+        largest = max(largest, high)
+    axes.axvline(1, color=style.MUTED, linewidth=1, linestyle=":")
+    axes.set(xlabel=look.RATIO_LABEL, xlim=(0, 1.2 * largest))
+    axes.grid(axis="x")
+    axes.tick_params(axis="y", length=0)
+
+
+def _memory(axes: Axes, shown: Sequence[Product]) -> None:
+    counted = {place: each for place, each in enumerate(shown) if each.memory_bytes}
+    largest = max((each.memory_bytes or 0 for each in counted.values()), default=1)
+    size, name = style.unit("memory", largest)
+    for place, each in counted.items():
+        axes.barh(place, (each.memory_bytes or 0) / size, look.METHOD_BAR, **_bar(each))
+    axes.set(xlabel=style.axis_label("memory", name), xlim=(0, 1.05 * largest / size))
+    axes.grid(axis="x")
+    axes.tick_params(axis="y", length=0)
+
+
+def _kind(product: Product) -> tuple[str, str]:
+    """Return what the legend says of ``product``, and which of the colours it has."""
+    if product.vectors > 1:
+        return AT_ONCE, "peer"
+    name = "amortised" if kind(product.method) == "amortised" else "direct"
+    return KINDS[name], name
+
+
+def _bar(product: Product) -> dict[str, Any]:
+    return look.kind_bar(_kind(product)[1])
+
+
+@app.command()
+def main(results: Annotated[Path, typer.Argument(help=f"The folder that holds {FILE}.")]) -> None:
+    """Draw figures/mine.png and mine.pdf of what ``reproduce mine`` found."""
+    found = msgspec.json.decode((results / FILE).read_bytes(), type=Found)
+    figures.save(lambda: draw(found), "mine", results / "figures")
+
+
+if __name__ == "__main__":
+    printing.run(app, "python -m paper_figures.mine")

@@ -1,0 +1,198 @@
+"""A loss of the user's own in JAX: ``loss(params, batch)`` of those parameters that vary."""
+
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cached_property
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from reproduce.errors import UserError
+from reproduce.in_jax.device import compile
+from reproduce.in_jax.hvp import Tree
+from reproduce.in_jax.many_vectors import LossOfBatch
+from reproduce.plan import Mode
+
+DIRECT = ("forward_over_reverse", "reverse_over_forward", "reverse_over_reverse")
+AT_A_POINT = ("linearized",)
+AT_ONCE = DIRECT
+MODE: Mode = "jit"
+CAN_BE_REPAIRED = False
+
+
+class Own:
+    """A loss with the parameters that vary, by path, and all else that it is computed from.
+
+    ``samples`` are the arrays of the user's batch; ``batch`` has the constant parameters, too.
+    """
+
+    # What PyTorch's twin has of a model, and no loss in JAX.
+    without_dropout = False
+    calls: set[str] = set()
+
+    def __init__(
+        self, loss: Callable[..., Any], params: Tree, batch: Tree, names: set[str]
+    ) -> None:
+        self.users_loss = loss
+        self.leaves, self.structure = by_path(params)
+        self.params = {name: leaf for name, leaf in self.leaves.items() if name in names}
+        constants = {name: leaf for name, leaf in self.leaves.items() if name not in names}
+        self.batch_leaves, self.batch_structure = by_path(batch)
+        self.samples = _arrays({f"batch{name}": x for name, x in self.batch_leaves.items()})
+        self.batch = self.samples | _arrays(constants)
+
+    def loss(self, params: Tree, batch: Tree) -> jax.Array:
+        """The loss, a scalar.
+
+        Raises:
+            UserError: if it is none.
+        """
+        leaves = [batch.get(name, params.get(name, leaf)) for name, leaf in self.leaves.items()]
+        whole = jax.tree.unflatten(self.structure, leaves)
+        leaves = [batch.get(f"batch{name}", leaf) for name, leaf in self.batch_leaves.items()]
+        batch = jax.tree.unflatten(self.batch_structure, leaves)
+        found = self.users_loss(whole, batch)
+        is_scalar = hasattr(found, "shape") and found.shape in {(), (1,)}
+        if not is_scalar or not jnp.issubdtype(found.dtype, jnp.floating):
+            raise UserError(
+                f"loss(params, batch) was to give a scalar, and it gave {_named(found)}; "
+                "have it return the mean or the sum, as jax.grad needs it"
+            )
+        return found.reshape(())
+
+    def value_and_gradient(self, params: Tree) -> tuple[float, Tree]:
+        """f(params) and ∇f(params), as ``jax.grad`` computes it."""
+        value, gradient = self._compiled(params, self.batch)
+        return float(value), gradient
+
+    @cached_property
+    def _compiled(self) -> Callable[[Tree, Tree], tuple[jax.Array, Tree]]:
+        return jax.jit(jax.value_and_grad(self.loss))
+
+    def in_float64(self) -> "Own":
+        """The same with all that is in floating point in float64, where that is allowed."""
+        params, batch = (
+            jax.tree.unflatten(structure, map(_double, leaves.values()))
+            for leaves, structure in (
+                (self.leaves, self.structure),
+                (self.batch_leaves, self.batch_structure),
+            )
+        )
+        return Own(self.users_loss, params, batch, set(self.params))
+
+
+def own(problem: Any, pattern: str | None) -> tuple[Own, list[str]]:
+    """The user's loss, of the parameters that ``pattern`` finds, and what was seen of it.
+
+    Raises:
+        UserError: if there is no such parameter, or no scalar loss of them.
+    """
+    loss, params, batch = problem
+    names = _varying(by_path(params)[0], pattern)
+    found = Own(loss, params, batch, names)
+    return found, _sizes(found) + _seen(found)
+
+
+def by_path(tree: Tree) -> tuple[dict[str, Any], Any]:
+    """The leaves of ``tree`` by path, as ``['dense']['kernel']``, and its structure."""
+    leaves, structure = jax.tree_util.tree_flatten_with_path(tree)
+    return {jax.tree_util.keystr(path): leaf for path, leaf in leaves}, structure
+
+
+def _varying(leaves: dict[str, Any], pattern: str | None) -> set[str]:
+    matching = [name for name in leaves if pattern is None or re.search(pattern, name)]
+    if not matching:
+        raise UserError(
+            f"parameters = {pattern!r} matches none of the {len(leaves)} leaves of params; "
+            f"their paths are like {', '.join(list(leaves)[:3])}"
+        )
+    names = {name for name in matching if _is_real(leaves[name])}
+    if not names:
+        raise UserError(
+            f"none of the {len(matching)} leaves of params is in floating point; "
+            "return parameters that a gradient can be taken by"
+        )
+    return names
+
+
+def _sizes(found: Own) -> list[str]:
+    count = sum(np.size(value) for value in found.params.values())
+    said = [f"{count:,} parameters in {len(found.params)} arrays vary."]
+    if others := len(found.leaves) - len(found.params):
+        said.append(f"{others} further leaves of params are constants.")
+    return said
+
+
+def _seen(found: Own) -> list[str]:
+    """What one call of the loss and its gradient show.
+
+    Raises:
+        UserError: if there is no gradient.
+    """
+    said = []
+    half = {str(x.dtype) for x in found.params.values() if x.dtype.itemsize < 4}
+    if half:
+        said.append(f"Parameters are in {' and '.join(half)}: expect errors of that precision.")
+    _, gradient = found.value_and_gradient(found.params)
+    unused = [name for name, value in gradient.items() if not value.any()]
+    if len(unused) == len(gradient):
+        raise UserError(
+            "the gradient of the loss is zero in every parameter that varies; look for a "
+            "stop_gradient or an argmax between them and the loss"
+        )
+    if unused:
+        said.append(f"{len(unused)} arrays have no gradient, among them {unused[0]}.")
+    return said
+
+
+def repaired_loss(loss: LossOfBatch) -> LossOfBatch:
+    """``loss`` as it is: there is no repair for JAX."""
+    return loss
+
+
+@contextmanager
+def float64_allowed() -> Iterator[None]:
+    """Inside the block, JAX computes in float64 what is in float64."""
+    with jax.enable_x64(True):
+        yield
+
+
+def from_numpy(leaves: list[np.ndarray], like: Tree) -> Tree:
+    """``leaves`` as a tree of arrays like those of ``like``."""
+    values = [
+        jnp.asarray(leaf, value.dtype).reshape(value.shape)
+        for value, leaf in zip(jax.tree.leaves(like), leaves, strict=True)
+    ]
+    return jax.tree.unflatten(jax.tree.structure(like), values)
+
+
+def needed_bytes(function: Callable[..., Tree], *arguments: Tree) -> int:
+    """The bytes that a call needs, arguments included, as XLA says once it has compiled it."""
+    _, counters, _ = compile(function, MODE, *arguments)
+    return sum(counters.values())
+
+
+def compiled(function: Callable[..., Tree], *arguments: Tree) -> Callable[..., Tree]:
+    """``function`` by XLA, for arguments like these."""
+    return compile(function, MODE, *arguments)[0]
+
+
+def _arrays(leaves: dict[str, Any]) -> dict[str, Any]:
+    return {name: leaf for name, leaf in leaves.items() if hasattr(leaf, "dtype")}
+
+
+def _is_real(leaf: Any) -> bool:
+    return hasattr(leaf, "dtype") and bool(jnp.issubdtype(leaf.dtype, jnp.floating))
+
+
+def _double(leaf: Any) -> Any:
+    return jnp.asarray(leaf, "float64") if _is_real(leaf) else leaf
+
+
+def _named(found: Any) -> str:
+    if hasattr(found, "shape"):
+        return f"an array of shape {found.shape} and {found.dtype}"
+    return type(found).__name__

@@ -1,0 +1,105 @@
+"""What is found out about the user's loss: one structure for the page, the figure and the tests."""
+
+from typing import Literal
+
+import msgspec
+import numpy as np
+
+from reproduce import methods
+from reproduce.errors import UserError
+from reproduce.plan import AMORTISED, Framework
+
+FILE = "mine.json"
+# From a file's name in the results folder on.
+STEPS = ("Look", "Correct", "Fits?", "Time", "Answer")
+Verdict = Literal["right", "wrong", "refused", "too large"]
+
+
+class Product(msgspec.Struct, kw_only=True):
+    """The HVPs of one method: whether they are right, and what they cost.
+
+    ``difference`` is ‖Hv − reference‖ / ‖reference‖ in the precision of the check, ``error`` the
+    same in the precision of the user. What is timed has ``seconds`` and, from the same rounds,
+    ``gradient_seconds``; of ``vectors`` at once, they are of all. ``point_seconds`` is what is
+    computed once at a point.
+    """
+
+    method: str
+    is_repaired: bool = False
+    is_compiled: bool = False
+    vectors: int = 1
+    verdict: Verdict = "right"
+    reason: str = ""
+    difference: float | None = None
+    error: float | None = None
+    needed_bytes: int | None = None
+    memory_bytes: int | None = None
+    point_seconds: float = 0.0
+    compile_seconds: float = 0.0
+    seconds: list[float] = []
+    gradient_seconds: list[float] = []
+
+    @property
+    def label(self) -> str:
+        """What it is called in tables and figures."""
+        name = methods.LABELS[self.method]
+        parts = ("compiled, " if self.is_compiled else "", name, ", repaired" * self.is_repaired)
+        return "".join(parts) + (f", {self.vectors} vectors at once" if self.vectors > 1 else "")
+
+    @property
+    def is_direct(self) -> bool:
+        """Whether each HVP of it starts anew, at whatever point."""
+        return self.method not in AMORTISED and self.vectors == 1
+
+    @property
+    def seconds_of_one(self) -> float:
+        """The median time for one further vector."""
+        return float(np.median(self.seconds)) / self.vectors
+
+    @property
+    def in_gradients(self) -> np.ndarray:
+        """The time for one further vector over the gradient's in the same round, each round."""
+        return np.divide(self.seconds, self.gradient_seconds) / self.vectors
+
+
+class Found(msgspec.Struct, kw_only=True):
+    """All that is found out, and what is said about it by step."""
+
+    file: str
+    framework: Framework
+    device: str
+    versions: str
+    said: dict[str, list[str]] = {}
+    products: list[Product] = []
+    gradient_seconds: list[float] = []
+    gradient_bytes: int | None = None
+    code: str = ""
+    code_difference: float | None = None
+
+    @property
+    def timed(self) -> list[Product]:
+        """What was timed, the fastest first."""
+        timed = [each for each in self.products if each.seconds]
+        return sorted(timed, key=lambda each: float(np.median(each.in_gradients)))
+
+    @property
+    def without_use(self) -> list[Product]:
+        """What was not timed, but for what is right in its repaired form."""
+        right = {each.method for each in self.timed}
+        rest = [each for each in self.products if not each.seconds]
+        return [each for each in rest if each.method not in right or each.verdict == "wrong"]
+
+    @property
+    def best(self) -> Product:
+        """The fastest right HVP that starts anew and need not be compiled by torch.compile.
+
+        Raises:
+            UserError: if no method gave a right HVP.
+        """
+        for each in self.timed:
+            if each.is_direct and not each.is_compiled:
+                return each
+        why = "; ".join(f"{each.label}: {each.reason or each.verdict}" for each in self.products)
+        raise UserError(
+            f"an HVP of the loss was asked for, and no method gives a right one ({why})"
+        )

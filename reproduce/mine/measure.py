@@ -1,0 +1,254 @@
+"""What right HVPs cost: the memory that they need, and their time in turn with the gradient."""
+
+import random
+import time
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from reproduce.measuring import comparing, cost, timing
+from reproduce.measuring.framework import Own, Tree
+from reproduce.mine.correct import SEED, Leaves, Say, first_line, vector
+from reproduce.mine.found import Product
+from reproduce.mine.kit import Kit
+
+VECTORS = 4
+TIMING_SECONDS = 30
+FEWEST_ROUNDS, MOST_ROUNDS = 3, 50
+ROUNDING = 1e-2
+
+
+class Subject(NamedTuple):
+    """What is timed: the user's loss in one framework, the vector, and the HVP that is right."""
+
+    kit: Kit
+    found: Own
+    v: Tree
+    reference: Leaves
+
+    @property
+    def arguments(self) -> tuple[Tree, Tree, Tree]:
+        """Parameters, vector and batch."""
+        return self.found.params, self.v, self.found.batch
+
+
+class Prepared(NamedTuple):
+    """A product that is ready to be timed, and what computes it once more."""
+
+    product: Product
+    call: Callable[[], Tree]
+
+
+def subject(kit: Kit, found: Own, reference: Leaves) -> Subject:
+    """The user's loss with the vector that all HVPs are taken of."""
+    v = kit.own.from_numpy(vector(kit.device.to_numpy(found.params)), found.params)
+    return Subject(kit, found, v, reference)
+
+
+def fits(of: Subject, products: list[Product], free_bytes: int, say: Say) -> None:
+    """Notes how much memory each right product needs; what is free decides whether it is timed."""
+    for each in products:
+        if each.verdict != "right":
+            continue
+        function = of.kit.product(each.method, of.kit.loss(of.found, each.is_repaired))
+        try:
+            each.needed_bytes = of.kit.own.needed_bytes(function, *of.arguments)
+        except Exception as error:  # whatever the user's code does that needs numbers
+            say(f"{each.label}: its memory cannot be told beforehand ({first_line(error)}).")
+            continue
+        if each.needed_bytes > free_bytes:
+            each.verdict, each.reason = "too large", _too_large(of, function, each, free_bytes)
+            say(f"{each.label}: DOES NOT FIT; it {each.reason}.")
+    needed = [each.needed_bytes for each in products if each.needed_bytes]
+    if needed:
+        low, high = (cost.readable_bytes(choose(needed)) for choose in (min, max))
+        free = cost.readable_bytes(free_bytes)
+        say(f"The HVPs need {low} to {high}, parameters and batch included; {free} are free.")
+
+
+def _too_large(
+    of: Subject, function: Callable[..., Tree], product: Product, free_bytes: int
+) -> str:
+    needed = product.needed_bytes or 0
+    sentence = f"needs {cost.readable_bytes(needed)}"
+    samples = of.found.samples
+    sizes = {leaf.shape[0] for leaf in samples.values() if leaf.ndim}
+    if len(sizes) != 1 or sizes == {1}:
+        return sentence
+    (size,) = sizes
+    half = {name: leaf[: size // 2] for name, leaf in samples.items() if leaf.ndim}
+    of_half = of.kit.own.needed_bytes(function, of.found.params, of.v, of.found.batch | half)
+    of_sample = (needed - of_half) / (size - size // 2)
+    largest = size - (needed - free_bytes) / max(of_sample, 1)
+    if largest < 1:
+        return f"{sentence}, and more than is free even for a single sample"
+    return f"{sentence}; the largest batch that fits is about {int(largest)} of {size}"
+
+
+def time_all(of: Subject, products: list[Product], say: Say) -> tuple[list[float], int | None]:
+    """Times all right ``products`` in turn with the gradient, whose seconds and bytes it returns.
+
+    What is right directly is timed for several vectors at once, too: the first such method.
+    """
+    gradient = _gradient(of)
+    prepared = [_prepared(of, each, say) for each in products if each.verdict == "right"]
+    prepared += _at_once(of, products, say)
+    ready = [each for each in prepared if each is not None]
+    seconds = _in_turn([gradient.call, *(each.call for each in ready)])
+    for each, took in zip(ready, seconds[1:], strict=True):
+        each.product.seconds, each.product.gradient_seconds = took, seconds[0]
+        one = each.product
+        say(f"{one.label}: {_took(one)}{_told(one)}.")
+    return seconds[0], gradient.product.memory_bytes
+
+
+def time_one(of: Subject, product: Product, program: Callable[..., Tree]) -> None:
+    """Times ``program``, which computes ``product`` and is ready, in turn with the gradient."""
+    call = partial(_waited, of, program, *of.arguments)
+    product.error = _error(of, call())
+    gradient, product.seconds = _in_turn([_gradient(of).call, call])
+    product.gradient_seconds = gradient
+
+
+def _gradient(of: Subject) -> Prepared:
+    method, loss = of.kit.methods["gradient"], of.found.loss
+
+    def function(params: Tree, v: Tree, batch: Tree) -> Tree:
+        return method(lambda params: loss(params, batch), params, v)
+
+    try:
+        return _called(of, Product(method="gradient"), function)
+    except Exception:  # where torch.func refuses it, autograd computes it
+        call = partial(of.found.value_and_gradient, of.found.params)
+        return Prepared(Product(method="gradient"), lambda: call()[1])
+
+
+def _prepared(of: Subject, product: Product, say: Say) -> Prepared | None:
+    loss = of.kit.loss(of.found, product.is_repaired)
+    try:
+        if product.method in of.kit.own.AT_A_POINT:
+            return _divided(of, product, loss)
+        return _called(of, product, of.kit.product(product.method, loss))
+    except Exception as error:
+        is_too_large = isinstance(error, MemoryError) or of.kit.device.is_out_of_memory(error)
+        product.verdict = "too large" if is_too_large else "refused"
+        product.reason = first_line(error)
+        say(f"{product.label}: {product.verdict.upper()} when called ({product.reason}).")
+        return None
+
+
+def _called(of: Subject, product: Product, function: Callable[..., Tree]) -> Prepared:
+    start = time.perf_counter()
+    program, counters, product.compile_seconds = of.kit.device.compile(
+        function, of.kit.own.MODE, *of.arguments
+    )
+    call = partial(_waited, of, program, *of.arguments)
+    first = call()
+    product.compile_seconds = product.compile_seconds and time.perf_counter() - start
+    _note(of, product, call, first, counters)
+    return Prepared(product, call)
+
+
+def _divided(of: Subject, product: Product, loss: Callable[..., Any]) -> Prepared:
+    params, v, batch = of.arguments
+    divide, compile_ = of.kit.many_vectors.METHODS[product.method], of.kit.device.compile
+    at_point, after = divide(loss, params, v, batch)
+    first, _, first_seconds = compile_(at_point, of.kit.own.MODE, params, batch)
+    state = _waited(of, first, params, batch)
+    second, counters, second_seconds = compile_(after, of.kit.own.MODE, state, v)
+    product.compile_seconds = first_seconds + second_seconds
+
+    def whole() -> Tree:
+        return _waited(of, second, _waited(of, first, params, batch), v)
+
+    _note(of, product, whole, whole(), counters)
+    product.point_seconds = float(np.median(_in_turn([partial(_waited, of, first, params, batch)])))
+    return Prepared(product, partial(_waited, of, second, state, v))
+
+
+def _at_once(of: Subject, products: list[Product], say: Say) -> list[Prepared | None]:
+    """The first right direct method, for several vectors in one call."""
+    for each in products:
+        if each.verdict == "right" and each.is_direct and each.method in of.kit.own.AT_ONCE:
+            product = Product(method=each.method, is_repaired=each.is_repaired, vectors=VECTORS)
+            products.append(product)
+            v = of.kit.many_vectors.stacked([of.v] * VECTORS)
+            hvp = of.kit.many_vectors.at_once(of.kit.methods[each.method])
+            loss = of.kit.loss(of.found, each.is_repaired)
+
+            def function(params: Tree, v: Tree, batch: Tree) -> Tree:
+                return hvp(lambda params: loss(params, batch), params, v)  # noqa: B023
+
+            try:
+                return [_called(of._replace(v=v), product, function)]
+            except Exception as error:
+                product.verdict, product.reason = "refused", first_line(error)
+                say(f"{product.label}: REFUSED ({product.reason}).")
+                return []
+    return []
+
+
+def _note(
+    of: Subject,
+    product: Product,
+    call: Callable[[], Tree],
+    first: Tree,
+    counters: Mapping[str, int],
+) -> None:
+    """Notes the error of the ``first`` result, and the memory of a further call."""
+    if product.method != "gradient":
+        product.error = _error(of, first, product.vectors)
+    noted = dict(counters)
+    of.kit.device.count_call(call, noted)
+    product.memory_bytes = _bytes(noted, product.method in of.kit.own.AT_A_POINT)
+
+
+def _error(of: Subject, result: Tree, vectors: int = 1) -> float:
+    leaves = of.kit.device.to_numpy(result)
+    if vectors > 1:
+        leaves = [leaf[-1] for leaf in leaves]
+    return comparing.relative_difference(leaves, of.reference)
+
+
+def _bytes(counters: dict[str, int], is_after_point: bool) -> int | None:
+    if "torch_peak_allocated_bytes" in counters:
+        return counters["torch_peak_allocated_bytes"] - counters["torch_allocated_before_bytes"]
+    if "xla_temp_bytes" not in counters:
+        return None
+    other = "xla_argument_bytes" if is_after_point else "xla_output_bytes"
+    return counters["xla_temp_bytes"] + counters[other]
+
+
+def _in_turn(calls: list[Callable[[], Tree]]) -> list[list[float]]:
+    """Seconds of each call in every round; there are as many rounds as the time allows."""
+    of_round = sum(timing.timed(call, time.perf_counter)[0] for call in calls)
+    rounds = int(np.clip(TIMING_SECONDS / of_round, FEWEST_ROUNDS, MOST_ROUNDS))
+    return timing.in_turn(calls, rounds, time.perf_counter, random.Random(SEED))
+
+
+def _waited(of: Subject, program: Callable[..., Tree], *arguments: Tree) -> Tree:
+    return of.kit.device.wait(program(*arguments))
+
+
+def _took(product: Product) -> str:
+    each = " a vector" if product.vectors > 1 else ""
+    gradients = np.median(product.in_gradients)
+    return f"{seconds(product.seconds_of_one)}{each}, {gradients:.2f} gradients"
+
+
+def _told(product: Product) -> str:
+    told = ""
+    if product.point_seconds:
+        told += f", after {seconds(product.point_seconds)} at the point"
+    if product.memory_bytes:
+        told += f", {cost.readable_bytes(product.memory_bytes)}"
+    if product.error is not None:
+        told += f", error {product.error:.0e}"
+    return told
+
+
+def seconds(value: float) -> str:
+    """``value`` in seconds or milliseconds, with three digits."""
+    return f"{value:.3g} s" if value >= 1 else f"{1000 * value:.3g} ms"

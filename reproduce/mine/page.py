@@ -1,0 +1,71 @@
+"""The page ``mine.html``: one file, with everything on it inside."""
+
+import base64
+from pathlib import Path
+
+import jinja2
+import numpy as np
+
+from reproduce.measuring import cost
+from reproduce.mine.found import STEPS, Found, Product
+from reproduce.mine.measure import seconds
+
+COLUMNS = ("HVP", "is", "gradients", "time", "at the point", "compiling", "memory", "error")
+NONE = "–"
+
+
+def html(found: Found, folder: Path) -> str:
+    """The page of ``found``, with the figure that is in ``folder``."""
+    templates = jinja2.Environment(
+        loader=jinja2.FileSystemLoader([Path(__file__).parent, Path(__file__).parents[1]]),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    png = (folder / "figures" / "mine.png").read_bytes()
+    columns, *rows = table(found)
+    return templates.get_template("page.html.jinja").render(
+        found=found,
+        columns=columns,
+        rows=rows,
+        steps=[(step, found.said.get(step, [])) for step in STEPS[:-1]],
+        answer=found.said.get(STEPS[-1], []),
+        image=f"data:image/png;base64,{base64.b64encode(png).decode()}",
+        checked=checked(found),
+    )
+
+
+def checked(found: Found) -> str:
+    """That the pasted code was run, and how far its HVP is off."""
+    return f"it was run, and is off by {found.code_difference:.0e}"
+
+
+def table(found: Found) -> list[tuple[str, ...]]:
+    """Columns, then a line for each HVP: what is timed, the fastest first, then the rest."""
+    timed = found.timed
+    others = [each for each in found.products if not each.seconds]
+    gradient = (
+        "gradient", "", "1", seconds(float(np.median(found.gradient_seconds))), NONE, NONE,
+        _bytes(found.gradient_bytes), NONE,
+    )  # fmt: skip
+    return [COLUMNS, gradient, *map(_line, [*timed, *others])]
+
+
+def _line(product: Product) -> tuple[str, ...]:
+    if not product.seconds:
+        return (product.label, product.verdict, *[NONE] * 5, product.reason)
+    return (
+        product.label,
+        product.verdict,
+        f"{np.median(product.in_gradients):.2f}",
+        seconds(product.seconds_of_one),
+        seconds(product.point_seconds) if product.point_seconds else NONE,
+        cost.readable_seconds(product.compile_seconds) if product.compile_seconds else NONE,
+        _bytes(product.memory_bytes),
+        NONE if product.error is None else f"{product.error:.0e}",
+    )
+
+
+def _bytes(count: int | None) -> str:
+    return cost.readable_bytes(count) if count else NONE

@@ -1,0 +1,75 @@
+"""What is found out in a process of its own, which runs the user's file: the five steps."""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from reproduce.machine import environment
+from reproduce.machine.limits import cores
+from reproduce.measuring.framework import Own
+from reproduce.mine import correct, kit, measure, pasted, user_file
+from reproduce.mine.found import Found, Product
+from reproduce.mine.kit import Kit
+from reproduce.mine.user_file import UserFile
+
+Say = Callable[[str, str], None]
+CODE = "hvp.py"
+
+
+def find(say: Say, path: Path, folder: Path, repairs: bool, on_gpu: bool) -> Found:
+    """All five steps but ``torch.compile``; ``say`` takes a step and a sentence.
+
+    Raises:
+        UserError: if the file, its loss or its parameters are not what is needed.
+    """
+    user, of, found, seen = _opened(path)
+    device, packages = environment.device(on_gpu), environment.installed()
+    name = "torch" if user.framework == "torch" else "jax"
+    result = Found(
+        file=path.name, framework=user.framework, device=device, versions=f"{name} {packages[name]}"
+    )
+
+    def told(step: str) -> Callable[[str], None]:
+        def tell(sentence: str) -> None:
+            result.said.setdefault(step, []).append(sentence)
+            say(step, sentence)
+
+        return tell
+
+    for sentence in seen:
+        told("Look")(sentence)
+    checked = correct.check(of, found, repairs, told("Correct"))
+    result.products = checked.products
+    subject = measure.subject(of, found, checked.reference)
+    measure.fits(subject, result.products, environment.free_bytes(on_gpu), told("Fits?"))
+    result.gradient_seconds, result.gradient_bytes = measure.time_all(
+        subject, result.products, told("Time")
+    )
+    result.code = pasted.code(of, found, result.best)
+    code_path = folder / CODE
+    code_path.write_text(result.code, encoding="utf-8")
+    result.code_difference = pasted.difference(of, found, user, code_path, checked.reference)
+    return result
+
+
+def compile_best(path: Path, best: Product) -> Product:
+    """``best`` by ``torch.compile``, held against itself and timed in turn with the gradient."""
+    _, of, found, _ = _opened(path)
+    product = Product(method=best.method, is_repaired=best.is_repaired, is_compiled=True)
+    function = of.product(best.method, of.loss(found, best.is_repaired))
+    subject = measure.subject(of, found, [])
+    reference = of.device.to_numpy(function(*subject.arguments))
+    start = time.perf_counter()
+    program = of.own.compiled(function, *subject.arguments)
+    product.compile_seconds = time.perf_counter() - start
+    measure.time_one(subject._replace(reference=reference), product, program)
+    return product
+
+
+def _opened(path: Path) -> tuple[UserFile, Kit, Own, list[str]]:
+    """The user's file, its framework, its loss, and what was seen of it."""
+    user = user_file.read(path)
+    of = kit.load(user.framework)
+    of.device.use_cores(cores())
+    with user_file.blamed(path):
+        return user, of, *of.own.own(user.problem, user.parameters)

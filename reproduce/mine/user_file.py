@@ -1,0 +1,103 @@
+"""The user's file: what must be in it, and whose fault an exception in it is."""
+
+import importlib.util
+import sys
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from reproduce.errors import UserError
+from reproduce.plan import Framework
+
+SHAPE = "def problem(): return model, loss, batch (PyTorch) or loss, params, batch (JAX)"
+
+
+class UserFile(NamedTuple):
+    """What ``problem()`` returned, of which framework, and which parameters are to vary."""
+
+    framework: Framework
+    problem: tuple[Any, Any, Any]
+    parameters: str | None
+
+
+def read(path: Path) -> UserFile:
+    """What is in the file at ``path``, whose code is run.
+
+    Raises:
+        UserError: if it lacks a ``problem`` of three parts, or raises an exception.
+    """
+    with blamed(path):
+        module = _imported(path)
+    if not callable(getattr(module, "problem", None)):
+        raise UserError(f"{path} was to have a function 'problem', and has none; write {SHAPE}")
+    with blamed(path):
+        problem = module.problem()
+    if not isinstance(problem, tuple) or len(problem) != 3:
+        count = f" of {len(problem)}" if isinstance(problem, tuple) else ""
+        found = f"{type(problem).__name__}{count}"
+        raise UserError(f"problem() in {path} was to return three things, not a {found}: {SHAPE}")
+    return UserFile(_framework(path, problem), problem, _parameters(path, module))
+
+
+@contextmanager
+def blamed(path: Path) -> Iterator[None]:
+    """Makes an exception that the user's code raises in the block a sentence and where it was.
+
+    Raises:
+        UserError: for any other exception.
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        raise UserError(_blame(path, error)) from error
+
+
+def _blame(path: Path, error: Exception) -> str:
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [place for place, frame in enumerate(frames) if frame.filename == str(path)]
+    shown = frames[own[0] :] if own else frames[-1:]
+    if isinstance(error, SyntaxError):
+        where, shown = f"line {error.lineno} of {path}", []
+    else:
+        where = f"line {frames[own[-1]].lineno} of {path}" if own else f"the code of {path}"
+    said = traceback.format_exception_only(error)[-1].strip()
+    sentence = f"{where} raised {said}; mend it there"
+    return "\n".join([sentence, *traceback.format_list(shown)]).rstrip()
+
+
+def _imported(path: Path) -> Any:
+    sys.path.insert(0, str(path.parent))
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    if spec is None or spec.loader is None:
+        raise UserError(f"{path} is no Python file; give one that ends in .py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[path.stem] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def _framework(path: Path, problem: tuple[Any, Any, Any]) -> Framework:
+    first, second, _ = problem
+    torch = sys.modules.get("torch")
+    if torch is not None and isinstance(first, torch.nn.Module):
+        if callable(second):
+            return "torch"
+    elif callable(first) and not isinstance(second, Callable):  # type: ignore[arg-type]
+        return "jax"
+    kinds = ", ".join(type(each).__name__ for each in problem)
+    raise UserError(f"problem() in {path} returned {kinds}, of which no loss can be made: {SHAPE}")
+
+
+def _parameters(path: Path, module: Any) -> str | None:
+    found = getattr(module, "parameters", None)
+    if found is not None and not isinstance(found, str):
+        kind = type(found).__name__
+        raise UserError(
+            f"parameters in {path} was to be a regular expression in quotes, and is a {kind}; "
+            'write, for example, parameters = r"lora_|classifier"'
+        )
+    return found
