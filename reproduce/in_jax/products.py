@@ -4,6 +4,9 @@ Each takes ``(loss, params, v)``, as the article's in ``hvp.py`` do. An HVP keep
 pass has computed until the backward pass has used it; what is not kept is computed again.
 """
 
+from collections.abc import Callable
+from typing import Any
+
 import jax
 
 from reproduce.in_jax.hvp import Loss, Tree, forward_over_reverse
@@ -52,7 +55,7 @@ def gauss_newton(loss: LossOfLogits, params: Tree, v: Tree) -> Tree:
     )
 
 
-METHODS = {
+METHODS: dict[str, Callable[[Any, Tree, Tree], Tree]] = {
     "checkpointed": checkpointed,
     "checkpointed_layers": checkpointed_layers,
     "gauss_newton": gauss_newton,

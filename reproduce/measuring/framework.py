@@ -15,11 +15,15 @@ import numpy as np
 
 from reproduce.machine.target import Target
 from reproduce.plan import LayerNorm, Mode, Normalisation
-from reproduce.problems.loss import LossOfBatch, LossOfLogits, Tree
+from reproduce.problems.loss import LossByParts
 from reproduce.problems.problem import Problem
 
-# Of a loss, its parameters and a vector like them: a tree like both, or a scalar.
-Method = Callable[[LossOfLogits, Tree, Tree], Any]
+Tree = Any
+Scalar = Any
+LossOfBatch = Callable[[Tree, Tree], Scalar]
+# Of a loss (by its parts, for a Gauss-Newton product), its parameters and a vector like them: a
+# tree like both, or a scalar.
+Method = Callable[[Any, Tree, Tree], Any]
 # What a method computes once at parameters and batch, and what it then does with a vector.
 Divided = tuple[Callable[[Tree, Tree], Any], Callable[[Any, Tree], Tree]]
 
@@ -48,7 +52,7 @@ class Models(Protocol):
         normalisation: Normalisation = ...,
         layer_norm: LayerNorm = ...,
         recorded: bool = ...,
-    ) -> tuple[LossOfBatch, Tree]:
+    ) -> tuple[LossByParts, Tree]:
         """``loss(params, batch)`` and its ``params`` on the device, of ``weights`` by name.
 
         They are shaped as ``problems.weight_shapes`` says.
