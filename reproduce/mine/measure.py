@@ -9,11 +9,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from reproduce.measuring import comparing, cost, timing
-from reproduce.measuring.framework import Own
+from reproduce.measuring.framework import Own, Tree
 from reproduce.mine.correct import SEED, Leaves, Say, first_line, vector
 from reproduce.mine.found import Product
 from reproduce.mine.kit import Kit
-from reproduce.problems.loss import Tree
 
 VECTORS = 4
 TIMING_SECONDS = 30
