@@ -147,7 +147,7 @@ def _seen(found: Own) -> list[str]:
             "stop_gradient or an argmax between them and the loss"
         )
     if unused:
-        said.append(f"{len(unused)} arrays have no gradient, among them {unused[0]}.")
+        said.append(f"No gradient comes to {len(unused)} of them, such as {unused[0]}.")
     return said
 
 

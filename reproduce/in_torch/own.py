@@ -203,7 +203,7 @@ def _seen(found: Own) -> list[str]:
             "a torch.no_grad() or an argmax between them and the loss"
         )
     if unused:
-        said.append(f"{len(unused)} tensors have no gradient, among them {unused[0]!r}.")
+        said.append(f"No gradient comes to {len(unused)} of them, such as {unused[0]!r}.")
     if not _is_repeated(found):
         raise UserError(
             "the loss is random: two calls at the same parameters gave two values; "
