@@ -185,6 +185,11 @@ class OfTheUser(Protocol):
     def from_numpy(self, leaves: list[np.ndarray], like: Tree) -> Tree:
         """``leaves`` as a tree like ``like``: the inverse of the device's ``to_numpy``."""
 
+    def program(
+        self, function: Callable[..., Tree], *arguments: Tree
+    ) -> tuple[Callable[..., Tree], dict[str, int], float]:
+        """``function`` ready to be called, its bytes by counter, and seconds of compiling."""
+
     def compiled(self, function: Callable[..., Tree], *arguments: Tree) -> Callable[..., Tree]:
         """``function`` as one program, for arguments like these."""
 
