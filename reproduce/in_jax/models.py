@@ -31,7 +31,7 @@ from transformers.models.vit.modeling_flax_vit import FlaxViTLayer
 
 from reproduce.in_jax.hvp import Tree
 from reproduce.plan import LayerNorm, Normalisation
-from reproduce.problems.loss import LossOfBatch
+from reproduce.problems.loss import LossByParts
 from reproduce.problems.problem import Problem
 
 MODELS: dict[str, tuple[Any, Any]] = {
@@ -59,7 +59,7 @@ def build(
     normalisation: Normalisation = "article",
     layer_norm: LayerNorm = "repaired",
     recorded: bool = False,
-) -> tuple[LossOfBatch, Tree]:
+) -> tuple[LossByParts, Tree]:
     """``loss(params, batch)`` and its ``params``: a tree with d scalars.
 
     The loss is the mean cross-entropy plus 0.5e-4 times the squared norm of every
@@ -80,7 +80,7 @@ def build(
     def logits(params: Tree, batch: Tree) -> jax.Array:
         return module.apply(params | constants, **_inputs(module, batch)).logits
 
-    return LossOfBatch(logits, _cross_entropy, _penalty), variables
+    return LossByParts(logits, _cross_entropy, _penalty), variables
 
 
 def _inputs(module: linen.Module, batch: Tree) -> Tree:

@@ -1,10 +1,11 @@
 """A loss of the user's own in JAX: ``loss(params, batch)`` of those parameters that vary."""
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, MutableMapping
 from contextlib import contextmanager
 from functools import cached_property
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import jax
 import jax.numpy as jnp
@@ -21,6 +22,8 @@ AT_A_POINT = ("linearized",)
 AT_ONCE = DIRECT
 MODE: Mode = "jit"
 CAN_BE_REPAIRED = False
+Program = tuple[Callable[..., Tree], dict[str, int], float]
+PROGRAMS: MutableMapping[Callable[..., Tree], Program] = WeakKeyDictionary()
 
 
 class Own:
@@ -144,7 +147,7 @@ def _seen(found: Own) -> list[str]:
             "stop_gradient or an argmax between them and the loss"
         )
     if unused:
-        said.append(f"{len(unused)} arrays have no gradient, among them {unused[0]}.")
+        said.append(f"No gradient comes to {len(unused)} of them, such as {unused[0]}.")
     return said
 
 
@@ -169,10 +172,16 @@ def from_numpy(leaves: list[np.ndarray], like: Tree) -> Tree:
     return jax.tree.unflatten(jax.tree.structure(like), values)
 
 
+def program(function: Callable[..., Tree], *arguments: Tree) -> Program:
+    """``function`` compiled, once as long as it is in use; its bytes, and seconds of compiling."""
+    if function not in PROGRAMS:
+        PROGRAMS[function] = compile(function, MODE, *arguments)
+    return PROGRAMS[function]
+
+
 def needed_bytes(function: Callable[..., Tree], *arguments: Tree) -> int:
     """The bytes that a call needs, arguments included, as XLA says once it has compiled it."""
-    _, counters, _ = compile(function, MODE, *arguments)
-    return sum(counters.values())
+    return sum(program(function, *arguments)[1].values())
 
 
 def compiled(function: Callable[..., Tree], *arguments: Tree) -> Callable[..., Tree]:

@@ -5,6 +5,7 @@ pass has computed until the backward pass has used it; what is not kept is compu
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 
@@ -54,7 +55,7 @@ def gauss_newton(loss: LossOfLogits, params: Tree, v: Tree) -> Tree:
     )
 
 
-METHODS: dict[str, Callable[..., Tree]] = {
+METHODS: dict[str, Callable[[Any, Tree, Tree], Tree]] = {
     "checkpointed": checkpointed,
     "checkpointed_layers": checkpointed_layers,
     "gauss_newton": gauss_newton,

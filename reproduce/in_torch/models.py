@@ -22,7 +22,7 @@ from transformers import (
 from reproduce import plan as kinds
 from reproduce.in_torch.device import default_device
 from reproduce.in_torch.hvp import Tree
-from reproduce.problems.loss import LossOfBatch
+from reproduce.problems.loss import LossByParts
 from reproduce.problems.problem import Problem
 
 MODELS = {
@@ -100,7 +100,7 @@ def build(
     normalisation: kinds.Normalisation = "article",
     layer_norm: kinds.LayerNorm = "repaired",
     recorded: bool = False,
-) -> tuple[LossOfBatch, Tree]:
+) -> tuple[LossByParts, Tree]:
     """``loss(params, batch)`` and its ``params``: a dictionary with d scalars.
 
     The loss is the mean cross-entropy plus 0.5e-4 times the squared norm of every
@@ -123,7 +123,7 @@ def build(
         for name, _ in module.named_parameters()
     }
     buffers = {name: _buffer(name, meta, weights) for name, meta in module.named_buffers()}
-    return LossOfBatch(_Logits(module, buffers), _cross_entropy, _penalty), params
+    return LossByParts(_Logits(module, buffers), _cross_entropy, _penalty), params
 
 
 class _Logits:

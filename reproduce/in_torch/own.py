@@ -203,7 +203,7 @@ def _seen(found: Own) -> list[str]:
             "a torch.no_grad() or an argmax between them and the loss"
         )
     if unused:
-        said.append(f"{len(unused)} tensors have no gradient, among them {unused[0]!r}.")
+        said.append(f"No gradient comes to {len(unused)} of them, such as {unused[0]!r}.")
     if not _is_repeated(found):
         raise UserError(
             "the loss is random: two calls at the same parameters gave two values; "
@@ -261,6 +261,13 @@ def from_numpy(leaves: list[np.ndarray], like: Tree) -> Tree:
         name: torch.from_numpy(np.ascontiguousarray(leaf)).to(value).reshape(value.shape)
         for (name, value), leaf in zip(like.items(), leaves, strict=True)
     }
+
+
+def program(
+    function: Callable[..., Tree], *arguments: Tree
+) -> tuple[Callable[..., Tree], dict[str, int], float]:
+    """``function`` as it is: there are no bytes to tell, and no seconds of compiling."""
+    return compile(function, MODE, *arguments)
 
 
 def needed_bytes(function: Callable[..., Tree], *arguments: Tree) -> int:

@@ -19,7 +19,7 @@ from reproduce.machine.target import Target
 from reproduce.measuring import comparing, cost, timing
 from reproduce.measuring.framework import Accounting, Tools
 from reproduce.plan import GAUSS_NEWTON, REFERENCE, Case, Method, Mode
-from reproduce.problems.loss import LossOfBatch, Tree
+from reproduce.problems.loss import LossByParts, Tree
 from reproduce.results.rows import Status
 
 
@@ -116,7 +116,7 @@ class Instance:
         """``values`` as a tree like the parameters."""
         return self.build(values)[1]
 
-    def build(self, weights: dict[str, np.ndarray]) -> tuple[LossOfBatch, Tree]:
+    def build(self, weights: dict[str, np.ndarray]) -> tuple[LossByParts, Tree]:
         """The loss of the case's network, and its parameters."""
         case = self.case
         kind = case.normalisation, case.layer_norm, case.recorded

@@ -15,12 +15,14 @@ import numpy as np
 
 from reproduce.machine.target import Target
 from reproduce.plan import LayerNorm, Mode, Normalisation
-from reproduce.problems.loss import LossOfBatch, Scalar, Tree
+from reproduce.problems.loss import LossByParts
 from reproduce.problems.problem import Problem
 
-# A loss of the user's own; of the article's networks one has its parts, which Gauss-Newton needs.
-UsersLoss = Callable[[Tree, Tree], Scalar]
-# Of a loss, its parameters and a vector like them: a tree like both, or a scalar.
+Tree = Any
+Scalar = Any
+LossOfBatch = Callable[[Tree, Tree], Scalar]
+# Of a loss (by its parts, for a Gauss-Newton product), its parameters and a vector like them: a
+# tree like both, or a scalar.
 Method = Callable[[Any, Tree, Tree], Any]
 # What a method computes once at parameters and batch, and what it then does with a vector.
 Divided = tuple[Callable[[Tree, Tree], Any], Callable[[Any, Tree], Tree]]
@@ -30,7 +32,7 @@ class ManyVectors(Protocol):
     """Many vectors at one point: one after another, or several at once."""
 
     @property
-    def METHODS(self) -> Mapping[str, Callable[[Any, Tree, Tree, Tree], Divided]]:
+    def METHODS(self) -> Mapping[str, Callable[[LossOfBatch, Tree, Tree, Tree], Divided]]:
         """The functions that divide an HVP of (loss, params, v, batch) at its point, by name."""
 
     def at_once(self, hvp: Method) -> Method:
@@ -50,7 +52,7 @@ class Models(Protocol):
         normalisation: Normalisation = ...,
         layer_norm: LayerNorm = ...,
         recorded: bool = ...,
-    ) -> tuple[LossOfBatch, Tree]:
+    ) -> tuple[LossByParts, Tree]:
         """``loss(params, batch)`` and its ``params`` on the device, of ``weights`` by name.
 
         They are shaped as ``problems.weight_shapes`` says.
@@ -174,7 +176,7 @@ class OfTheUser(Protocol):
     def own(self, problem: Any, pattern: str | None) -> tuple[Own, list[str]]:
         """What ``problem`` has, of parameters that ``pattern`` finds, and a sentence a finding."""
 
-    def repaired_loss(self, loss: UsersLoss) -> UsersLoss:
+    def repaired_loss(self, loss: LossOfBatch) -> LossOfBatch:
         """``loss`` with equal functions in place of those that are differentiated wrongly."""
 
     def float64_allowed(self) -> AbstractContextManager[None]:
@@ -182,6 +184,11 @@ class OfTheUser(Protocol):
 
     def from_numpy(self, leaves: list[np.ndarray], like: Tree) -> Tree:
         """``leaves`` as a tree like ``like``: the inverse of the device's ``to_numpy``."""
+
+    def program(
+        self, function: Callable[..., Tree], *arguments: Tree
+    ) -> tuple[Callable[..., Tree], dict[str, int], float]:
+        """``function`` ready to be called, its bytes by counter, and seconds of compiling."""
 
     def compiled(self, function: Callable[..., Tree], *arguments: Tree) -> Callable[..., Tree]:
         """``function`` as one program, for arguments like these."""

@@ -6,14 +6,14 @@ from typing import Any, NamedTuple, cast
 
 from reproduce.measuring.framework import (
     Device,
+    LossOfBatch,
     ManyVectors,
     Method,
     OfTheUser,
     Own,
-    UsersLoss,
+    Tree,
 )
 from reproduce.plan import Framework
-from reproduce.problems.loss import Tree
 
 
 class Kit(NamedTuple):
@@ -25,7 +25,7 @@ class Kit(NamedTuple):
     device: Device
     own: OfTheUser
 
-    def product(self, method: str, loss: UsersLoss) -> Callable[[Tree, Tree, Tree], Tree]:
+    def product(self, method: str, loss: LossOfBatch) -> Callable[[Tree, Tree, Tree], Tree]:
         """The HVP of ``method`` as a function of parameters, vector and batch."""
         if method in self.methods:
             hvp = self.methods[method]
@@ -37,7 +37,7 @@ class Kit(NamedTuple):
 
         return at_point_and_after
 
-    def loss(self, found: Own, is_repaired: bool) -> UsersLoss:
+    def loss(self, found: Own, is_repaired: bool) -> LossOfBatch:
         """The user's loss, as it is or repaired."""
         return self.own.repaired_loss(found.loss) if is_repaired else found.loss
 

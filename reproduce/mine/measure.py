@@ -9,11 +9,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from reproduce.measuring import comparing, cost, timing
-from reproduce.measuring.framework import Own
+from reproduce.measuring.framework import Own, Tree
 from reproduce.mine.correct import SEED, Leaves, Say, first_line, vector
 from reproduce.mine.found import Product
 from reproduce.mine.kit import Kit
-from reproduce.problems.loss import Tree
 
 VECTORS = 4
 TIMING_SECONDS = 30
@@ -28,6 +27,12 @@ class Subject(NamedTuple):
     found: Own
     v: Tree
     reference: Leaves
+    functions: dict[str, Callable[..., Tree]]
+
+    def function(self, product: Product) -> Callable[..., Tree]:
+        """The HVP of ``product``, the same each time."""
+        loss = self.kit.loss(self.found, product.is_repaired)
+        return self.functions.setdefault(product.label, self.kit.product(product.method, loss))
 
     @property
     def arguments(self) -> tuple[Tree, Tree, Tree]:
@@ -45,7 +50,7 @@ class Prepared(NamedTuple):
 def subject(kit: Kit, found: Own, reference: Leaves) -> Subject:
     """The user's loss with the vector that all HVPs are taken of."""
     v = kit.own.from_numpy(vector(kit.device.to_numpy(found.params)), found.params)
-    return Subject(kit, found, v, reference)
+    return Subject(kit, found, v, reference, {})
 
 
 def fits(of: Subject, products: list[Product], free_bytes: int, say: Say) -> None:
@@ -53,7 +58,7 @@ def fits(of: Subject, products: list[Product], free_bytes: int, say: Say) -> Non
     for each in products:
         if each.verdict != "right":
             continue
-        function = of.kit.product(each.method, of.kit.loss(of.found, each.is_repaired))
+        function = of.function(each)
         try:
             each.needed_bytes = of.kit.own.needed_bytes(function, *of.arguments)
         except Exception as error:  # whatever the user's code does that needs numbers
@@ -131,7 +136,7 @@ def _prepared(of: Subject, product: Product, say: Say) -> Prepared | None:
     try:
         if product.method in of.kit.own.AT_A_POINT:
             return _divided(of, product, loss)
-        return _called(of, product, of.kit.product(product.method, loss))
+        return _called(of, product, of.function(product))
     except Exception as error:
         is_too_large = isinstance(error, MemoryError) or of.kit.device.is_out_of_memory(error)
         product.verdict = "too large" if is_too_large else "refused"
@@ -141,13 +146,9 @@ def _prepared(of: Subject, product: Product, say: Say) -> Prepared | None:
 
 
 def _called(of: Subject, product: Product, function: Callable[..., Tree]) -> Prepared:
-    start = time.perf_counter()
-    program, counters, product.compile_seconds = of.kit.device.compile(
-        function, of.kit.own.MODE, *of.arguments
-    )
+    program, counters, product.compile_seconds = of.kit.own.program(function, *of.arguments)
     call = partial(_waited, of, program, *of.arguments)
     first = call()
-    product.compile_seconds = product.compile_seconds and time.perf_counter() - start
     _note(of, product, call, first, counters)
     return Prepared(product, call)
 

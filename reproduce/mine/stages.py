@@ -56,8 +56,8 @@ def compile_best(path: Path, best: Product) -> Product:
     """``best`` by ``torch.compile``, held against itself and timed in turn with the gradient."""
     _, of, found, _ = _opened(path)
     product = Product(method=best.method, is_repaired=best.is_repaired, is_compiled=True)
-    function = of.product(best.method, of.loss(found, best.is_repaired))
     subject = measure.subject(of, found, [])
+    function = subject.function(best)
     reference = of.device.to_numpy(function(*subject.arguments))
     start = time.perf_counter()
     program = of.own.compiled(function, *subject.arguments)

@@ -64,8 +64,7 @@ def _blame(path: Path, error: Exception) -> str:
         where, shown = f"line {error.lineno} of {path}", []
     else:
         where = f"line {frames[own[-1]].lineno} of {path}" if own else f"the code of {path}"
-    said = traceback.format_exception_only(error)[-1].strip()
-    sentence = f"{where} raised {said}; mend it there"
+    sentence = f"{where} raised {type(error).__name__}: {error}; mend it there"
     return "\n".join([sentence, *traceback.format_list(shown)]).rstrip()
 
 

@@ -28,7 +28,7 @@ class LossOfLogits:
         return self.of_logits(self.logits(params)) + self.penalty(params)
 
 
-class LossOfBatch:
+class LossByParts:
     """The same of any batch: logits and the loss of them depend on it, the penalty does not."""
 
     def __init__(

@@ -1,0 +1,270 @@
+"""A loss of the user's own: what is said of it, what is repaired, and which mistakes are found."""
+
+import importlib.util
+import json
+import textwrap
+
+import pytest
+from commands import ROOT, reproduce
+
+from reproduce.errors import UserError
+from reproduce.mine import answer, measure, stages
+from reproduce.mine.found import Found, Product
+
+EXAMPLES = ROOT / "examples"
+TORCH = """
+import torch
+from torch import nn
+
+def problem():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(3, 4), {layer}, nn.Linear(4, 2))
+    return model, loss, torch.randn(5, 3)
+
+def loss(model, batch):
+    return {loss}
+"""
+JAX = """
+import jax
+import jax.numpy as jnp
+
+def problem():
+    x = jax.random.normal(jax.random.key(0), (5, 3))
+    return loss, {{"w": jnp.ones((3, 2)), "steps": jnp.arange(2)}}, x
+
+def loss(params, batch):
+    return {loss}
+"""
+
+
+@pytest.fixture
+def find(tmp_path, monkeypatch):
+    """Runs the steps in this process, with few rounds, on a file of the given text."""
+    monkeypatch.setattr(measure, "TIMING_SECONDS", 0)
+    monkeypatch.syspath_prepend(str(tmp_path))
+
+    def found(text, repairs=True):
+        path = tmp_path / "own.py"
+        path.write_text(textwrap.dedent(text))
+        return stages.find(lambda step, sentence: None, path, tmp_path, repairs, on_gpu=False)
+
+    return found
+
+
+def in_torch(layer="nn.Tanh()", loss="model(batch).pow(2).mean()", further=""):
+    return TORCH.format(layer=layer, loss=loss) + further
+
+
+def in_jax(loss="(jnp.tanh(batch @ params['w']) ** 2).mean()", further=""):
+    return JAX.format(loss=loss) + further
+
+
+def verdicts(found):
+    return {(each.method, each.is_repaired): each.verdict for each in found.products}
+
+
+def said(found):
+    return " ".join(sentence for sentences in found.said.values() for sentence in sentences)
+
+
+@pytest.mark.parametrize("text", [in_torch(), in_jax()])
+def test_where_all_is_well_every_hvp_is_right_and_the_pasted_code_agrees(find, text):
+    found = find(text)
+    assert {each.verdict for each in found.products} == {"right"}
+    assert found.code_difference < 1e-5
+    assert "import reproduce" not in found.code
+    assert len(found.timed) > 4
+    assert all(each.error < 1e-5 for each in found.timed)
+    assert "WRONG" not in said(found)
+
+
+def test_layer_norm_is_found_wrong_by_reverse_over_forward_and_repaired(find):
+    found = find(in_torch("nn.Sequential(nn.Tanh(), nn.LayerNorm(4))"))
+    assert verdicts(found)["reverse_over_forward", False] == "wrong"
+    assert verdicts(found)["reverse_over_forward", True] == "right"
+    assert "Do not use: reverse-over-forward (off by" in " ".join(answer.advice(found))
+
+
+def test_as_is_repairs_nothing(find):
+    found = find(in_torch("nn.LayerNorm(4)"), repairs=False)
+    assert not any(each.is_repaired for each in found.products)
+    assert verdicts(found)["reverse_over_forward", False] == "wrong"
+
+
+def test_statistics_that_training_updates_stay_as_they_are(find, tmp_path):
+    found = find(in_torch("nn.BatchNorm1d(4)"))
+    assert "Each call changes 3 buffers" in said(found)
+    assert verdicts(found)["reverse_over_forward", True] == "right"
+    assert found.code_difference < 1e-5
+
+
+def test_dropout_is_switched_off_and_said_so(find):
+    found = find(in_torch("nn.Dropout(0.5)"))
+    assert "Dropout is on" in said(found)
+    assert set(verdicts(found).values()) == {"right"}
+
+
+ORDINARY_GRADIENT_WRONG = """
+class Sine(torch.autograd.Function):
+    @staticmethod
+    def forward(x):
+        return torch.sin(x)
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        ctx.save_for_backward(*inputs)
+
+    @staticmethod
+    def backward(ctx, g):
+        (x,) = ctx.saved_tensors
+        return g * {derivative}
+
+    @staticmethod
+    def jvp(ctx, t):
+        (x,) = ctx.saved_tensors
+        return t * torch.cos(x)
+"""
+
+
+def planted_in_torch(derivative):
+    function = ORDINARY_GRADIENT_WRONG.format(derivative=derivative)
+    return in_torch(loss="Sine.apply(model(batch)).sum()", further=function)
+
+
+def test_a_wrong_derivative_planted_in_pytorch_is_found_out(find):
+    assert "The gradient is WRONG" in said(find(planted_in_torch("1.1 * torch.cos(x)")))
+
+
+def test_a_second_derivative_that_pytorch_does_not_see_is_found_out(find):
+    with pytest.raises(UserError, match="no method gives a right one"):
+        find(planted_in_torch("torch.cos(x.detach())"))
+
+
+def planted_in_jax(derivative):
+    function = f"""
+@jax.custom_vjp
+def sine(x):
+    return jnp.sin(x)
+
+sine.defvjp(lambda x: (jnp.sin(x), x), lambda x, g: (g * {derivative},))
+"""
+    return in_jax("sine(batch @ params['w']).sum()", function)
+
+
+def test_a_wrong_derivative_planted_in_jax_is_found_out(find):
+    assert "The gradient is WRONG" in said(find(planted_in_jax("1.1 * jnp.cos(x)")))
+
+
+def test_a_second_derivative_that_jax_does_not_see_is_found_out(find):
+    with pytest.raises(UserError, match="forward-over-reverse: off by 1e\\+02 %"):
+        find(planted_in_jax("jax.lax.stop_gradient(jnp.cos(x))"))
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("x = 1", "was to have a function 'problem', and has none"),
+        ("def problem(): return 1, 2", "return three things, not a tuple of 2"),
+        ("def problem(): return 1, 2, 3", "returned int, int, int, of which no loss can be made"),
+        ("def problem(:", "line 1 of .*own.py raised SyntaxError"),
+        ("import nowhere_to_be_found", "line 1 of .* raised ModuleNotFoundError"),
+        (in_torch(loss="model(batch)"), r"a tensor of shape \(5, 2\)"),
+        (in_torch(loss="model(batch).mean().item()"), "and it gave float"),
+        (in_torch(loss="model(batch).detach().mean()"), "gradient of the loss is zero"),
+        (in_torch(loss="model(batch[:, :2]).mean()"), "line 11 of .* raised RuntimeError: mat1"),
+        (in_torch(loss="model(batch).mean() * torch.rand(())"), "the loss is random"),
+        (in_torch(further="parameters = 'lora_'"), "'lora_' matches none of the model's 4"),
+        (in_torch(further="parameters = ['0.weight']"), "a regular expression in quotes"),
+        (in_jax("batch @ params['w']"), r"an array of shape \(5, 2\)"),
+        (in_jax("jnp.argmax(params['w'])"), "and it gave an array of shape"),
+        (in_jax("batch.sum()"), "gradient of the loss is zero"),
+        (in_jax("params['v'].sum()"), "line 10 of .* raised KeyError: 'v'"),
+        (in_jax(further="parameters = 'lora_'"), "'lora_' matches none of the 2 leaves"),
+        (in_jax(further="parameters = 'steps'"), "none of the 1 leaves of params is in floating"),
+    ],
+)
+def test_a_mistake_in_the_file_is_one_sentence(find, text, sentence):
+    with pytest.raises(UserError, match=sentence):
+        find(text)
+
+
+def test_the_traceback_of_the_users_exception_begins_in_the_users_file(find):
+    with pytest.raises(UserError) as error:
+        find(in_torch(loss="broken(batch)", further="def broken(x):\n    return x / None\n"))
+    sentence, first, *_ = str(error.value).splitlines()
+    assert "line 13" in sentence
+    assert "own.py" in first
+
+
+def test_what_does_not_fit_is_said_with_the_batch_that_does(find, monkeypatch):
+    monkeypatch.setattr("reproduce.machine.environment.free_bytes", lambda on_gpu: 20_000)
+    text = in_torch().replace("randn(5, 3)", "randn(500, 3)")
+    with pytest.raises(UserError, match=r"needs \d+ KiB; the largest batch that fits is about"):
+        find(text)
+
+
+def product(method, seconds, **settings):
+    return Product(method=method, seconds=[seconds] * 3, gradient_seconds=[1.0] * 3, **settings)
+
+
+def found_of(*products):
+    return Found(file="own.py", framework="torch", device="", versions="", products=[*products])
+
+
+def test_the_answer_counts_when_what_is_computed_once_is_won_back():
+    once = product("graph_kept", 2.0, point_seconds=5.0)
+    compiled = product("autograd_grad", 2.5, is_compiled=True, compile_seconds=10.0)
+    answers = answer.advice(found_of(product("autograd_grad", 3.0), once, compiled))
+    assert "For 6 HVPs or more at one point: graph kept" in answers[1]
+    assert "Compiling pays from 21 HVPs on" in answers[2]
+
+
+def test_compiling_that_saves_nothing_is_not_recommended():
+    compiled = product("autograd_grad", 2.99, is_compiled=True, compile_seconds=10.0)
+    answers = answer.advice(found_of(product("autograd_grad", 3.0), compiled))
+    assert "the same; nothing is clearly faster" in answers[1]
+    assert "Compiling does not pay" in answers[2]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["torch_mlp", "torch_lora", "jax_plain", "jax_flax"])
+def test_an_example_is_a_problem_with_right_hvps(find, name):
+    found = find((EXAMPLES / f"{name}.py").read_text())
+    assert found.best.error < 1e-5
+    assert found.code_difference < 1e-5
+    assert "WRONG (off by" in said(found) or not name.startswith("torch")
+
+
+@pytest.mark.slow
+def test_the_verb_writes_a_page_with_figure_and_code_for_gpt2(tmp_path):
+    example = EXAMPLES / "torch_gpt2.py"
+    done = reproduce("mine", str(example), str(tmp_path), "--compile-seconds", "0")
+    assert done.returncode == 0, done.stderr
+    page = (tmp_path / "mine.html").read_text(encoding="utf-8")
+    found = json.loads((tmp_path / "mine.json").read_text(encoding="utf-8"))
+    assert "For one HVP" in done.stdout
+    assert "data:image/png;base64" in page
+    assert "scaled_dot_product_attention (2)" in page
+    assert {each["verdict"] for each in found["products"] if each["is_repaired"]} == {"right"}
+    assert (tmp_path / "figures" / "mine.pdf").exists()
+    spec = importlib.util.spec_from_file_location("pasted", tmp_path / "hvp.py")
+    pasted = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(pasted)
+    assert callable(pasted.hvp)
+
+
+@pytest.mark.parametrize("name", ["no_such.py", "."])
+def test_a_file_that_is_not_there_is_refused(tmp_path, name):
+    done = reproduce("mine", name, str(tmp_path))
+    assert done.returncode == 2
+    assert "give one of your own" in done.stderr
+
+
+def test_the_verb_ends_with_the_workers_sentence(tmp_path):
+    (tmp_path / "own.py").write_text("x = 1")
+    done = reproduce("mine", str(tmp_path / "own.py"), str(tmp_path / "results"))
+    assert done.returncode == 2
+    assert "error: " in done.stderr
+    assert "has none" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not list(tmp_path.rglob("*.html"))
