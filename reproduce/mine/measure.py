@@ -109,8 +109,12 @@ def time_all(of: Subject, products: list[Product], say: Say) -> tuple[list[float
         each.product.seconds, each.product.gradient_seconds = took, seconds[0]
         one = each.product
         say(f"{one.label}: {_took(one)}{_told(one)}.")
-    for doubt in timing.suspicions(seconds[0]):
-        say(f"Doubtful, of the gradient: {doubt}.")
+    low, median, high = np.quantile(seconds[0], [0.2, 0.5, 0.8])
+    if high - low > timing.SPREAD_LIMIT * median:
+        say(
+            f"The gradient's own times span {(high - low) / median:.0%} of their median: something "
+            "else runs here; close it, and run the same command again."
+        )
     return seconds[0], gradient.product.memory_bytes
 
 
