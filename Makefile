@@ -8,10 +8,17 @@ BASE ?=
 TESTS ?=
 PROVE ?=
 PYTHON_VERSION ?= 3.12
+VERSIONS ?=
+GPUS ?=
+JOBS ?= 8
+CAP ?=
+SBATCH ?=
+CONTAINER ?=
+DRY ?=
 
 # The shell has these from its environment, as they were given: make's text is nowhere part of
 # a command, and neither a space nor a quote nor a dollar in a value is more than that.
-$(foreach name,VENV PLAN RESULTS TARGET BASE TESTS PROVE PYTHON_VERSION, \
+$(foreach name,VENV PLAN RESULTS TARGET BASE TESTS PROVE PYTHON_VERSION VERSIONS GPUS JOBS CAP SBATCH CONTAINER DRY, \
 	$(eval override export $(name) := $$(value $(name))))
 
 ifeq ($(wildcard reproduce/__main__.py),)
@@ -24,9 +31,13 @@ PYTHON := "$$VENV/bin/python"
 # environment is somebody else's (a container's, say) and is used as it is.
 MADE_FROM := "$$VENV/hvp-repro-made-from"
 LOCKS := requirements.lock requirements-peers.lock requirements-test.lock
+COST := 8 GB, about a minute on a good line
+# What builds and runs the image needs no framework, and has an environment of its own.
+CONTAINER := VENV=.venv-container; $(PYTHON) -m reproduce.container
 AT_ONCE := --numprocesses auto --dist loadgroup
-COMPILE := uv pip compile --quiet --no-header --generate-hashes \
-	--python-version 3.11 --python-platform x86_64-manylinux_2_28
+COMPILE_FOR := uv pip compile --quiet --no-header --generate-hashes \
+	--python-platform x86_64-manylinux_2_28 --python-version
+COMPILE := $(COMPILE_FOR) 3.11
 # Not in the lock: whoever looks up today's vulnerabilities has a line to get it, and a
 # package it could not look up (--strict) must not pass for one without vulnerabilities.
 AUDIT := uv tool run --quiet --python $(PYTHON) pip-audit==2.10.1 --strict \
@@ -44,17 +55,17 @@ FIND_PIP = $(FIND_UV); pip='python3 -m pip'; \
 CHOOSE = plan=$${PLAN:-$$($(PYTHON) -m reproduce default-plan)} && results=$${RESULTS:-results/$$plan} &&
 
 .DEFAULT_GOAL := help
-.PHONY: help all quick a100 account beyond report measure figures plan smoke verify test test-all lint image image-test \
-	docker-all carry try-newest setup lock sbom audit clean
+.PHONY: help all quick a100 account beyond report measure figures slurm plan smoke verify test test-all lint image \
+	image-test docker-all carry try-newest latest setup setup-container lock sbom audit clean
 # What is named together is done in the order of its names, also with -j.
 .NOTPARALLEL:
 
 help: ## Print the targets.
-	@echo "hvp-repro; variables: PLAN=article|quick|cpu|smoke|beyond  RESULTS=<folder>  VENV=<folder>  TARGET=a100|h100|<file>  GPU=<index or UUID>  PYTHON_VERSION=3.12"
+	@echo "hvp-repro; variables: PLAN=article|quick|cpu|smoke|beyond  RESULTS=<folder>  VENV=<folder>  TARGET=a100|h100|<file>  GPU=<index or UUID>  GPUS=<number>  PYTHON_VERSION=3.12  VERSIONS=2023|latest"
 	@sed -n 's/^\([-a-z0-9/<>]*\):[^#]*## /\1\t/p' Makefile | expand -t 18
 
 all: setup ## Set up if needed, measure what is missing, draw what has changed.
-	@$(PYTHON) -m reproduce all --plan "$$PLAN" --results "$$RESULTS"
+	@$(PYTHON) -m reproduce all --plan "$$PLAN" --results "$$RESULTS" $${GPUS:+--gpus "$$GPUS"} $${VERSIONS:+--versions "$$VERSIONS"}
 
 quick: setup ## The article's five benchmark figures on a GPU, in minutes.
 	@$(PYTHON) -m reproduce all --plan quick --results "$$RESULTS"
@@ -81,6 +92,10 @@ figures/%: export NAME = $*
 figures/%: setup
 	@$(CHOOSE) $(PYTHON) -m paper_figures "$$results" "$$NAME"
 
+slurm: setup ## Measure the plan on a SLURM cluster, in JOBS shares; DRY=1 shows how.
+	@$(PYTHON) -m reproduce slurm "$${PLAN:-article}" "$${RESULTS:-results/$${PLAN:-article}}" \
+		--jobs "$$JOBS" --cap "$${CAP:-$$JOBS}" --sbatch "$$SBATCH" --container "$$CONTAINER" $${DRY:+--dry}
+
 plan: setup ## Print what the plan measures and what it is expected to cost.
 	@$(CHOOSE) $(PYTHON) -m reproduce plan "$$plan"
 
@@ -102,14 +117,14 @@ test-all: setup ## Run all tests, but those of the image; TESTS=<files> for some
 lint: setup ## Check format, style, docstrings and types.
 	@$(PYTHON) -m ruff check . && $(PYTHON) -m ruff format --check . && $(PYTHON) -m mypy
 
-image: setup ## Build the container image; BASE=<image> for an own base.
-	@$(PYTHON) -m reproduce.container build --base "$$BASE"
+image: setup-container ## Build the container image; BASE=<image> for an own base.
+	@$(CONTAINER) build --base "$$BASE"
 
 image-test: setup ## Run the tests of the image that is built.
 	@$(PYTHON) -m pytest -m engine --capture no --verbose
 
-docker-all: setup ## Run `make all` in the image, built if needed; results come out.
-	@$(PYTHON) -m reproduce.container all --plan "$$PLAN" --results "$${RESULTS:-results}"
+docker-all: setup-container ## Run `make all` in the image, built if needed; results come out.
+	@$(CONTAINER) all --plan "$$PLAN" --results "$${RESULTS:-results}"
 
 carry: ## Download into carry/ what a machine with frameworks of its own lacks.
 	@$(FIND_PIP); rm -rf carry.part; \
@@ -138,38 +153,54 @@ try-newest: carry ## Measure plan smoke on the CPU with carry/ and today's PyTor
 		('torch', 'jax', 'numpy', 'scipy', 'transformers', 'flax')), sep=', ')"; \
 	exit $$ended
 
-setup: ## Make the environment from the locks, their hashes enforced; once only.
-	@is_made() { [ -x $(PYTHON) -a ! -e $(MADE_FROM) ] || cat $(LOCKS) | cmp --quiet - $(MADE_FROM); }; \
-	if is_made; then exit 0; fi; \
-	mkdir -p "$$VENV" && exec 9>>$(MADE_FROM) || exit; \
-	if command -v flock >/dev/null; then \
-		flock --nonblock 9 || { echo "Another make is setting up $$VENV; waiting for it."; flock 9; }; \
-	else \
-		echo "Without flock (of util-linux), two makes that set up at once would disturb each other."; \
+define MAKE_ENVIRONMENT
+is_made() { [ -x $(PYTHON) -a ! -e $(MADE_FROM) ] || cat $(LOCKS) | cmp --quiet - $(MADE_FROM); }; \
+if is_made; then exit 0; fi; \
+mkdir -p "$$VENV" && exec 9>>$(MADE_FROM) || exit; \
+if command -v flock >/dev/null; then \
+	flock --nonblock 9 || { echo "Another make is setting up $$VENV; waiting for it."; flock 9; }; \
+else \
+	echo "Without flock (of util-linux), two makes that set up at once would disturb each other."; \
+fi; \
+if is_made; then exit 0; fi; \
+echo "Making $$VENV from $(LOCKS): $(COST)."; \
+if command -v uv >/dev/null && uv --version >/dev/null 2>&1; then \
+	uv=uv; [ -x $(PYTHON) ] || uv venv --quiet --allow-existing --python 3.11 "$$VENV" || exit; \
+else \
+	for python in python3.11 python3 python none; do \
+		$$python -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null && break; \
+	done; \
+	if [ $$python = none ]; then \
+		echo "error: set-up needs Python 3.11 or uv, and finds neither; install one of them," \
+			"or give an environment as VENV=<folder>" >&2; exit 2; \
 	fi; \
-	if is_made; then exit 0; fi; \
-	echo "Making $$VENV from $(LOCKS): 8 GB, about a minute on a good line."; \
-	if command -v uv >/dev/null && uv --version >/dev/null 2>&1; then \
-		uv=uv; [ -x $(PYTHON) ] || uv venv --quiet --allow-existing --python 3.11 "$$VENV" || exit; \
-	else \
-		for python in python3.11 python3 python none; do \
-			$$python -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null && break; \
-		done; \
-		if [ $$python = none ]; then \
-			echo "error: set-up needs Python 3.11 or uv, and finds neither; install one of them," \
-				"or give an environment as VENV=<folder>" >&2; exit 2; \
-		fi; \
-		$$python -m venv "$$VENV" || exit; uv=$$VENV/bin/uv; \
-		$(PYTHON) -m pip install --quiet --require-hashes --requirement requirements-test.lock || exit; \
-	fi; \
-	VIRTUAL_ENV=$$VENV "$$uv" pip sync --require-hashes --compile-bytecode $(LOCKS) \
-		&& cat $(LOCKS) > $(MADE_FROM)
+	$$python -m venv "$$VENV" || exit; uv=$$VENV/bin/uv; \
+	$(PYTHON) -m pip install --quiet --require-hashes --requirement requirements-test.lock || exit; \
+fi; \
+VIRTUAL_ENV=$$VENV "$$uv" pip sync --require-hashes --compile-bytecode $(LOCKS) \
+	&& cat $(LOCKS) > $(MADE_FROM)
+endef
 
-lock: ## Resolve requirements*.in anew into the locks.
+setup: ## Make the environment from the locks, their hashes enforced; once only.
+	@$(MAKE_ENVIRONMENT)
+
+setup-container: LOCKS := requirements-container.lock
+setup-container: COST := 21 MB in seconds, or without uv 97 MB in less than a minute
+setup-container:
+	@$(FIND_UV); VENV=.venv-container; $(MAKE_ENVIRONMENT)
+
+latest: ## Resolve the newest versions anew, and measure plan smoke with them.
+	@$(FIND_UV); $(COMPILE_FOR) 3.12 --upgrade --output-file requirements-latest.lock requirements-latest.in
+	@$(MAKE) all VERSIONS=latest PLAN=smoke
+
+lock: ## Resolve requirements*.in anew into the locks, but for the latest versions.
 	@$(COMPILE) --output-file requirements.lock requirements.in
 	@$(COMPILE) --output-file requirements-test.lock requirements-test.in
 	@$(COMPILE) --output-file requirements-peers.lock requirements-peers.in
+	@$(COMPILE) --output-file requirements-container.lock requirements-container.in
 	@$(COMPILE) --no-deps --output-file requirements-carry.lock requirements-carry.in
+	@$(COMPILE) --output-file requirements-2023-jax.lock requirements-2023-jax.in
+	@$(COMPILE) --output-file requirements-2023-torch.lock requirements-2023-torch.in
 
 sbom: setup ## Write the bill of materials of requirements.lock, as CycloneDX.
 	@bill="$${RESULTS:-results}/sbom.cdx.json"; mkdir -p "$$(dirname "$$bill")" && \

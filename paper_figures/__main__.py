@@ -1,19 +1,27 @@
 """The command line: ``python -m paper_figures RESULTS [NAME ...]``."""
 
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated
 
 import typer
 
-from paper_figures import beyond, figures, freshness, tables
+from paper_figures import at_work, freshness
 from paper_figures.layout import CannotDraw
+from paper_figures.redraw import maker_and_folder
 from reproduce import printing
-from reproduce.drawing import OF_ARTICLE, OF_BEYOND
+from reproduce.drawing import (
+    BEYOND_FROM_TABLES,
+    DIAGRAMS,
+    OF_ACCOUNTED_BEYOND,
+    OF_ARTICLE,
+    OF_BEYOND,
+    TABLES,
+)
 from reproduce.errors import UserError
-from reproduce.results.rows import Row, read_rows, results_folder
+from reproduce.results.rows import Row, results_folder, rows_in
 from reproduce.results.summary import last_of_each_case
 
-NAMES = (*OF_ARTICLE, *OF_BEYOND)
+NAMES = tuple(dict.fromkeys((*OF_ARTICLE, *OF_BEYOND, *OF_ACCOUNTED_BEYOND)))
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 
@@ -33,16 +41,18 @@ def draw(
 ) -> None:
     """Draw the article's figures and write the tables into RESULTS/figures and RESULTS/tables.
 
-    A figure is written as PNG and PDF, a table as CSV and Markdown. The exit code is 2 for
-    wrong input, and 1 if what was named cannot be made.
+    A figure is written as PNG and PDF, a table as CSV and Markdown.
 
     Raises:
-        Exit: with that code.
+        Exit: with code 1 if what was named cannot be made.
+        UserError: if there is no such figure or table, or the rows cannot be read.
     """
-    _refuse_unknown(names or [])
     wanted = names or OF_ARTICLE
-    without_rows = {*figures.DIAGRAMS, *beyond.FIGURES}
-    rows = _rows(results / "rows.jsonl") if set(wanted) - without_rows else []
+    for name in wanted:
+        if name not in NAMES:
+            raise UserError(f"figure or table {name!r} was asked for; there are {', '.join(NAMES)}")
+    needs_rows = set(wanted) - {*DIAGRAMS, *BEYOND_FROM_TABLES}
+    rows = last_of_each_case(rows_in(results)) if needs_rows else []
     current = freshness.current(results, wanted) if changed else set()
     made = [
         bool(freshness.files(results, name)) if name in current else _make(name, rows, results)
@@ -60,7 +70,7 @@ def _make(name: str, rows: list[Row], results: Path) -> bool:
     try:
         (first, second), left_out = _written(name, rows, results)
     except CannotDraw as reason:
-        typer.echo(f"{name} is not {'written' if name in tables.TABLES else 'drawn'}: {reason}.")
+        typer.echo(f"{name} is not {'written' if name in TABLES else 'drawn'}: {reason}.")
         return False
     typer.echo(f"{first} and {second.name}")
     if left_out:
@@ -70,32 +80,11 @@ def _make(name: str, rows: list[Row], results: Path) -> bool:
 
 def _written(name: str, rows: list[Row], results: Path) -> tuple[list[Path], str]:
     """Return the two files of ``name``, and a sentence on rows that were left out."""
-    if name in beyond.FIGURES:
-        return beyond.write(name, results), ""
-    maker, folder = (tables, "tables") if name in tables.TABLES else (figures, "figures")
+    if name in BEYOND_FROM_TABLES:
+        return at_work.write(name, results), ""
+    maker, folder = maker_and_folder(name)
     own, left_out = maker.select(name, rows)
     return maker.write(name, own, results / folder), left_out
-
-
-def _refuse_unknown(names: list[str]) -> None:
-    unknown = [name for name in names if name not in NAMES]
-    if unknown:
-        _refuse(
-            f"There is no figure or table {', '.join(map(repr, unknown))}: "
-            f"choose from {', '.join(NAMES)}."
-        )
-
-
-def _rows(path: Path) -> list[Row]:
-    try:
-        return last_of_each_case(read_rows(path))
-    except UserError as error:
-        _refuse(str(error))
-
-
-def _refuse(sentence: str) -> NoReturn:
-    typer.echo(sentence, err=True)
-    raise typer.Exit(2)
 
 
 def main() -> None:

@@ -1,120 +1,242 @@
-"""What HVPs are for: inverse-HVPs, spectra and a bilevel problem, drawn from their tables."""
+"""HVPs beyond the article: compiled PyTorch, many vectors at a point, other libraries.
 
-from collections.abc import Callable
-from pathlib import Path
+All are drawn from the rows of plan ``beyond``. A ratio is the time of an HVP over that of
+the gradient in the same round, framework and mode.
+"""
+
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from typing import Any
 
 import numpy as np
-import pandas as pd
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
 
-from paper_figures import beyond_style as style
-from paper_figures import figures
-from paper_figures.layout import CannotDraw
-from reproduce.algorithms.spectrum import density
+from paper_figures import layout, style
+from paper_figures.style import BLUE, INK, MUTED, ORANGE, RED, SMALL_POINTS, Style
+from reproduce import methods, problems
+from reproduce.measuring import cost
+from reproduce.plan import BEYOND, Framework, Method, Mode, Run
+from reproduce.results import summary
+from reproduce.results.rows import Row
+
+POINTS = np.arange(1, 17)
+# An HVP here: framework, mode and method.
+Name = tuple[Framework, Mode, Method]
+
+# Label and bar, apart in lightness as the methods' are.
+KINDS = {
+    "direct": ("One HVP", style.filled(ORANGE, "")),
+    "amortised": ("A further HVP at the same point", style.filled("#2f7f79", "///")),
+    "peer": ("One HVP by another library", style.filled("#c9c9c9", "")),
+    "gauss_newton": ("One Gauss-Newton product, which is no HVP", style.filled("white", "...")),
+}
+AMORTISED_LINES: dict[Name, tuple[str, str]] = {
+    ("jax", "jit", "forward_over_reverse"): (ORANGE, "--"),
+    ("jax", "jit", "linearized"): (ORANGE, "-"),
+    ("torch", "eager", "forward_over_reverse"): (BLUE, "--"),
+    ("torch", "eager", "graph_kept"): (BLUE, "-"),
+    ("torch", "compile", "forward_over_reverse"): (RED, "--"),
+    ("torch", "compile", "linearized"): (RED, "-"),
+}
+MODEL_LINES = {"resnet34": (ORANGE, "s"), "vit": (BLUE, "o"), "bert": (RED, "^")}
+OPERATION_COUNT = "Operation count"
+RATIO_LABEL = "Time over the gradient's"
+OPERATION_MARK: Style = {
+    "marker": "|",
+    "markersize": 15,
+    "markeredgewidth": 2.6,
+    "color": INK,
+    "linestyle": "",
+    "zorder": 5,
+}
+OPERATION_LINE: Style = {"color": INK, "linestyle": ":", "linewidth": 1.6}
+AT_OFFSET: Style = {"textcoords": "offset points", "fontsize": SMALL_POINTS, "color": INK}
+VALUE_AT_BAR: Style = AT_OFFSET | {"xytext": (9, 0), "ha": "left", "va": "center"}
+GAP_IN_LINE: Style = style.GAP_TEXT | AT_OFFSET | {"xytext": (4, 0), "ha": "left", "va": "center"}
+MEMORY_AT_POINT: Style = AT_OFFSET | {
+    "xytext": (0, -9),
+    "ha": "center",
+    "va": "top",
+    "bbox": style.TEXT_BOX | {"pad": 1},
+}
+METHOD_LABEL_INCHES = 3.75
+METHOD_LINE_INCHES = 0.3
+METHOD_BAR = 0.72
+RATIO_NOTE = (
+    "In gradients of the same round, and in seconds. ≠: the HVP differs from "
+    "forward-over-reverse's by more than rounding."
+)
+AMORTISED_NOTE = "Dashed: every HVP anew; solid: what does not depend on the vector once."
+VECTORS_NOTE = (
+    "Forward-over-reverse, one call for all vectors. At the points, the memory that it takes: in "
+    "JAX the program's, from XLA's memory analysis; in PyTorch the peak of its allocator."
+)
 
 
-def write(name: str, results: Path) -> list[Path]:
-    """Return the two files of the figure ``name``, drawn from its table in ``results``.
+def select(name: str, rows: Iterable[Row]) -> tuple[list[Row], str]:
+    """Return the rows that the figure ``name`` is drawn from, and a sentence on those left out.
+
+    They are of one batch size, the largest that was measured.
+    """
+    own, left_out = summary.of_beyond(rows, several_vectors=name == "beyond_vectors")
+    largest = max((row.batch_size for row in own), default=0)
+    others = sorted({row.model for row in own if row.batch_size != largest}, key=problems.order)
+    if others:
+        names = ", ".join(map(problems.label, others))
+        left_out = f"{left_out} Left out {names}, which has another batch size.".strip()
+    return [row for row in own if row.batch_size == largest], left_out
+
+
+def beyond_ratios(rows: Sequence[Row]) -> Figure:
+    """Return the ratio of every method to the gradient, beside its operation count."""
+    hvps = [row for row in rows if row.method != "gradient"]
+    names = sorted({_name(row) for row in hvps}, key=_order)
+    largest = max((summary.ratio(row)[2] for row in hvps if row.status == "done"), default=1)
+    figure, of_models = _panels(hvps, _model, problems.order)
+    for axes, model, own in of_models:
+        by_name = {_name(row): row for row in own}
+        for place, name in enumerate(names):
+            _ratio_bar(axes, place, name, by_name.get(name))
+        axes.set(title=problems.label(model), xlabel=RATIO_LABEL)
+        axes.set_xlim(0, 1.5 * largest)
+        axes.grid(axis="x")
+        axes.tick_params(axis="y", length=0)
+    figure.axes[0].set_ylim(len(names) - 0.4, -0.6)
+    figure.axes[0].set_yticks(range(len(names)), [methods.name(*name) for name in names])
+    kinds = dict.fromkeys(methods.kind(method) for _, _, method in names)
+    legend: dict[str, tuple[Artist, ...]] = {
+        label: (Patch(**bar),) for label, bar in (KINDS[kind] for kind in kinds)
+    }
+    legend[OPERATION_COUNT] = (Line2D([], [], **OPERATION_MARK),)
+    layout.lay_out(
+        figure,
+        legend,
+        _notes(rows, RATIO_NOTE, "error bars"),
+        left_inches=METHOD_LABEL_INCHES,
+        axes_height_inches=METHOD_LINE_INCHES * len(names),
+    )
+    return figure
+
+
+def _ratio_bar(axes: Axes, place: int, name: Name, row: Row | None) -> None:
+    framework, mode, method = name
+    operations = methods.OPERATIONS[framework, mode][method]
+    if row is None or row.status != "done":
+        status = "not_measured" if row is None else row.status
+        axes.annotate(style.GAPS[status], (0, place), **GAP_IN_LINE)
+        return
+    low, median, high = summary.ratio(row)
+    axes.barh(place, median, METHOD_BAR, **KINDS[methods.kind(method)][1])
+    axes.errorbar(median, place, xerr=[[median - low], [high - median]], **style.ERROR_BAR)
+    axes.plot([operations], [place], **OPERATION_MARK)
+    is_other = " ≠" if summary.is_wrong(row) else ""
+    text = f"{median:.2f} · {np.median(row.seconds):.2g} s{is_other}"
+    axes.annotate(text, (max(high, operations), place), **VALUE_AT_BAR)
+
+
+def beyond_amortised(rows: Sequence[Row]) -> Figure:
+    """Return the total time of k HVPs at one point, for every k up to 16."""
+    wanted = [row for row in rows if _name(row) in AMORTISED_LINES]
+    figure, of_models = _panels(wanted, _model, problems.order)
+    for axes, model, own in of_models:
+        for row in own:
+            if row.status == "done":
+                total = summary.point_seconds(row) + POINTS * np.median(row.seconds)
+                axes.plot(POINTS, total, **_amortised_line(_name(row)))
+        axes.set(title=problems.label(model), xlabel="HVPs at one point", xlim=(0, POINTS[-1]))
+        axes.grid(axis="y")
+    figure.axes[0].set(ylabel="Time of all HVPs [s]", ylim=(0, None))
+    drawn = [name for name in AMORTISED_LINES if name in map(_name, wanted)]
+    legend = {methods.name(*name): (Line2D([], [], **_amortised_line(name)),) for name in drawn}
+    layout.lay_out(figure, legend, _notes(rows, AMORTISED_NOTE, ""))
+    return figure
+
+
+def beyond_vectors(rows: Sequence[Row]) -> Figure:
+    """Return the time per vector over the gradient's, by the number of vectors at once.
+
+    Beside each stands the memory of the call, where it was counted.
+    """
+    figure, of_runs = _panels(rows, lambda row: (row.framework, row.mode), list(methods.RUNS).index)
+    for axes, run, of_run in of_runs:
+        for model in sorted({row.model for row in of_run}, key=problems.order):
+            done = {r.vectors: r for r in of_run if r.model == model and r.status == "done"}
+            counts = np.array(sorted(done))
+            low, median, high = np.transpose([summary.ratio(done[count]) for count in counts])
+            line = _model_line(model)
+            axes.plot(counts, median / counts, **line)
+            axes.fill_between(counts, low / counts, high / counts, **style.band(line["color"]))
+            for count, height in zip(counts, median / counts, strict=True):
+                if size := summary.bytes_of_call(done[count]):
+                    text = cost.readable_bytes(size)
+                    axes.annotate(text, (count, height), **MEMORY_AT_POINT)
+        operations = [methods.operations_per_vector(run[0], run[1], count) for count in counts]
+        axes.plot(counts, operations, **OPERATION_LINE)
+        axes.set(title=_run(run), xlabel="Vectors at once")
+        axes.set_xscale("log", base=2)
+        axes.set_xlim(0.7 * counts.min(), 1.4 * counts.max())
+        axes.set_xticks(counts, counts, minor=False)
+        axes.grid(axis="y")
+    figure.axes[0].set(ylabel="Time per vector over the gradient's", ylim=(0, None))
+    legend = {
+        problems.label(model): (Line2D([], [], **_model_line(model)),)
+        for model in sorted({row.model for row in rows}, key=problems.order)
+    }
+    legend[OPERATION_COUNT] = (Line2D([], [], **OPERATION_LINE),)
+    layout.lay_out(figure, legend, _notes(rows, VECTORS_NOTE, "bands"))
+    return figure
+
+
+def _panels(
+    rows: Sequence[Row], of: Callable[[Row], Hashable], order: Callable[[Any], Any]
+) -> tuple[Figure, list[tuple[Axes, Any, list[Row]]]]:
+    """Return an empty figure, and its panels: for each value of ``of``, with its rows.
 
     Raises:
-        CannotDraw: if there is no such table, or it lacks what is drawn.
+        CannotDraw: there are no rows.
     """
-    path = results / f"{name}.csv"
-    if not path.exists():
-        raise CannotDraw(f"there is no {path}; run 'python -m reproduce beyond {results}'")
-    try:
-        return figures.save(lambda: FIGURES[name](pd.read_csv(path)), name, results / "figures")
-    except (KeyError, IndexError, ValueError, TypeError) as error:
-        raise CannotDraw(
-            f"{path} is not as it was measured ({error!r}); remove it, "
-            f"and run 'python -m reproduce beyond {results}'"
-        ) from None
+    if not rows:
+        raise layout.CannotDraw(f"there are no such rows of plan {BEYOND!r}; measure it first")
+    values = sorted({of(row) for row in rows}, key=order)
+    figure = layout.empty()
+    all_axes = figure.subplots(1, len(values), squeeze=False, sharey=True)[0]
+    own = [[row for row in rows if of(row) == value] for value in values]
+    return figure, list(zip(all_axes, values, own, strict=True))
 
 
-def inverse_hvp_errors(table: pd.DataFrame) -> Figure:
-    """Return the error of the inverse-HVP against HVPs and against seconds, a curve a method."""
-    figure, panels = _panels(table, "inverse_hvp_errors")
-    for axes, (cost, label) in zip(panels, style.COSTS.items(), strict=True):
-        for method, values in table.groupby("method"):
-            axes.plot(values[cost], values["error"], **style.SOLVERS[method])
-        axes.set(xscale="log", yscale="log", xlabel=label)
-    panels[0].set_ylabel(style.ERROR)
-    return _with_legend(figure)
+def _model(row: Row) -> str:
+    return row.model
 
 
-def spectra(table: pd.DataFrame) -> Figure:
-    """Return the density of the eigenvalues, a panel a network, with the outermost marked."""
-    figure, panels = _panels(table, "spectra")
-    for axes, model in zip(panels, style.NETWORKS, strict=True):
-        values = table[table["model"] == model]
-        _spectrum(axes, values)
-        ritz = values[values["kind"] == "ritz"]
-        sizes = ritz["parameters"].iloc[0], ritz["start"].nunique(), ritz["start"].value_counts()[0]
-        axes.set(title=style.spectrum_title(model, *sizes), xlabel=style.EIGENVALUE)
-    panels[0].set_ylabel(style.DENSITY)
-    return _with_legend(figure)
+def _name(row: Row) -> Name:
+    return row.framework, row.mode, row.method
 
 
-def _spectrum(axes: Axes, table: pd.DataFrame) -> None:
-    ritz, exact = (table[table["kind"] == kind] for kind in ("ritz", "exact"))
-    low, high = ritz["value"].min(), ritz["value"].max()
-    width = style.BELL_WIDTH * (high - low)
-    at = np.linspace(low - 6 * width, high + 6 * width, 1000)
-    of_ritz, of_exact = (
-        density(at, each["value"].to_numpy(), each["weight"].to_numpy(), width)
-        for each in (ritz, exact)
-    )
-    if len(exact):
-        axes.fill_between(at, of_exact, **style.EXACT)
-    axes.plot(at, of_ritz, **style.QUADRATURE)
-    single = 1 / table["parameters"].iloc[0]
-    floor = style.FLOOR * density(np.zeros(1), np.zeros(1), np.array([single]), width)[0]
-    axes.set(yscale="log", ylim=(floor, 3 * of_ritz.max()))
-    axes.ticklabel_format(axis="x", scilimits=(-3, 3), useMathText=True)
-    axes.plot([low, high], [style.EXTREME_HEIGHT] * 2, **style.extremes(axes))
-    for value, side in ((low, "left"), (high, "right")):
-        axes.annotate(
-            style.number(value),
-            (value, style.EXTREME_HEIGHT),
-            xycoords=axes.get_xaxis_transform(),
-            **style.extreme_label(side),
-        )
+def _order(name: Name) -> tuple[int, int]:
+    framework, mode, method = name
+    return list(methods.RUNS).index((framework, mode)), list(methods.LABELS).index(method)
 
 
-def hyperparameter_descent(table: pd.DataFrame) -> Figure:
-    """Return the validation loss by strength with the descents on it, and their slopes by step."""
-    figure, (along, by_step) = _panels(table, "hyperparameter_descent")
-    grid = table[table["run"] == "grid"]
-    along.plot(grid["strength"], grid["validation_loss"], **style.GRID)
-    for run, look in style.RUNS.items():
-        steps = table[table["run"] == run]
-        along.plot(steps["strength"], steps["validation_loss"], **look)
-        by_step.plot(steps["hvps"], steps["hypergradient"].abs(), **look | {"label": None})
-    along.set(xscale="log", xlabel=style.STRENGTH, ylabel=style.VALIDATION_LOSS)
-    by_step.set(yscale="log", xlabel=style.COSTS["hvps"], ylabel=style.SLOPE)
-    return _with_legend(figure)
+def _run(run: Run) -> str:
+    return "JAX" if run == ("jax", "jit") else methods.RUNS[run]
 
 
-FIGURES: dict[str, Callable[[pd.DataFrame], Figure]] = {
-    "inverse_hvp_errors": inverse_hvp_errors,
-    "spectra": spectra,
-    "hyperparameter_descent": hyperparameter_descent,
-}
+def _amortised_line(name: Name) -> Style:
+    color, line_style = AMORTISED_LINES[name]
+    return {"color": color, "linestyle": line_style, "linewidth": 2.2}
 
 
-def _panels(table: pd.DataFrame, name: str) -> tuple[Figure, list[Axes]]:
-    """Return a figure of two panels whose foot names what and where it was measured."""
-    figure = Figure(figsize=style.FIGURE_INCHES, layout="constrained")
-    panels = list(figure.subplots(1, 2))
-    for axes in panels:
-        axes.grid()
-    (device,) = table["device"].unique()
-    figure.supxlabel(style.foot(name, device), **style.FOOT)
-    return figure, panels
+def _model_line(model: str) -> Style:
+    color, marker = MODEL_LINES.get(model, (MUTED, "D"))
+    return {"color": color, "marker": marker, "markersize": 7, "linewidth": 2.2}
 
 
-def _with_legend(figure: Figure) -> Figure:
-    handles, labels = figure.axes[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside upper center", ncols=len(labels))
-    return figure
+def _notes(rows: Sequence[Row], values: str, spread: str) -> dict[str, str]:
+    row = rows[0]
+    return {
+        "values": f"{values} {style.repetitions_note(rows, spread)}",
+        "machine": f"Device: {row.device} · plan: {row.plan} · batch size: {row.batch_size}",
+    }

@@ -32,14 +32,14 @@ def hess_eig() -> Figure:
     for place, (first, second) in enumerate(style.EIGENVALUES):
         axes = figure.add_subplot(1, 4, place + 1, projection="3d")
         z = (first * x**2 + second * y**2) / 2
-        axes.plot_surface(x, y, z, **style.surface())
-        axes.set(zticks=np.linspace(z.min(), z.max(), 3), **style.surface_axes())
+        axes.plot_surface(x, y, z, **style.SURFACE)
+        axes.set(zticks=np.linspace(z.min(), z.max(), 3), **style.SURFACE_AXES)
         axes.tick_params(labelsize=style.SURFACE_TICK_POINTS, pad=1)
         axes.zaxis.set_tick_params(pad=4)
         # Neighbours overlap: a background would cover the label of the axis to its left.
         axes.patch.set_visible(False)
         axes.set_title(style.surface_title(first, second))
-    figure.subplots_adjust(**style.surfaces_layout())
+    figure.subplots_adjust(**style.SURFACES_LAYOUT)
     return figure
 
 
@@ -52,10 +52,10 @@ def computational_graph() -> Figure:
         _edge(axes, start, end)
     operations = {z1: "$Wx$", z2: "$Uz_1$", z3: r"$\frac{1}{2}\,z_2^2$"}
     for node, operation in operations.items():
-        axes.plot([node.x] * 2, [node.y + NODE_RADIUS, node.y + 1.05], **style.dotted())
-        axes.text(node.x, node.y + 1.45, operation, **style.operation())
-    axes.plot([z3.x + NODE_RADIUS, z3.x + 0.95], [z3.y] * 2, **style.dotted())
-    axes.text(z3.x + 1.9, z3.y, "$f_x(U, W)$", **style.operation())
+        axes.plot([node.x] * 2, [node.y + NODE_RADIUS, node.y + 1.05], **style.DOTTED)
+        axes.text(node.x, node.y + 1.45, operation, **style.OPERATION)
+    axes.plot([z3.x + NODE_RADIUS, z3.x + 0.95], [z3.y] * 2, **style.DOTTED)
+    axes.text(z3.x + 1.9, z3.y, "$f_x(U, W)$", **style.OPERATION)
     for node in (x, w, u, z1, z2, z3):
         _vertex(axes, node)
     return figure
@@ -113,8 +113,8 @@ def _canvas(x_limits: tuple[float, float], y_limits: tuple[float, float]) -> tup
 
 
 def _vertex(axes: Axes, node: Node) -> None:
-    axes.add_patch(Circle((node.x, node.y), NODE_RADIUS, **style.vertex()))
-    axes.text(node.x, node.y, node.text, **style.vertex_text())
+    axes.add_patch(Circle((node.x, node.y), NODE_RADIUS, **style.VERTEX))
+    axes.text(node.x, node.y, node.text, **style.VERTEX_TEXT)
 
 
 def _edge(axes: Axes, start: Node, end: Node, factor: str = "plain", text: str = "") -> None:

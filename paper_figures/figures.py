@@ -12,21 +12,15 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from paper_figures import diagrams, faster, layout, panels, style
+from paper_figures import beyond, diagrams, fronts, layout, panels, style
 from paper_figures.layout import CannotDraw
 from reproduce import problems
-from reproduce.drawing import BENCHES, Bench
+from reproduce.drawing import BENCHES, BEYOND_FROM_ROWS, DIAGRAMS, Bench
 from reproduce.plan import PLANS
-from reproduce.results import origin, summary
+from reproduce.results import counters, origin, summary
 from reproduce.results.files import whole_file
 from reproduce.results.rows import Row
 
-DIAGRAMS: dict[str, Callable[[], Figure]] = {
-    "hess_eig": diagrams.hess_eig,
-    "computational_graph": diagrams.computational_graph,
-    "forward_diff": diagrams.forward_diff,
-    "reverse_diff": diagrams.reverse_diff,
-}
 UNDATED = {
     "png": {"Software": None},
     "pdf": {"Creator": None, "Producer": None, "CreationDate": None},
@@ -51,7 +45,7 @@ def save(draw: Callable[[], Figure], name: str, folder: Path) -> list[Path]:
     """Return the two files of what ``draw`` returns, written as PNG and PDF into ``folder``."""
     with matplotlib.rc_context():
         matplotlib.rcdefaults()
-        matplotlib.rcParams.update(style.rc())  # type: ignore[arg-type]  # it lists all keys
+        matplotlib.rcParams.update(style.RC)  # type: ignore[arg-type]  # it lists all keys
         figure = draw()
         paths = [_save(figure, folder / f"{name}.{suffix}") for suffix in UNDATED]
         figure.clear()
@@ -76,8 +70,10 @@ def select(name: str, rows: Iterable[Row]) -> tuple[list[Row], str]:
     """
     if name in DIAGRAMS:
         return [], ""
-    if name in faster.FIGURES:
-        return summary.of_beyond(rows, several_vectors=name == "beyond_vectors")
+    if name == "beyond_front":
+        return fronts.select(rows)
+    if name in BEYOND_FROM_ROWS:
+        return beyond.select(name, rows)
     return summary.newest(summary.of_kind(rows, BENCHES[name][:3]))
 
 
@@ -89,9 +85,11 @@ def draw(name: str, rows: Sequence[Row]) -> Figure:
             counter that all rows have.
     """
     if name in DIAGRAMS:
-        return DIAGRAMS[name]()
-    if name in faster.FIGURES:
-        return faster.FIGURES[name](rows)
+        return getattr(diagrams, name)()
+    if name == "beyond_front":
+        return fronts.beyond_front(rows)
+    if name in BEYOND_FROM_ROWS:
+        return getattr(beyond, name)(rows)
     bench = BENCHES[name]
     if not rows:
         raise CannotDraw(
@@ -167,9 +165,9 @@ def _values(bench: Bench, rows: Sequence[Row]) -> tuple[Callable[[Row], Sequence
         CannotDraw: the rows have no memory counter in common.
     """
     if bench.quantity == "time":
-        counts = sorted({len(row.seconds) for row in rows if row.status == "done"})
-        return summary.overhead_seconds, style.time_note(counts, bench.has_curve)
-    counter = summary.shared_counter(rows)
+        spread = "error bars and bands" if bench.has_curve else "error bars"
+        return summary.overhead_seconds, style.repetitions_note(rows, spread)
+    counter = counters.shared(rows)
     if counter is None:
         raise CannotDraw("its rows have no memory counter in common; measure them again")
     return (lambda row: [counter.bytes_of(row)]), style.memory_note(counter)
@@ -195,6 +193,6 @@ def _assemble(quantity: str, shown: dict[str, pd.DataFrame], notes: dict[str, st
 
 def _legend_key(key: str, with_line: bool) -> tuple[Artist, ...]:
     if key == "published":
-        return (Line2D([], [], **style.published_bar()), Line2D([], [], **style.published_key()))
+        return (Line2D([], [], **style.PUBLISHED_BAR), Line2D([], [], **style.PUBLISHED_KEY))
     bar = Patch(**style.bar(key))
     return (bar, Line2D([], [], **style.line(key))) if with_line else (bar,)

@@ -1,4 +1,4 @@
-"""Which figures and tables are what they would be if they were made again.
+"""Find the figures and tables that would be the same if they were made again.
 
 One is current if what it is made from (rows, tables, code, matplotlib) and its own files have
 the digest that was recorded when it was made. When a file was written says nothing.
@@ -12,13 +12,14 @@ from pathlib import Path
 import msgspec
 
 from reproduce.results.files import whole_file
+from reproduce.results.rows import rows_paths
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("paper_figures", "reproduce")
 
 
 def current(results: Path, names: Iterable[str]) -> set[str]:
-    """Those of ``names`` that need not be made again in ``results``."""
+    """The ``names`` that need not be made again in ``results``."""
     try:
         recorded = msgspec.json.decode(_record(results).read_bytes(), type=dict[str, str])
     except (FileNotFoundError, NotADirectoryError, msgspec.DecodeError):
@@ -49,7 +50,7 @@ def _digests(results: Path, names: Iterable[str]) -> dict[str, str]:
         for path in (ROOT / package).rglob("*")
         if path.suffix in {".py", ".csv"}
     ]
-    shared = metadata.version("matplotlib"), *_contents([*code, results / "rows.jsonl"])
+    shared = metadata.version("matplotlib"), *_contents([*code, *rows_paths(results)])
     return {
         name: _sha256(
             repr([shared, _contents([results / f"{name}.csv", *files(results, name)])]).encode()

@@ -11,8 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from paper_figures import faster_style as look
-from paper_figures import figures, layout, style
+from paper_figures import beyond, figures, layout, style
 from reproduce import printing
 from reproduce.methods import kind
 from reproduce.mine.found import FILE, Found, Product
@@ -43,7 +42,7 @@ def draw(found: Found) -> Figure:
         legend,
         {"values": f"{NOTE} {found.versions}, {found.device}."},
         left_inches=0.2 + LETTER_INCHES * max(len(each.label) for each in shown),
-        axes_height_inches=look.METHOD_LINE_INCHES * len(shown),
+        axes_height_inches=beyond.METHOD_LINE_INCHES * len(shown),
     )
     return figure
 
@@ -52,18 +51,15 @@ def _times(axes: Axes, shown: Sequence[Product]) -> None:
     largest = 1.0
     for place, each in enumerate(shown):
         if not each.seconds:
-            text = look.gap_in_line("error") | {"text": each.verdict}
-            axes.annotate(xy=(0, place), textcoords="offset points", **text)
+            axes.annotate(each.verdict, (0, place), **beyond.GAP_IN_LINE)
             continue
         low, median, high = np.quantile(each.in_gradients, [0.2, 0.5, 0.8])
-        axes.barh(place, median, look.METHOD_BAR, **_bar(each))
-        axes.errorbar(median, place, xerr=[[median - low], [high - median]], **style.error_bar())
-        axes.annotate(
-            f"{median:.2f}", (high, place), textcoords="offset points", **look.value_at_bar()
-        )
+        axes.barh(place, median, beyond.METHOD_BAR, **_bar(each))
+        axes.errorbar(median, place, xerr=[[median - low], [high - median]], **style.ERROR_BAR)
+        axes.annotate(f"{median:.2f}", (high, place), **beyond.VALUE_AT_BAR)
         largest = max(largest, high)
     axes.axvline(1, color=style.MUTED, linewidth=1, linestyle=":")
-    axes.set(xlabel=look.RATIO_LABEL, xlim=(0, 1.2 * largest))
+    axes.set(xlabel=beyond.RATIO_LABEL, xlim=(0, 1.2 * largest))
     axes.grid(axis="x")
     axes.tick_params(axis="y", length=0)
 
@@ -73,7 +69,7 @@ def _memory(axes: Axes, shown: Sequence[Product]) -> None:
     largest = max((each.memory_bytes or 0 for each in counted.values()), default=1)
     size, name = style.unit("memory", largest)
     for place, each in counted.items():
-        axes.barh(place, (each.memory_bytes or 0) / size, look.METHOD_BAR, **_bar(each))
+        axes.barh(place, (each.memory_bytes or 0) / size, beyond.METHOD_BAR, **_bar(each))
     axes.set(xlabel=style.axis_label("memory", name), xlim=(0, 1.05 * largest / size))
     axes.grid(axis="x")
     axes.tick_params(axis="y", length=0)
@@ -88,7 +84,7 @@ def _kind(product: Product) -> tuple[str, str]:
 
 
 def _bar(product: Product) -> dict[str, Any]:
-    return look.kind_bar(_kind(product)[1])
+    return beyond.KINDS[_kind(product)[1]][1]
 
 
 @app.command()

@@ -3,8 +3,6 @@
 Each draws a summary, already in the unit of the axis, on the Axes it is given.
 """
 
-from typing import Any
-
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
@@ -31,11 +29,13 @@ def bars(axes: Axes, summary: pd.DataFrame) -> None:
         drawn = values[done]
         axes.bar(at[done], drawn["median"], BAR_WIDTH, **style.bar(method))
         spread = (drawn["high"] > drawn["low"]).to_numpy()
-        _error_bars(axes, at[done][spread], drawn[spread])
+        bars = drawn[spread]
+        ends = bars["median"] - bars["low"], bars["high"] - bars["median"]
+        axes.errorbar(at[done][spread], bars["median"], ends, **style.ERROR_BAR)
         if "published" in summary:
-            axes.plot(at, values["published"], **style.published_bar())
+            axes.plot(at, values["published"], **style.PUBLISHED_BAR)
         for x, status in zip(at[~done], values["status"][~done], strict=True):
-            _mark_gap(axes, (x, style.GAP_FOOT), method, style.gap_over_bar(status))
+            _mark_gap(axes, (x, style.GAP_FOOT), method, status, style.GAP_OVER_BAR)
     axes.set_xticks(range(len(models)), [problems.label(model) for model in models])
     axes.set_xlim(-0.6, len(models) - 0.4)
     axes.tick_params(axis="x", length=0)
@@ -49,23 +49,19 @@ def curve(axes: Axes, summary: pd.DataFrame) -> None:
     """
     for place, method in enumerate(style.METHODS):
         values = summary.xs(method, level="method").sort_index()
-        axes.plot(values.index, values["median"], **style.line(method))
-        axes.fill_between(values.index, values["low"], values["high"], **style.band(method))
+        line = style.line(method)
+        axes.plot(values.index, values["median"], **line)
+        axes.fill_between(values.index, values["low"], values["high"], **style.band(line["color"]))
         if "published" in summary:
             axes.plot(values.index, values["published"], **style.published_line(method))
         for batch_size, status in values["status"][values["status"] != "done"].items():
             foot = style.GAP_FOOT + place * style.GAP_LINE
-            _mark_gap(axes, (batch_size, foot), method, style.gap_beside_curve(status))
+            _mark_gap(axes, (batch_size, foot), method, status, style.GAP_BESIDE_CURVE)
     largest = summary.index.get_level_values("batch_size").max()
     axes.set_xticks(range(0, largest + 1, max(1, largest // 4)))
     axes.set_xlim(0, 1.04 * largest)
     axes.set_xlabel("Batch size")
     _from_zero(axes, summary.filter([*RANGE, "published"]))
-
-
-def _error_bars(axes: Axes, at: np.ndarray, values: pd.DataFrame) -> None:
-    below, above = values["median"] - values["low"], values["high"] - values["median"]
-    axes.errorbar(at, values["median"], [below, above], **style.error_bar())
 
 
 def _from_zero(axes: Axes, drawn: pd.DataFrame) -> None:
@@ -78,7 +74,9 @@ def _from_zero(axes: Axes, drawn: pd.DataFrame) -> None:
     axes.grid(axis="y")
 
 
-def _mark_gap(axes: Axes, foot: tuple[float, float], method: str, text: dict[str, Any]) -> None:
+def _mark_gap(
+    axes: Axes, foot: tuple[float, float], method: str, status: str, look: style.Style
+) -> None:
     """Draw a cross in the method's colour at ``foot``, and the reason beside it.
 
     ``foot`` is in data units along and in heights of the panel up.
@@ -86,4 +84,4 @@ def _mark_gap(axes: Axes, foot: tuple[float, float], method: str, text: dict[str
     to_foot = axes.get_xaxis_transform()
     for cross in style.gap_cross(method):
         axes.plot(*([value] for value in foot), transform=to_foot, clip_on=False, **cross)
-    axes.annotate(xy=foot, xycoords=to_foot, textcoords="offset points", **text)
+    axes.annotate(style.GAPS[status], foot, xycoords=to_foot, textcoords="offset points", **look)

@@ -28,10 +28,9 @@ class Maker(Protocol):
         """The two files of ``name``, written into ``folder``."""
 
 
-MAKERS: dict[str, tuple[Maker, Iterable[str]]] = {
-    "figures": (figures, (*BENCHES, *DIAGRAMS, *BEYOND_FROM_ROWS)),
-    "tables": (tables, TABLES),
-}
+def maker_and_folder(name: str) -> tuple[Maker, str]:
+    """The module that chooses the rows of ``name`` and writes its two files, and their folder."""
+    return (tables, "tables") if name in TABLES else (figures, "figures")
 
 
 def redrawn(results: Path, rows: Iterable[Row]) -> dict[str, str]:
@@ -45,23 +44,26 @@ def redrawn(results: Path, rows: Iterable[Row]) -> dict[str, str]:
     with TemporaryDirectory() as anew:
         return dict(
             difference
-            for folder, (maker, known) in MAKERS.items()
-            for name in sorted({file.stem for file in (results / folder).glob("*.*")} & {*known})
-            for difference in _differences(maker, name, rows, results / folder, Path(anew))
+            for name in (*sorted((*BENCHES, *DIAGRAMS, *BEYOND_FROM_ROWS)), *TABLES)
+            for difference in _differences(name, rows, results, Path(anew))
         )
 
 
 def _differences(
-    maker: Maker, name: str, rows: list[Row], there: Path, anew: Path
+    name: str, rows: list[Row], results: Path, anew: Path
 ) -> Iterator[tuple[str, str]]:
+    maker, folder = maker_and_folder(name)
+    there = results / folder
+    if not any(there.glob(f"{name}.*")):
+        return
     own, _ = maker.select(name, rows)
     try:
         files = maker.write(name, own, anew)
     except Exception as reason:  # whatever it is that drawing stumbles over in damaged rows
-        yield f"{there.name}/{name}", f"is there, but cannot be made from the rows: {reason}"
+        yield f"{folder}/{name}", f"is there, but cannot be made from the rows: {reason}"
         return
     for file in files:
-        yield f"{there.name}/{file.name}", _difference(there / file.name, file)
+        yield f"{folder}/{file.name}", _difference(there / file.name, file)
 
 
 def _difference(there: Path, anew: Path) -> str:

@@ -1,9 +1,10 @@
 """How the figures look and what they say, as plain data.
 
-All text that a reader of a figure sees is here.
+All text that a reader of the article's figures sees is here; `beyond` and `at_work` have theirs.
 """
 
 import math
+from collections.abc import Iterable
 from typing import Any
 
 import pandas as pd
@@ -17,21 +18,23 @@ from reproduce.results.origin import ARTICLE_PLAN, is_articles, not_run
 from reproduce.results.rows import Row
 
 HVPS = ARTICLE_METHODS[1:]
+# Keyword arguments of matplotlib's.
+Style = dict[str, Any]
 
 INK = "#222222"
 MUTED = "#555555"
 WARNING = "#8a1c1c"
 FACTOR_RED = "#c1272d"
 FACTOR_BLUE = "#2456a6"
-
-# Near the article's blue, orange, yellow and red, but apart in lightness as well
-# (CIELAB 50, 66, 86, 37), so that they hold in greyscale and with colour blindness.
+# Near the article's, but apart in lightness as well (CIELAB 50, 66, 86, 37), so that they
+# hold in greyscale and with colour blindness.
+BLUE, ORANGE, YELLOW, RED = "#4e79b4", "#e98b2c", "#efc53d", "#a3262e"
 # By method: colour, marker, hatch.
 METHODS = {
-    "gradient": ("#4e79b4", "o", ""),
-    "forward_over_reverse": ("#e98b2c", "s", "///"),
-    "reverse_over_forward": ("#efc53d", "D", ""),
-    "reverse_over_reverse": ("#a3262e", "^", "\\\\\\"),
+    "gradient": (BLUE, "o", ""),
+    "forward_over_reverse": (ORANGE, "s", "///"),
+    "reverse_over_forward": (YELLOW, "D", ""),
+    "reverse_over_reverse": (RED, "^", "\\\\\\"),
 }
 # What operations are counted of.
 COUNTED = ("evaluation", "jvp", *ARTICLE_METHODS)
@@ -44,13 +47,14 @@ GAPS = {
     "error": "error",
     "not_measured": "not measured",
 }
-GAP_TEXT = {
-    "fontsize": 9.5,
-    "color": INK,
-    "bbox": {"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 0.6},
-    "zorder": 4,
-}
-PUBLISHED = {"markerfacecolor": "white", "markeredgecolor": INK, "markeredgewidth": 1.1}
+SMALL_POINTS = 9.5
+TEXT_BOX = {"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 0.6}
+GAP_TEXT: Style = {"fontsize": SMALL_POINTS, "color": INK, "bbox": TEXT_BOX, "zorder": 4}
+GAP_OVER_BAR: Style = GAP_TEXT | {"xytext": (0, 7), "rotation": 90, "ha": "center", "va": "bottom"}
+GAP_BESIDE_CURVE: Style = GAP_TEXT | {"xytext": (-8, 0), "ha": "right", "va": "center"}
+ERROR_BAR: Style = {"fmt": "none", "ecolor": INK, "elinewidth": 1.6, "capsize": 3, "capthick": 1.2}
+PUBLISHED: Style = {"markerfacecolor": "white", "markeredgecolor": INK, "markeredgewidth": 1.1}
+PUBLISHED_BAR: Style = PUBLISHED | {"marker": "D", "markersize": 6, "linestyle": "", "zorder": 3}
 # In heights of the panel: the lowest cross, and the distance to the next method's.
 GAP_FOOT = 0.035
 GAP_LINE = 0.06
@@ -86,7 +90,7 @@ ARTICLE_MACHINE_IN_SHORT = "A100"
 
 DPI = 160
 # By the number of panels.
-FIGURE_WIDTH_INCHES = {1: 6.6, 2: 9.0, 3: 12.4}
+FIGURE_WIDTH_INCHES = {1: 6.6, 2: 9.0, 3: 12.4, 4: 15.8}
 AXES_HEIGHT_INCHES = 3.3
 LEFT_INCHES = 1.05
 RIGHT_INCHES = 0.2
@@ -96,7 +100,7 @@ TITLE_LINE_INCHES = 0.2
 LEGEND_COLUMNS = 2
 LEGEND_ROW_INCHES = 0.25
 # The single panel of bars has no label under its axis.
-AXIS_LABEL_INCHES = {1: 0.42, 2: 0.64, 3: 0.64}
+AXIS_LABEL_INCHES = {1: 0.42, 2: 0.64, 3: 0.64, 4: 0.64}
 FOOT_INCHES = 0.1
 NOTE_INCHES = 0.15
 LINE_INCHES = 0.2
@@ -105,23 +109,22 @@ NOTE_COLUMNS_PER_INCH = {"deviation": 12.5, "values": 12.5, "settings": 11, "mac
 BETWEEN_PANELS = 0.28
 
 
-def rc() -> dict[str, Any]:
-    """Return matplotlib's settings for every figure, to be laid over its defaults."""
-    return {
-        "font.size": 12.5,
-        "axes.titlesize": 12.5,
-        "axes.labelsize": 12.5,
-        "axes.edgecolor": INK,
-        "axes.axisbelow": True,
-        "axes.spines.top": False,
-        "axes.spines.right": False,
-        "grid.color": "#dddddd",
-        "grid.linewidth": 0.8,
-        "hatch.linewidth": 0.6,
-        "mathtext.fontset": "cm",
-        "pdf.fonttype": 3,
-        "savefig.dpi": DPI,
-    }
+# To be laid over matplotlib's defaults.
+RC: Style = {
+    "font.size": 12.5,
+    "axes.titlesize": 12.5,
+    "axes.labelsize": 12.5,
+    "axes.edgecolor": INK,
+    "axes.axisbelow": True,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "grid.color": "#dddddd",
+    "grid.linewidth": 0.8,
+    "hatch.linewidth": 0.6,
+    "mathtext.fontset": "cm",
+    "pdf.fonttype": 3,
+    "savefig.dpi": DPI,
+}
 
 
 def method_label(method: str) -> str:
@@ -130,13 +133,18 @@ def method_label(method: str) -> str:
     return f"HVP {label}" if method in HVPS else label
 
 
-def bar(method: str) -> dict[str, Any]:
-    """Return the keyword arguments of a bar of ``method``."""
-    color, _, hatch = METHODS[method]
+def filled(color: str, hatch: str) -> Style:
+    """Return the keyword arguments of a bar of this colour and hatch."""
     return {"facecolor": color, "hatch": hatch, "edgecolor": INK, "linewidth": 0.7}
 
 
-def line(method: str) -> dict[str, Any]:
+def bar(method: str) -> Style:
+    """Return the keyword arguments of a bar of ``method``."""
+    color, _, hatch = METHODS[method]
+    return filled(color, hatch)
+
+
+def line(method: str) -> Style:
     """Return the keyword arguments of a curve of ``method``."""
     color, marker, _ = METHODS[method]
     return {
@@ -149,34 +157,23 @@ def line(method: str) -> dict[str, Any]:
     }
 
 
-def band(method: str) -> dict[str, Any]:
-    """Return the keyword arguments of a quantile band of ``method``."""
-    return {"color": METHODS[method][0], "alpha": 0.3, "linewidth": 0}
+def band(color: str) -> Style:
+    """Return the keyword arguments of a quantile band beside a curve of this colour."""
+    return {"color": color, "alpha": 0.3, "linewidth": 0}
 
 
-def published_bar() -> dict[str, Any]:
-    """Return the keyword arguments of the marker of a published value on a bar."""
-    return {"marker": "D", "markersize": 6, "linestyle": "", **PUBLISHED, "zorder": 3}
-
-
-def published_line(method: str) -> dict[str, Any]:
+def published_line(method: str) -> Style:
     """Return the keyword arguments of the published values of ``method`` beside its curve."""
     color, marker, _ = METHODS[method]
     line = {"color": color, "linestyle": ":", "linewidth": 1.3}
     return {**line, "marker": marker, "markersize": 5, **PUBLISHED}
 
 
-def published_key() -> dict[str, Any]:
-    """Return the keyword arguments of the legend's line for all published curves."""
-    return published_line("gradient") | {"color": MUTED, "marker": "o"}
+# In the legend, for all curves that were published.
+PUBLISHED_KEY = published_line("gradient") | {"color": MUTED, "marker": "o"}
 
 
-def error_bar() -> dict[str, Any]:
-    """Return the keyword arguments of an error bar."""
-    return {"fmt": "none", "ecolor": INK, "elinewidth": 1.6, "capsize": 3, "capthick": 1.2}
-
-
-def gap_cross(method: str) -> tuple[dict[str, Any], ...]:
+def gap_cross(method: str) -> tuple[Style, ...]:
     """Return the keyword arguments of the cross for a missing value: its rim, then itself."""
     cross = {"marker": "x", "markersize": 6, "linestyle": "", "zorder": 4}
     return (
@@ -185,23 +182,12 @@ def gap_cross(method: str) -> tuple[dict[str, Any], ...]:
     )
 
 
-def gap_over_bar(status: str) -> dict[str, Any]:
-    """Return the keyword arguments of the reason above the cross in place of a bar."""
-    place = {"xytext": (0, 7), "rotation": 90, "ha": "center", "va": "bottom"}
-    return {"text": GAPS[status], **place, **GAP_TEXT}
-
-
-def gap_beside_curve(status: str) -> dict[str, Any]:
-    """Return the keyword arguments of the reason left of the cross in place of a point."""
-    return {"text": GAPS[status], "xytext": (-8, 0), "ha": "right", "va": "center", **GAP_TEXT}
-
-
-def note(kind: str) -> dict[str, Any]:
+def note(kind: str) -> Style:
     """Return the keyword arguments of a note under a figure.
 
     Notes on ``values`` and ``deviation`` explain; those on ``settings`` and ``machine`` warn.
     """
-    look = {"ha": "left", "va": "bottom", "fontsize": 9.5, "linespacing": 1.25}
+    look = {"ha": "left", "va": "bottom", "fontsize": SMALL_POINTS, "linespacing": 1.25}
     warning = {"color": WARNING, "fontweight": "bold"}
     return look | ({"color": MUTED} if kind in {"values", "deviation"} else warning)
 
@@ -217,13 +203,13 @@ def legend_label(key: str) -> str:
     return PUBLISHED_LABEL if key == "published" else method_label(key)
 
 
-def legend(panels: int) -> dict[str, Any]:
+def legend(panels: int) -> Style:
     """Return the keyword arguments of the legend above the panels, two columns as published."""
     return {
         "loc": "upper center",
         "bbox_to_anchor": (0.5, 0.995),
         "ncols": LEGEND_COLUMNS,
-        "handlelength": {1: 1.8, 2: 3.2, 3: 2.4}[panels],
+        "handlelength": {1: 1.8, 2: 3.2}.get(panels, 2.4),
     }
 
 
@@ -262,13 +248,13 @@ def _run(row: Row) -> str:
     return RUNS[row.framework, row.mode]
 
 
-def time_note(counts: list[int], has_curve: bool) -> str:
-    """Return the note on a time figure's values, given the numbers of repetitions in it."""
+def repetitions_note(rows: Iterable[Row], spread: str) -> str:
+    """Return what is drawn of the repetitions of ``rows``, and as what (``spread``) theirs is."""
+    counts = sorted({len(row.seconds) for row in rows if row.status == "done"})
     if counts == [1]:
         return "One repetition per value."
-    spread = "error bars and bands" if has_curve else "error bars"
-    repetitions = " or ".join(map(str, counts)) or "no"
-    return f"Median of {repetitions} repetitions; {spread}: 20 % to 80 % quantiles."
+    quantiles = f"; {spread}: 20 % to 80 % quantiles" if spread else ""
+    return f"Median of {' or '.join(map(str, counts)) or 'no'} repetitions{quantiles}."
 
 
 def memory_note(counter: Counter) -> str:
@@ -342,6 +328,14 @@ Counted, not run. For JAX, XLA counts the traced program before it optimises it;
 products and convolutions are counted, and nothing that is done entry by entry. Theory counts
 the products of the layers alone: a JVP and a gradient cost 3 evaluations each, an HVP 8, or 9
 (3 gradients) where it computes the gradient as well."""
+PRODUCTS_TABLE = """# Products beyond the article's: memory and operations
+
+In GiB, and in multiples of the gradient's operations. A Gauss-Newton product is no HVP."""
+PRODUCTS_IN = {
+    "jax": "Temporary bytes of the compiled program, from XLA's memory analysis; its result is as "
+    "large as the parameters, and on top.",
+    "torch": "Peak of the tensors alive during one call, beyond its arguments, with its result.",
+}
 GFLOP_TABLE = "In 10⁹ operations:"
 GRADIENTS_TABLE = "In multiples of the gradient:"
 
@@ -354,6 +348,11 @@ def section_title(run: Run, origin: str = "") -> str:
 def gflop(operations: float) -> str:
     """Return a cell with 10⁹ operations."""
     return f"{operations:.1f}"
+
+
+def memory_and_gradients(gib: float, gradients: float) -> str:
+    """Return the text of a cell: GiB, and multiples of the gradient's operations."""
+    return f"{gib:.2f} · {gradients:.2f}"
 
 
 def gradients(multiple: float) -> str:
@@ -384,26 +383,28 @@ SURFACE_TICK_POINTS = 10
 INCHES_PER_UNIT = 0.78
 
 
-def surface() -> dict[str, Any]:
-    """Return the keyword arguments of a Hessian surface."""
-    # As an image inside the PDF: its 1600 facets would be most of the file.
-    return {"cmap": "viridis", "rstride": 1, "cstride": 1, "linewidth": 0.15, "rasterized": True}
-
-
-def surface_axes() -> dict[str, Any]:
-    """Return the labels and the tick positions of the axes of a Hessian surface."""
-    return {
-        "xlabel": "$x$",
-        "ylabel": "$y$",
-        "zlabel": "$f(x, y)$",
-        "xticks": (-1, 0, 1),
-        "yticks": (-1, 0, 1),
-    }
-
-
-def surfaces_layout() -> dict[str, float]:
-    """Return the margins of the row of Hessian surfaces, as fractions."""
-    return {"left": 0.0, "right": 0.955, "bottom": 0.07, "top": 0.84, "wspace": 0.16}
+# As an image inside the PDF: its 1600 facets would be most of the file.
+SURFACE: Style = {
+    "cmap": "viridis",
+    "rstride": 1,
+    "cstride": 1,
+    "linewidth": 0.15,
+    "rasterized": True,
+}
+SURFACE_AXES: Style = {
+    "xlabel": "$x$",
+    "ylabel": "$y$",
+    "zlabel": "$f(x, y)$",
+    "xticks": (-1, 0, 1),
+    "yticks": (-1, 0, 1),
+}
+# As fractions.
+SURFACES_LAYOUT = {"left": 0.0, "right": 0.955, "bottom": 0.07, "top": 0.84, "wspace": 0.16}
+CENTERED: Style = {"ha": "center", "va": "center"}
+VERTEX: Style = {"facecolor": "#ececec", "edgecolor": "black", "linewidth": 3.2}
+VERTEX_TEXT: Style = CENTERED | {"fontsize": 26}
+OPERATION: Style = VERTEX_TEXT | {"color": MUTED}
+DOTTED: Style = {"color": MUTED, "linestyle": ":", "linewidth": 1.2}
 
 
 def surface_title(first: int, second: int) -> str:
@@ -412,27 +413,7 @@ def surface_title(first: int, second: int) -> str:
     return f"Hessian's eigenvalues {values}\n{EIGENVALUES[first, second]}"
 
 
-def vertex() -> dict[str, Any]:
-    """Return the keyword arguments of a vertex's circle."""
-    return {"facecolor": "#ececec", "edgecolor": "black", "linewidth": 3.2}
-
-
-def vertex_text() -> dict[str, Any]:
-    """Return the keyword arguments of a vertex's name."""
-    return {"ha": "center", "va": "center", "fontsize": 26}
-
-
-def operation() -> dict[str, Any]:
-    """Return the keyword arguments of the operation written at a vertex."""
-    return {"ha": "center", "va": "center", "fontsize": 26, "color": MUTED}
-
-
-def dotted() -> dict[str, Any]:
-    """Return the keyword arguments of the line from a vertex to its operation."""
-    return {"color": MUTED, "linestyle": ":", "linewidth": 1.2}
-
-
-def arrow(factor: str) -> dict[str, Any]:
+def arrow(factor: str) -> Style:
     """Return the properties of an arrow: dashed where it stands for a path of many edges."""
     return {
         "arrowstyle": "-|>,head_width=0.28,head_length=0.6",
@@ -444,18 +425,12 @@ def arrow(factor: str) -> dict[str, Any]:
     }
 
 
-def factor(kind: str) -> dict[str, Any]:
+def factor(kind: str) -> Style:
     """Return the keyword arguments of a factor of the chain rule, written on its arrow."""
     box = {"facecolor": "white", "edgecolor": "none", "pad": 1.5}
-    return {
-        "ha": "center",
-        "va": "center",
-        "fontsize": 26,
-        "color": FACTOR_COLORS[kind],
-        "bbox": box,
-    }
+    return VERTEX_TEXT | {"color": FACTOR_COLORS[kind], "bbox": box}
 
 
-def caption(factor: str = "plain") -> dict[str, Any]:
+def caption(factor: str = "plain") -> Style:
     """Return the keyword arguments of a caption under a graph."""
-    return {"ha": "center", "va": "center", "fontsize": 16, "color": FACTOR_COLORS[factor]}
+    return CENTERED | {"fontsize": 16, "color": FACTOR_COLORS[factor]}

@@ -1,4 +1,4 @@
-"""The tables beside the figures: memory against the article's, and operations against theory.
+"""The tables beside the figures: memory against the article's, operations against theory, products.
 
 Each is written twice: as CSV with one line a cell, and as Markdown to be read.
 """
@@ -26,14 +26,12 @@ OURS = {
 }
 # Digits after the point, by column of the CSV.
 DIGITS = {
-    "ours_gib": 5,
-    "deviation_percent": 2,
-    "tensors_gib": 5,
-    "tensors_deviation_percent": 2,
-    "unrecorded_gib": 5,
-    "unrecorded_deviation_percent": 2,
+    **{f"{ours}_gib": 5 for ours in OURS},
+    **{f"{deviation}_percent": 2 for deviation in OURS.values()},
     "gflop": 3,
     "gradients": 4,
+    "temporary_gib": 5,
+    "needed_gib": 5,
     "theory_gradients": 4,
 }
 
@@ -44,6 +42,8 @@ def select(name: str, rows: Iterable[Row]) -> tuple[list[Row], str]:
     They are chosen as for a figure, for each framework and mode.
     """
     rows = list(rows)
+    if name == "products":
+        return summary.accounted_of_beyond(rows)
     chosen = [summary.newest(summary.of_kind(rows, kind)) for kind in KINDS[name]]
     return [row for own, _ in chosen for row in own], " ".join(filter(None, (s for _, s in chosen)))
 
@@ -89,7 +89,7 @@ def memory_against_published(rows: Sequence[Row]) -> tuple[pd.DataFrame, str]:
 
 
 def _beside_published(rows: Sequence[Row]) -> pd.DataFrame:
-    counter = summary.shared_counter(rows)
+    counter = counters.shared(rows)
     if counter is None:
         raise CannotDraw("its rows have no memory counter in common; measure them again")
     records = [
@@ -123,7 +123,7 @@ def _tensors_gib(counter: counters.Counter, row: Row) -> float:
 
 def _memory_section(rows: Sequence[Row], table: pd.DataFrame) -> str:
     row, run = rows[0], (rows[0].framework, rows[0].mode)
-    counter = summary.shared_counter(rows)
+    counter = counters.shared(rows)
     notes = [
         style.memory_note(counter) if counter else "",
         style.settings_note(row),
@@ -185,6 +185,45 @@ def _operations_section(run: Run, table: pd.DataFrame) -> str:
     return "\n\n".join(parts) + f"\n{_line(*style.THEORY_LINE, *theory)}"
 
 
+def products(rows: Sequence[Row]) -> tuple[pd.DataFrame, str]:
+    """Return memory and operations of plan beyond's products, a line for each cell, and Markdown.
+
+    In GiB, what a call needs beyond its arguments, and in JAX what of that is not its result; and
+    in multiples of the gradient's operations.
+
+    Raises:
+        CannotDraw: no row has both.
+    """
+    cost = summary.in_gradients(rows)
+    records = [
+        (
+            *_case(row),
+            row.status,
+            row.memory_bytes.get("xla_temp_bytes", np.nan) / summary.GIB,
+            needed / summary.GIB,
+            cost[_case(row)],
+        )
+        for row in _in_order(rows)
+        if (needed := summary.needed_bytes(row)) is not None and _case(row) in cost
+    ]
+    if not records:
+        raise CannotDraw("there are no rows of both memory and operations; account for plan beyond")
+    columns = ["status", "temporary_gib", "needed_gib", "gradients"]
+    table = pd.DataFrame(records, columns=[*CASE, *columns])
+    memory = next(row for row in rows if row.quantity == "memory")
+    parts = [style.PRODUCTS_TABLE, f"Accounted for on {memory.device}; nothing was run."]
+    for run, of_run in table.groupby(CASE[:2], sort=False):
+        shown = of_run["temporary_gib"].fillna(of_run["needed_gib"])
+        texts = [
+            style.memory_and_gradients(*values)
+            for values in zip(shown, of_run["gradients"], strict=True)
+        ]
+        methods_of_run = list(dict.fromkeys(of_run["method"]))
+        parts += [style.section_title(run), style.PRODUCTS_IN[run[0]]]
+        parts.append(_markdown(of_run.assign(text=texts), methods_of_run))
+    return table, "\n\n".join(parts) + "\n"
+
+
 def _by_run(rows: Sequence[Row]) -> list[list[Row]]:
     runs = dict.fromkeys((row.framework, row.mode) for row in rows)
     return [[row for row in rows if (row.framework, row.mode) == run] for run in runs]
@@ -226,6 +265,7 @@ def _line(*cells: str) -> str:
 TABLES: dict[str, Callable[[Sequence[Row]], tuple[pd.DataFrame, str]]] = {
     "memory_against_published": memory_against_published,
     "operations": operations,
+    "products": products,
 }
 KINDS = {
     "memory_against_published": [("memory", *run) for run in methods.RUNS],

@@ -26,6 +26,8 @@ IMPORTED_WHEN_CALLED = {
     "advise": "cli.judging.advise",
     "prove": "cli.judging.prove",
     "report": "cli.judging.report",
+    "slurm": "cli.cluster.slurm",
+    "status": "cli.cluster.status",
     "verify": "cli.vouching.verify",
     "bundle": "cli.vouching.bundle",
     "check": "cli.vouching.check",

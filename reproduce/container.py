@@ -67,7 +67,7 @@ def engine() -> docker.DockerClient:
 
 
 def meaning(words: str) -> str:
-    """What the engine means by ``words`` and what to do; the words where that is not known."""
+    """The meaning of an engine's ``words`` and what to do; the words where it is not known."""
     found = [sentence for sign, sentence in MEANINGS.items() if sign in words.lower()]
     return found[0] if found else f"it says: {' '.join(words.split())}"
 

@@ -1,4 +1,4 @@
-"""Which figures and tables there are, what each is of, and drawing them in a process of its own."""
+"""The figures and tables that there are, and drawing them in a process of its own."""
 
 import os
 import subprocess
@@ -19,38 +19,86 @@ class Bench(NamedTuple):
     """A measured figure: the rows it needs, and the batch size of its bars.
 
     Where the plan has not got ``batch_size`` for all models, the bars show the largest
-    that all have; with ``only_this_size`` the figure is not drawn instead.
+    that all have; with ``only_this_size`` the figure is not drawn instead. ``see`` is what the
+    report says to look at.
     """
 
     quantity: Quantity
     framework: Framework
     mode: Mode
     batch_size: int
+    see: str = ""
     only_this_size: bool = False
     has_curve: bool = True
 
 
 BENCHES = {
     # The article's text says 128, its time figures show 64: both are drawn.
-    "bench_hvp_time_jax": Bench("time", "jax", "jit", 128),
+    "bench_hvp_time_jax": Bench(
+        "time", "jax", "jit", 128, "how near the three HVPs come to each other in JAX"
+    ),
     "bench_hvp_time_jax_b64": Bench("time", "jax", "jit", 64, only_this_size=True),
-    "bench_hvp_time_torch": Bench("time", "torch", "eager", 128),
+    "bench_hvp_time_torch": Bench(
+        "time",
+        "torch",
+        "eager",
+        128,
+        "forward-over-reverse next to reverse-over-reverse in PyTorch",
+    ),
     "bench_hvp_time_torch_b64": Bench("time", "torch", "eager", 64, only_this_size=True),
-    "bench_hvp_time_jax_without_jit": Bench("time", "jax", "eager", 64, has_curve=False),
-    "bench_hvp_memory_jax": Bench("memory", "jax", "jit", 64),
-    "bench_hvp_memory_jax_without_jit": Bench("memory", "jax", "eager", 64),
-    "bench_hvp_memory_torch": Bench("memory", "torch", "eager", 64),
+    "bench_hvp_time_jax_without_jit": Bench(
+        "time",
+        "jax",
+        "eager",
+        64,
+        "what JAX takes if nothing is compiled, which the article does not show",
+        has_curve=False,
+    ),
+    "bench_hvp_memory_jax": Bench(
+        "memory",
+        "jax",
+        "jit",
+        64,
+        "how near the three HVPs of a network come to each other with jit",
+    ),
+    "bench_hvp_memory_jax_without_jit": Bench(
+        "memory", "jax", "eager", 64, "reverse-over-reverse next to the other two without jit"
+    ),
+    "bench_hvp_memory_torch": Bench(
+        "memory",
+        "torch",
+        "eager",
+        64,
+        "forward-over-reverse next to reverse-over-forward in PyTorch",
+    ),
 }
-DIAGRAMS = ("hess_eig", "computational_graph", "forward_diff", "reverse_diff")
-TABLES = ("memory_against_published", "operations")
+# Each with what to look at.
+DIAGRAMS = {
+    "hess_eig": "the signs of the two eigenvalues, which tell a minimum from a saddle point",
+    "computational_graph": "one vertex a value of the function, with the operation that gives it",
+    "forward_diff": "how a tangent goes along the edges, from the parents of a vertex to itself",
+    "reverse_diff": "how a cotangent goes against the edges, from the children of a vertex",
+}
 # Of plan beyond's rows, and of the tables that its parts leave.
-BEYOND_FROM_ROWS = ("beyond_ratios", "beyond_amortised", "beyond_vectors")
-BEYOND_FROM_TABLES = ("inverse_hvp_errors", "spectra", "hyperparameter_descent")
-OF_ARTICLE = (*BENCHES, *DIAGRAMS, *TABLES)
-OF_BEYOND = (*BEYOND_FROM_ROWS, *BEYOND_FROM_TABLES)
+BEYOND_FROM_ROWS = {
+    "beyond_ratios": "how near each HVP comes to its operation count, the black mark",
+    "beyond_amortised": "from how many HVPs at one point on the solid line is below the dashed one",
+    "beyond_vectors": "whether several vectors at once cost less each",
+    "beyond_front": "which HVPs no other is both smaller and cheaper than",
+}
+BEYOND_FROM_TABLES = {
+    "inverse_hvp_errors": "how many fewer HVPs conjugate gradient takes than the other two",
+    "spectra": "how well Lanczos quadrature meets the exact spectrum, where that can be had",
+    "hyperparameter_descent": "where both descents end on the grey curve",
+}
+TABLES_OF_ARTICLE = ("memory_against_published", "operations")
+OF_ACCOUNTED_BEYOND = ("beyond_front", "products")
+TABLES = (*TABLES_OF_ARTICLE, "products")
+OF_ARTICLE = (*BENCHES, *DIAGRAMS, *TABLES_OF_ARTICLE)
+OF_BEYOND = BEYOND_FROM_ROWS | BEYOND_FROM_TABLES
 OF_ACCOUNTING = (
     *(name for name, bench in BENCHES.items() if bench.quantity == "memory"),
-    *TABLES,
+    *TABLES_OF_ARTICLE,
 )
 
 
@@ -68,7 +116,7 @@ def draw_mine(results: Path) -> int:
 
 
 def redrawn(results: Path, rows: Iterable[Row]) -> dict[str, str]:
-    """How each figure and table in ``results`` differs from one that is drawn from ``rows`` anew.
+    """The difference of each figure and table in ``results`` from one drawn from ``rows`` anew.
 
     By the file's name below ``results``; empty text where the bytes are the same.
     """

@@ -2,4 +2,4 @@
 
 
 class UserError(Exception):
-    """What the user can mend; the message is one sentence: what was asked, found, and to do."""
+    """An error that the user can mend; its one sentence says what was asked, found, and to do."""

@@ -3,12 +3,14 @@
 Counted are the products of a layer's input and weight alone. An evaluation has one of them, a
 JVP or the gradient 3, an HVP 8, or 9 where the gradient is computed as well: without jit, by the
 methods that take the gradient's derivative. What is left of an HVP for a further vector at the
-same point is 6.
+same point is 6. An HVP that computes every layer again computes the JVP again, which is 3 more. A
+Gauss-Newton product has a JVP and a VJP of the logits with one evaluation for both: 5.
 """
 
-from reproduce.plan import AMORTISED, PEERS, Framework, Mode, Run
+from reproduce.plan import AMORTISED, GAUSS_NEWTON, PEERS, Framework, Mode, Run
 
 GRADIENT, HVP, HVP_AND_GRADIENT, FURTHER_HVP, VJP_OF_VJP = 1, 8 / 3, 9 / 3, 6 / 3, 15 / 3
+HVP_AND_JVP, JVP_AND_VJP = 11 / 3, 5 / 3
 
 LABELS = {
     "evaluation": "Evaluation",
@@ -24,6 +26,9 @@ LABELS = {
     "autograd_vhp": "autograd.functional.vhp",
     "autograd_hvp": "autograd.functional.hvp",
     "curvlinops": "curvlinops",
+    "checkpointed": "checkpointed but for products",
+    "checkpointed_layers": "checkpointed by layer",
+    "gauss_newton": "Gauss-Newton",
 }
 RUNS: dict[Run, str] = {
     ("jax", "jit"): "JAX with jit",
@@ -37,13 +42,14 @@ _COMPILED = _ALL | {
     "reverse_over_forward": HVP,
     "reverse_over_reverse": HVP,
     "linearized": FURTHER_HVP,
+    "gauss_newton": JVP_AND_VJP,
 }
 _NOT_COMPILED = _COMPILED | {
     "forward_over_reverse": HVP_AND_GRADIENT,
     "reverse_over_reverse": HVP_AND_GRADIENT,
 }
 OPERATIONS: dict[Run, dict[str, float]] = {
-    ("jax", "jit"): _COMPILED,
+    ("jax", "jit"): _COMPILED | {"checkpointed": HVP, "checkpointed_layers": HVP_AND_JVP},
     ("jax", "eager"): _NOT_COMPILED,
     ("torch", "compile"): _COMPILED,
     ("torch", "eager"): _NOT_COMPILED
@@ -59,15 +65,20 @@ OPERATIONS: dict[Run, dict[str, float]] = {
 
 
 def name(framework: Framework, mode: Mode, method: str) -> str:
-    """What ``method`` of a framework and mode is called beside those of others."""
+    """The name of ``method`` of a framework and mode beside those of others."""
     run = "JAX" if mode == "jit" else RUNS[framework, mode]
     return f"{run}, {LABELS[method]}"
 
 
 def kind(method: str) -> str:
-    """Whether ``method`` is ``direct``, ``amortised`` over a point, or a ``peer`` of a library."""
+    """Whether ``method`` is ``direct``, ``amortised``, of a ``peer``, or no HVP: ``gauss_newton``.
+
+    An amortised one shares a point with others, a peer is another library.
+    """
     if method in PEERS:
         return "peer"
+    if method in GAUSS_NEWTON:
+        return "gauss_newton"
     return "amortised" if method in AMORTISED else "direct"
 
 

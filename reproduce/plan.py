@@ -31,7 +31,11 @@ AmortisedMethod = Literal["linearized", "graph_kept"]
 Peer = Literal["autograd_grad", "autograd_hvp", "autograd_vhp", "curvlinops"]
 # Of a network with PyTorch's own layer normalisation, by which reverse-over-forward is wrong.
 Repaired = Literal["repaired_reverse_over_forward"]
-Method = Literal[ArticleMethod, AmortisedMethod, Peer, Repaired]
+# HVPs that keep less of the forward pass and compute it again.
+Checkpointed = Literal["checkpointed", "checkpointed_layers"]
+# No HVP, but a product that takes its place.
+GaussNewton = Literal["gauss_newton"]
+Method = Literal[ArticleMethod, AmortisedMethod, Peer, Repaired, Checkpointed, GaussNewton]
 Quantity = Literal["time", "memory", "nvml", "operations"]
 Vector = Literal["gradient", "params", "seeded"]
 Normalisation = Literal["article", "matched"]
@@ -44,6 +48,8 @@ METHODS: tuple[Method, ...] = tuple(each for each in get_args(ArticleMethod) if 
 AMORTISED: tuple[Method, ...] = get_args(AmortisedMethod)
 PEERS: tuple[Method, ...] = get_args(Peer)
 REPAIRED: tuple[Method, ...] = get_args(Repaired)
+CHECKPOINTED: tuple[Method, ...] = get_args(Checkpointed)
+GAUSS_NEWTON: tuple[Method, ...] = get_args(GaussNewton)
 POWERS_OF_TWO = (1, 2, 4, 8, 16, 32, 64, 128)
 # The batch sizes of the article's bars: in its images, and in its text.
 BARS = (64, 128)
@@ -105,13 +111,13 @@ class Case(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def computed(self) -> str:
-        """What is computed in the setting: the method, and for how many vectors."""
+        """The method and its number of vectors: the name of this case within its setting."""
         at_once = f", {self.vectors} vectors at once" if self.vectors > 1 else ""
         return f"{self.method}{at_once}"
 
     @property
     def key(self) -> "Case":
-        """What makes two cases the same: all but how often they are measured."""
+        """The case without how often it is measured: equal where two cases are the same."""
         return msgspec.structs.replace(self, warmup=0, repetitions=1)
 
     def __str__(self) -> str:
@@ -165,7 +171,11 @@ _BARS: Sizes = dict.fromkeys(("vit", "bert"), BARS)
 _BAR: Sizes = dict.fromkeys(_BARS, BARS[:1])
 _ONE_RESNET: Sizes = {"resnet34": (1,)}
 _TWO_HVPS: tuple[Method, ...] = ("forward_over_reverse", "reverse_over_forward")
+# Compiled, the three HVPs of ViT and of BERT take the same time, and minutes of compiling each.
+_COMPILED: tuple[Method, ...] = ("gradient", "forward_over_reverse", "linearized")
+_FOUR_WITH_LAYER_NORM: Sizes = dict.fromkeys(_BARS, (4,))
 _TWO_PEERS: tuple[Method, ...] = ("autograd_grad", "curvlinops")
+_TWO_MORE_PEERS: tuple[Method, ...] = ("autograd_hvp", "autograd_vhp")
 _VECTORS = (1, 2, 4, 8)
 
 PLANS: dict[str, tuple[Grid, ...]] = {
@@ -199,14 +209,29 @@ PLANS: dict[str, tuple[Grid, ...]] = {
     # What the article did not measure: compiled PyTorch, many vectors, other libraries. Sparse,
     # since an HVP takes seconds: what costs the same by its operations stands for its kind.
     BEYOND: (
-        Grid("time", "torch", "compile", _FOUR, 3, 2, (*METHODS, "linearized")),
+        Grid("time", "torch", "compile", {"resnet34": (4,)}, 3, 2, (*METHODS, "linearized")),
+        Grid("time", "torch", "compile", _FOUR_WITH_LAYER_NORM, 3, 2, _COMPILED),
         Grid("time", "jax", "jit", _FOUR, 3, 2, (*_TWO_HVPS, "linearized")),
         Grid("time", "jax", "jit", {"resnet34": (4,)}, 3, 2, ("reverse_over_reverse",)),
         Grid("time", "torch", "eager", _FOUR, 3, 2, (*_TWO_HVPS, "graph_kept", *_TWO_PEERS)),
-        Grid("time", "torch", "eager", {"bert": (4,)}, 3, 2, ("autograd_hvp", "autograd_vhp")),
+        Grid("time", "torch", "eager", {"bert": (4,)}, 3, 2, (*_TWO_MORE_PEERS, *GAUSS_NEWTON)),
+        Grid("time", "jax", "jit", {"bert": (4,)}, 3, 2, (*CHECKPOINTED[1:], *GAUSS_NEWTON)),
+        Grid("time", "jax", "jit", {"gpt2": (1,)}, 3, 2, _TWO_HVPS[:1]),
         Grid("time", "jax", "jit", _ONE_RESNET, 3, 2, _TWO_HVPS[:1], _VECTORS),
         Grid("time", "torch", "eager", _ONE_RESNET, 3, 2, _TWO_HVPS[:1], _VECTORS),
     ),
+}
+# Of a plan without memory cases: what is accounted for on a GPU that is not there.
+_OF_JAX: tuple[Method, ...] = ("gradient", *_TWO_HVPS, *CHECKPOINTED, *GAUSS_NEWTON)
+_OF_TORCH: tuple[Method, ...] = ("gradient", *_TWO_HVPS, _TWO_PEERS[0], *GAUSS_NEWTON)
+_WITH_GPT2: Sizes = _SIXTY_FOUR | {"gpt2": (32,)}
+ACCOUNTED: dict[str, tuple[Grid, ...]] = {
+    BEYOND: (
+        Grid("memory", *JAX_JIT, _WITH_GPT2, methods=_OF_JAX),
+        Grid("memory", *TORCH, _WITH_GPT2, methods=_OF_TORCH),
+        Grid("operations", *JAX_JIT, _WITH_GPT2, methods=_OF_JAX),
+        Grid("operations", *TORCH, _WITH_GPT2, methods=_OF_TORCH),
+    )
 }
 # Of PyTorch in each plan: whether parameters require gradients, and which layer normalisation is
 # taken. The authors had their parameters as a module has them, and its own layer normalisation.
@@ -250,30 +275,41 @@ def cases(
         raise UserError(f"plan {name!r} was asked for; there are {', '.join(PLANS)}")
     found = [
         (
-            _rank(grid, model, batch_size),
-            Case(
-                plan=name,
-                framework=grid.framework,
-                mode=grid.mode,
-                model=model,
-                batch_size=batch_size,
-                method=method,
-                quantity=grid.quantity,
-                warmup=grid.warmup,
-                repetitions=grid.repetitions,
-                vector=vector or ("gradient" if grid.quantity == "time" else "params"),
+            _rank(grid, case.model, case.batch_size),
+            msgspec.structs.replace(
+                case,
+                vector=vector or case.vector,
                 normalisation=normalisation,
                 seed=seed,
-                vectors=at_once,
                 **_kind(name, grid.framework, recorded, layer_norm),
             ),
         )
         for grid in (*PLANS[name], *(NVML if nvml else ()))
+        for case in _of_grid(name, grid, more_models)
+    ]
+    return [case for _, case in sorted(found, key=lambda ranked: ranked[0])]
+
+
+def _of_grid(name: str, grid: Grid, more_models: tuple[str, ...] = ()) -> list[Case]:
+    return [
+        Case(
+            plan=name,
+            framework=grid.framework,
+            mode=grid.mode,
+            model=model,
+            batch_size=batch_size,
+            method=method,
+            quantity=grid.quantity,
+            warmup=grid.warmup,
+            repetitions=grid.repetitions,
+            vector="gradient" if grid.quantity == "time" else "params",
+            vectors=at_once,
+            **_kind(name, grid.framework),
+        )
         for model, batch_size in _sizes(grid, more_models)
         for method in grid.methods
         for at_once in grid.vectors
     ]
-    return [case for _, case in sorted(found, key=lambda ranked: ranked[0])]
 
 
 def _kind(
@@ -306,11 +342,14 @@ def accounted_cases(name: str) -> list[Case]:
 
     These are the memory of JAX with and without jit and of PyTorch, at the sizes of the plan's
     memory cases; and, for every model in both frameworks at the largest batch that all models
-    have, the operations of an evaluation, of a JVP and of each method.
+    have, the operations of an evaluation, of a JVP and of each method. Plan ``beyond``, which
+    has no memory cases, has grids for it.
 
     Raises:
         UserError: if there is no plan ``name``.
     """
+    if name in ACCOUNTED:
+        return [case for grid in ACCOUNTED[name] for case in _of_grid(name, grid)]
     of_plan = [case for case in cases(name) if case.quantity == "memory"]
     memory = [
         msgspec.structs.replace(case, framework=framework, mode=mode, **_kind(name, framework))

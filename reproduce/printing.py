@@ -1,4 +1,4 @@
-"""What is printed, and how a command ends.
+"""Printing, and how a command ends.
 
 Text is printed as it is: no part of a path, a reason or a warning is taken for markup or for an
 emoji. What machines read is UTF-8, whatever the locale.

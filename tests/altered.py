@@ -40,12 +40,26 @@ def part():
     measuring.cases = cases
 
 
+def no_computing():
+    """A GPU need not compute: it is tests/nvml.c that says there is one."""
+    from reproduce.measuring import preflight  # noqa: PLC0415
+
+    preflight.computing_on_gpu = lambda frameworks: {}
+
+
+def alter(names):
+    """Alters what ``names`` says, with commas between."""
+    known = (fake_worker, no_reserve, part, no_computing)
+    by_name = {alteration.__name__: alteration for alteration in known}
+    for name in names.split(","):
+        by_name[name]()
+
+
 def main():
     """Alters, and runs the verb."""
     from reproduce.__main__ import main as run  # noqa: PLC0415
 
-    for name in sys.argv.pop(1).split(","):
-        {"fake_worker": fake_worker, "no_reserve": no_reserve, "part": part}[name]()
+    alter(sys.argv.pop(1))
     run()
 
 

@@ -69,6 +69,19 @@ FAMILIES = {
         input_size=5,
         labels=2,
     ),
+    "gpt2": problems.Problem(
+        "gpt2",
+        {
+            "n_embd": 4,
+            "n_layer": 1,
+            "n_head": 1,
+            "n_positions": 8,
+            "vocab_size": 7,
+            "use_cache": False,
+        },
+        input_size=5,
+        labels=7,
+    ),
 }
 NAMES = ("quadratic", "mlp", *FAMILIES)
 
@@ -87,7 +100,7 @@ def build(framework, name, *kind):
         weights = problems.weights(FAMILIES[name], dtype="float64")
         loss, params = models.build(FAMILIES[name], weights, *kind)
         batch = models.to_device(problems.batch(FAMILIES[name], 3, dtype="float64"))
-        return (lambda params: loss(params, batch)), params
+        return loss.at(batch), params
     return {"quadratic": _quadratic, "mlp": _mlp}[name](framework)
 
 

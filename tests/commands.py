@@ -21,6 +21,11 @@ def altered(alteration, *arguments):
     return [sys.executable, str(TESTS / "altered.py"), alteration, *map(str, arguments)]
 
 
+def altered_everywhere(alterations):
+    """Settings under which whatever Python starts is altered, as tests/altered.py has it."""
+    return {"PYTHONPATH": str(TESTS / "everywhere"), "ALTERED": alterations}
+
+
 def run(*command, **options):
     """How ``command`` ended, in the folder of the source."""
     return subprocess.run(

@@ -30,7 +30,7 @@ os.environ |= {
 
 
 def pytest_collection_finish():
-    """What the imports made stays, and no collection of garbage need look at it again.
+    """Keep the objects of all imports out of garbage collection.
 
     Each measurement collects, which takes a third of a second with both frameworks loaded.
     """
@@ -90,7 +90,7 @@ def start_interruptible(command, **options):
 
 @pytest.fixture
 def ordinary_user():
-    """What to put before a command so that it runs without root's rights and without an account.
+    """The words before a command that run it without root's rights and without an account.
 
     It may read whatever root may, since the environment can be root's, and write nothing of it.
     """
@@ -106,7 +106,7 @@ def ordinary_user():
 
 @pytest.fixture
 def mounted(tmp_path):
-    """What runs commands where a file system can be mounted on ``tmp_path / "disk"``.
+    """Run commands where a file system can be mounted on ``tmp_path / "disk"``.
 
     They share a mount namespace of their own, so that nothing is left mounted.
 

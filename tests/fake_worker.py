@@ -20,7 +20,7 @@ TIMED_CRASH = 11  # is prepared, and crashes when it is timed
 
 
 def run(connection: Connection, cases: list[Case], site: Site) -> None:
-    """Ends as the batch size of each of ``cases`` says; what it does goes to the log."""
+    """Ends as the batch size of each of ``cases`` says, and notes what it does."""
     findings = [_finding(connection, case, site, len(cases) > 1) for case in cases]
     wait_for_turn(connection, cases)
     if cases[0].quantity == "time":
@@ -39,8 +39,8 @@ def wait_for_turn(connection, cases):
 
 
 def note(site, line):
-    with site.log.open("a") as log:
-        log.write(f"{line}\n")
+    with (site.programs.parent / "noted").open("a") as file:
+        file.write(f"{line}\n")
 
 
 def _finding(connection, case, site, in_company):

@@ -28,8 +28,9 @@ def measure(folder, *wanted, timeout_seconds=20):
     return runner.measure(list(wanted), folder, on_gpu=False, timeout_seconds=timeout_seconds)
 
 
-def log(folder):
-    return (folder / "workers.log").read_text().splitlines()
+def noted(folder):
+    path = folder / "noted"
+    return path.read_text().splitlines() if path.exists() else []
 
 
 def until(condition, seconds=30):

@@ -5,8 +5,8 @@ import shutil
 import msgspec
 from commands import ACCOUNTED, RECORDED, TESTS, program, run
 
-from paper_figures import faster
 from reproduce.article import judge
+from reproduce.drawing import BEYOND_FROM_ROWS
 from reproduce.report.evidence import evidence
 
 
@@ -22,7 +22,7 @@ def written(folder, with_figures=False):
         beyond = folder / "beyond"
         beyond.mkdir()
         shutil.copy(RECORDED / "beyond" / "rows.jsonl", beyond / "rows.jsonl")
-        assert run(*program("paper_figures", beyond, *faster.FIGURES)).returncode == 0
+        assert run(*program("paper_figures", beyond, *BEYOND_FROM_ROWS)).returncode == 0
     found = run(*program("reproduce", "report", folder))
     assert found.returncode == 0, found.stderr
     judged = judge.judgements(evidence(folder).sources)

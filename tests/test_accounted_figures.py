@@ -26,7 +26,7 @@ GIB = 2**30
 
 @pytest.fixture(autouse=True)
 def figure_settings():
-    with matplotlib.rc_context(style.rc()):
+    with matplotlib.rc_context(style.RC):
         yield
 
 
@@ -36,7 +36,7 @@ def rows_of(name, **changes):
 
 
 def ours(row):
-    """What the row's bar shows, in GiB."""
+    """The height of the row's bar, in GiB."""
     counted = row.memory_bytes
     if row.mode == "jit":
         return (counted["xla_temp_bytes"] + counted["xla_output_bytes"]) / GIB

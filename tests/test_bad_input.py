@@ -1,4 +1,4 @@
-"""What a user may get wrong: each ends with one sentence and code 2, and nothing is written."""
+"""A user's mistakes: each ends with one sentence and code 2, and nothing is written."""
 
 import os
 import subprocess
@@ -92,7 +92,6 @@ BAD = {
     "compare {nowhere} {good}": "there are none",
     # targets
     "account smok {nowhere}": "there are article, quick, cpu, smoke",
-    "account beyond {nowhere}": "which has no memory cases; take article, quick, cpu, smoke",
     "account smoke {nowhere} --target a1000": "take one of a100, h100",
     "account smoke {nowhere} --target ''": "target '' was asked for",
     "account smoke {nowhere} --target {good}": "there is no file",
@@ -109,7 +108,7 @@ def test_bad_input_ends_with_a_sentence(capsys, monkeypatch, tmp_path, places, c
 DRAWN_BADLY = {
     "": "Missing argument 'results'",
     "''": "its name is empty",
-    "{good} no_such_figure": "There is no figure or table 'no_such_figure'",
+    "{good} no_such_figure": "figure or table 'no_such_figure' was asked for; there are",
     "{long}": "which cannot be read (File name too long)",
     "{file} hess_eig": "could not be read or written (Not a directory)",
 }

@@ -12,13 +12,12 @@ from commands import ROOT, altered, reproduce
 from matplotlib.text import Text
 from typer.testing import CliRunner
 
-from paper_figures import beyond as drawing
-from paper_figures import style
+from paper_figures import at_work, style
 from paper_figures.__main__ import app as paper_figures
 from reproduce import problems
 from reproduce.algorithms.spectrum import density
 from reproduce.beyond import algorithms, digits, parts
-from reproduce.drawing import OF_BEYOND
+from reproduce.drawing import BEYOND_FROM_TABLES, OF_BEYOND
 from reproduce.errors import UserError
 from reproduce.machine import environment
 
@@ -142,7 +141,7 @@ def test_an_unknown_part_and_a_folder_that_cannot_be_made_are_refused(tmp_path):
         assert "Traceback" not in result.stderr
 
 
-@pytest.mark.parametrize("name", drawing.FIGURES)
+@pytest.mark.parametrize("name", BEYOND_FROM_TABLES)
 def test_each_figure_is_drawn_and_the_same_table_gives_the_same_bytes(results, name):
     files = [results / "figures" / f"{name}.{suffix}" for suffix in ("png", "pdf")]
     drawn = []
@@ -159,7 +158,7 @@ def test_without_its_table_a_figure_is_not_drawn_and_what_to_run_is_said(tmp_pat
     assert "python -m reproduce beyond" in result.output
 
 
-@pytest.mark.parametrize("name", drawing.FIGURES)
+@pytest.mark.parametrize("name", BEYOND_FROM_TABLES)
 @pytest.mark.parametrize(
     "table", [b"", b"device,code\n", b"device,x\na,1\n", b"\xff\xfe\0", b"a\n1,2,3"]
 )
@@ -171,11 +170,11 @@ def test_a_damaged_table_is_named_and_not_drawn(tmp_path, name, table):
     assert not (tmp_path / "figures").exists()
 
 
-@of(*drawing.FIGURES)
+@of(*BEYOND_FROM_TABLES)
 def test_each_figure_names_the_device_and_its_axes(table, request):
     name = request.node.callspec.params["table"]
-    with matplotlib.rc_context(style.rc()):
-        figure = drawing.FIGURES[name](table)
+    with matplotlib.rc_context(style.RC):
+        figure = at_work.draw(name, table)
     assert any(f"Device: {table['device'][0]}" in t.get_text() for t in figure.findobj(Text))
     for axes in figure.axes:
         assert axes.get_xlabel()
@@ -184,7 +183,7 @@ def test_each_figure_names_the_device_and_its_axes(table, request):
 
 @of("inverse_hvp_errors")
 def test_the_drawn_errors_are_those_of_the_table(table):
-    figure = drawing.inverse_hvp_errors(table)
+    figure = at_work.draw("inverse_hvp_errors", table)
     for axes, cost in zip(figure.axes, ("hvps", "seconds"), strict=True):
         drawn = list(lines_of(axes).values())
         expected = [values for _, values in table.groupby("method")]
@@ -194,7 +193,7 @@ def test_the_drawn_errors_are_those_of_the_table(table):
 
 @of("hyperparameter_descent")
 def test_the_drawn_descents_are_those_of_the_table(table):
-    along, by_hvps = drawing.hyperparameter_descent(table).axes
+    along, by_hvps = at_work.draw("hyperparameter_descent", table).axes
     expected = [table[table["run"] == run] for run in ("grid", *algorithms.STARTS)]
     for line, values in zip(along.lines, expected, strict=True):
         np.testing.assert_array_equal(line.get_xydata(), values[["strength", "validation_loss"]])
@@ -205,7 +204,7 @@ def test_the_drawn_descents_are_those_of_the_table(table):
 @of("spectra")
 def test_the_drawn_extremes_are_the_outermost_ritz_values(table):
     ritz = table[table["kind"] == "ritz"].groupby("model")["value"]
-    for axes, (_, values) in zip(drawing.spectra(table).axes, ritz, strict=True):
+    for axes, (_, values) in zip(at_work.draw("spectra", table).axes, ritz, strict=True):
         (extremes,) = (line for line in axes.lines if "Ritz" in line.get_label())
         np.testing.assert_array_equal(extremes.get_xdata(), [values.min(), values.max()])
 

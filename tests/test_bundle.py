@@ -73,8 +73,9 @@ def test_it_has_what_there_is_and_a_manifest_of_it(results):
 def test_what_this_program_did_not_write_stays_out_whatever_its_name(results):
     before = written(results).read_bytes()
     own = [b"private-notes.md", b"salaries.csv", b"figures/me.png", b"tables/mine.md", b"\xff.md"]
-    own += [b"tables/\xfe\xff.csv", b"workers.log", b"figures/bench_hvp_time_jax.old.png"]
+    own += [b"tables/\xfe\xff.csv", b"logs/time.log", b"figures/bench_hvp_time_jax.old.png"]
     (results / "tables").mkdir()
+    (results / "logs").mkdir()
     for name in own:
         Path(os.fsdecode(os.fsencode(results) + b"/" + name)).write_text("not to be bundled")
     (results / "claims.md").mkdir()
@@ -89,6 +90,18 @@ def test_everything_that_this_program_writes_is_in_it(results):
         (results / name).write_text("written")
     with zipfile.ZipFile(written(results)) as archive:
         assert {*everything} <= {*archive.namelist()}
+
+
+def test_the_log_that_a_failed_row_names_is_in_it(results):
+    row, *_ = read_rows(results / "rows.jsonl")
+    failed = {"status": "error", "reason": "a crash; see logs/time.log"}
+    line = msgspec.json.encode(msgspec.structs.replace(row, **failed))
+    with (results / "rows.jsonl").open("ab") as file:
+        file.write(line + b"\n")
+    (results / "logs").mkdir()
+    (results / "logs" / "time.log").write_text("Traceback")
+    with zipfile.ZipFile(written(results)) as archive:
+        assert archive.read("logs/time.log") == b"Traceback"
 
 
 def test_a_folder_whose_name_is_not_text_is_bundled(results):

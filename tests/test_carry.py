@@ -1,25 +1,19 @@
-"""What `make carry` takes along is all that measuring needs beside PyTorch, JAX and their own."""
+"""`make carry` takes along all that measuring needs beside PyTorch, JAX and their own."""
 
 import os
 import re
 import subprocess
 import sys
 from importlib import metadata
-from pathlib import Path
 
 import pytest
+from commands import ROOT
+from locks import pins, site_of
 from packaging.requirements import Requirement
 
 from reproduce.results.rows import read_rows
 
-ROOT = Path(__file__).parent.parent
 FRAMEWORKS = ("torch", "jax")
-
-
-def pins(name):
-    """Version by package, as the lock ``name`` has it."""
-    lock = (ROOT / name).read_text()
-    return dict(re.findall(r"^([\w.-]+)==(\S+)", lock, flags=re.MULTILINE))
 
 
 def with_needs(names):
@@ -40,12 +34,8 @@ def with_needs(names):
 @pytest.fixture(scope="module")
 def of_carrying_machine(tmp_path_factory):
     """Runs Python where nothing but the frameworks, their needs and the carried can be imported."""
-    site = tmp_path_factory.mktemp("site")
-    for name in with_needs(FRAMEWORKS) | pins("requirements-carry.lock").keys():
-        distribution = metadata.distribution(name)
-        for top in {file.parts[0] for file in distribution.files} - {"..", "__pycache__"}:
-            if not (site / top).is_symlink():
-                (site / top).symlink_to(distribution.locate_file(top))
+    packages = with_needs(FRAMEWORKS) | pins("requirements-carry.lock").keys()
+    site = site_of(packages, tmp_path_factory.mktemp("site"))
 
     def run(*arguments):
         return subprocess.run(

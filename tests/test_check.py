@@ -1,4 +1,4 @@
-"""What is wrong with a results folder or a bundle is found and named, and nothing else is."""
+"""Every fault of a results folder or a bundle is found and named, and nothing else is."""
 
 import json
 import os

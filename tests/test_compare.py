@@ -1,5 +1,8 @@
 """Two folders are compared case by case, and never across devices by accident."""
 
+import re
+import zipfile
+
 import msgspec
 import numpy as np
 import pytest
@@ -8,6 +11,7 @@ from typer.testing import CliRunner
 
 from reproduce.cli import judging
 from reproduce.errors import UserError
+from reproduce.evidence import bundle
 from reproduce.plan import cases
 from reproduce.results import compare
 from reproduce.results.rows import Row
@@ -136,10 +140,63 @@ def test_the_command_prints_every_case_and_the_counts(tmp_path):
         (tmp_path / name).mkdir()
         lines = [msgspec.json.encode(each) for each in rows]
         (tmp_path / name / "rows.jsonl").write_bytes(b"\n".join(lines) + b"\n")
-    app = typer.Typer(pretty_exceptions_enable=False)
-    app.command()(judging.compare)
+    app = command_of_compare()
     result = CliRunner().invoke(app, [str(tmp_path / "a"), str(tmp_path / "b")])
     assert result.exit_code == 0
     assert "more: 1, same: 1" in result.stdout
     missing = CliRunner().invoke(app, [str(tmp_path / "a"), str(tmp_path / "c")])
     assert "give a folder that was measured into" in str(missing.exception)
+
+
+def command_of_compare():
+    app = typer.Typer(pretty_exceptions_enable=False)
+    app.command()(judging.compare)
+    return app
+
+
+def written(folder, *rows):
+    folder.mkdir()
+    (folder / "rows.jsonl").write_bytes(b"\n".join(map(msgspec.json.encode, rows)) + b"\n")
+    return folder
+
+
+def test_a_page_has_a_column_for_each_device_and_no_number_of_two(tmp_path):
+    a100, h100 = ("NVIDIA A100", "NVIDIA H100")
+    slow = row(device=a100, method="reverse_over_reverse", seconds=scaled(3))
+    fast = row(device=h100, method="reverse_over_reverse", seconds=scaled(0.5))
+    crashed = row(device=h100, model="bert", status="error", reason="it ended", seconds=())
+    mine = written(tmp_path / "mine", slow, row(device=h100, model="vit", seconds=scaled(2)))
+    theirs = tmp_path / "theirs.zip"
+    bundle.write(written(tmp_path / "theirs", fast, crashed), theirs)
+    page = tmp_path / "page.html"
+    arguments = [str(mine), str(theirs), str(mine), "--page", str(page)]
+    result = CliRunner().invoke(command_of_compare(), arguments)
+    assert result.exit_code == 0, result.output
+    text = page.read_text()
+    heads = re.findall(r'<th scope="col">(.+?)<br>(.+?)<br>', text)
+    assert heads == [(a100, str(mine)), (h100, str(mine)), (h100, str(theirs))]
+    lines = {
+        name: re.findall(r'<td class="value">(.+?)</td>', cells)
+        for name, cells in re.findall(r'<th scope="row">(.+?)</th>(.+?)</tr>', text, re.DOTALL)
+    }
+    reverse = f"{slow.plan}: {slow.case}"
+    assert lines[reverse] == ["3.00 gradients, 3e+03 ms", "–", "0.50 gradients, 500 ms"]
+    assert lines[f"{crashed.plan}: {crashed.case}"] == ["–", "–", "error"]
+
+
+def test_more_than_two_are_compared_on_a_page_alone(tmp_path):
+    folders = [str(written(tmp_path / name, row())) for name in "abc"]
+    result = CliRunner().invoke(command_of_compare(), folders)
+    assert str(result.exception) == (
+        "3 runs were to be compared, and a ratio is of two; "
+        "add --page FILE for a page with a column each"
+    )
+
+
+def test_a_damaged_bundle_is_not_compared(tmp_path):
+    folder, path = written(tmp_path / "a", row()), tmp_path / "a.zip"
+    bundle.write(folder, path)
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr("more.txt", "")
+    with pytest.raises(UserError, match=r"more.txt is not in the manifest; take a whole copy"):
+        bundle.rows_of(path)

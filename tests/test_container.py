@@ -13,14 +13,15 @@ import tarfile
 from pathlib import Path
 
 import pytest
+from commands import ROOT
 from docker.errors import APIError
+from locks import pins, site_of
 
 from reproduce import container
 from reproduce.drawing import BENCHES, DIAGRAMS
 from reproduce.plan import cases
 from reproduce.results.rows import read_rows
 
-ROOT = Path(__file__).parent.parent
 SAMPLE = ROOT / "tests" / "rows_sample.jsonl"
 # Nobody's: no line of /etc/passwd has it, inside or outside.
 STRANGER = 54_321
@@ -48,7 +49,7 @@ ON_SURROUNDINGS = (
 
 
 def lines_of(client, *command, **options):
-    """What ``command`` prints in the image, as locked down as in use."""
+    """The lines that ``command`` prints in the image, as locked down as in use."""
     options = {**container.LOCKED_DOWN, "user": f"{STRANGER}:{STRANGER}", **options}
     output = client.containers.run(
         container.IMAGE, list(command), stderr=True, remove=True, **options
@@ -226,11 +227,11 @@ def test_a_gpu_that_the_engine_cannot_pass_is_refused_with_what_to_install(
     assert "NVIDIA container toolkit" in container.meaning(str(refused.value))
 
 
-def docker_all(engine_socket, *launcher):
+def docker_all(engine_socket, *launcher, python=(sys.executable,), **variables):
     return subprocess.run(
-        [*launcher, sys.executable, "-m", "reproduce.container", "all"],
+        [*launcher, *python, "-m", "reproduce.container", "all"],
         cwd=ROOT,
-        env={**os.environ, "DOCKER_HOST": f"unix://{engine_socket}"},
+        env={**os.environ, "DOCKER_HOST": f"unix://{engine_socket}", **variables},
         capture_output=True,
         text=True,
         check=False,
@@ -246,6 +247,16 @@ def assert_refused_in_one_sentence(result, remedy):
 
 def test_without_an_engine_the_error_says_to_start_one(tmp_path):
     assert_refused_in_one_sentence(docker_all(tmp_path / "none.sock"), "install and start docker")
+
+
+def test_its_own_lock_has_all_that_the_host_needs_pinned_as_in_the_other_and_no_framework(tmp_path):
+    own = pins("requirements-container.lock")
+    assert own.items() <= pins("requirements.lock").items()
+    assert not own.keys() & {"torch", "jax", "numpy"}
+    site = site_of(own, tmp_path)
+    alone = {"python": (sys.executable, "-S"), "PYTHONPATH": str(site)}
+    refused = docker_all(tmp_path / "none.sock", **alone)
+    assert_refused_in_one_sentence(refused, "install and start docker")
 
 
 def test_an_engine_that_died_is_refused_with_what_to_do(tmp_path):

@@ -14,7 +14,7 @@ FACETS = 40
 
 @pytest.fixture(autouse=True)
 def figure_settings():
-    with matplotlib.rc_context(style.rc()):
+    with matplotlib.rc_context(style.RC):
         yield
 
 

@@ -1,4 +1,4 @@
-"""What the table of errata says of the article's numbers is so in its published data."""
+"""The errata on the article's numbers are so in its published data."""
 
 import ast
 import weakref

@@ -10,13 +10,13 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.text import Text
 from typer.testing import CliRunner
 
-from paper_figures import faster, figures, style
-from paper_figures import faster_style as look
+from paper_figures import beyond, figures, style
 from paper_figures.__main__ import app
 from reproduce import methods
 from reproduce.__main__ import app as verbs
 from reproduce.article import sources
 from reproduce.beyond.advice import advice
+from reproduce.drawing import BEYOND_FROM_ROWS
 from reproduce.plan import AMORTISED, METHODS, cases
 from reproduce.results import summary
 from reproduce.results.rows import Row, read_rows
@@ -46,7 +46,7 @@ def row_of(case, place):
 
 
 def memory_bytes(case, needed):
-    """What a call needed: ``needed`` temporaries; in JAX a GiB of output, two kept at a point."""
+    """Counters of a call: ``needed`` temporaries; in JAX a GiB of output, two kept at a point."""
     if case.framework == "jax":
         return {
             "xla_temp_bytes": needed,
@@ -57,12 +57,12 @@ def memory_bytes(case, needed):
 
 
 ROWS = [row_of(case, place) for place, case in enumerate(sorted(cases("beyond"), key=str))]
-TIMED = summary.of_beyond(ROWS)[0]
+TIMED = beyond.select("beyond_ratios", ROWS)[0]
 
 
 @pytest.fixture(autouse=True)
 def figure_settings():
-    with matplotlib.rc_context(style.rc()):
+    with matplotlib.rc_context(style.RC):
         yield
 
 
@@ -82,7 +82,7 @@ def of(framework, mode, method, model="vit"):
 
 
 def test_a_bar_is_as_long_as_the_median_of_its_ratios():
-    figure = faster.ratios(TIMED)
+    figure = beyond.beyond_ratios(TIMED)
     labels = [label.get_text() for label in figure.axes[0].get_yticklabels()]
     hvps = [row for row in TIMED if row.method != "gradient"]
     assert len(labels) == len({(row.framework, row.mode, row.method) for row in hvps})
@@ -97,9 +97,9 @@ def test_a_bar_is_as_long_as_the_median_of_its_ratios():
 
 
 def test_every_bar_has_its_operation_count_and_its_seconds():
-    figure = faster.ratios(TIMED)
+    figure = beyond.beyond_ratios(TIMED)
     axes = figure.axes[1]
-    size = look.operation_count()["markersize"]
+    size = beyond.OPERATION_MARK["markersize"]
     marks = [line.get_xdata()[0] for line in axes.lines if line.get_markersize() == size]
     of_vit = {(row.framework, row.mode, row.method) for row in TIMED if row.model == "vit"}
     labels = [label.get_text() for label in figure.axes[0].get_yticklabels()]
@@ -116,16 +116,16 @@ def test_every_bar_has_its_operation_count_and_its_seconds():
 def test_an_hvp_that_failed_or_disagrees_says_so_in_place_of_or_beside_its_bar():
     failed = of("torch", "compile", "linearized")
     rows = changed(TIMED, failed, status="unsupported", seconds=(), gradient_seconds=())
-    figure = faster.ratios(rows)
+    figure = beyond.beyond_ratios(rows)
     assert "unsupported" in texts(figure)
     rows = changed(TIMED, of("torch", "eager", "curvlinops"), relative_difference=0.006)
-    marked = [text for text in texts(faster.ratios(rows)) if text.endswith("s ≠")]
+    marked = [text for text in texts(beyond.beyond_ratios(rows)) if text.endswith("s ≠")]
     assert len(marked) == 1
 
 
 def test_the_total_time_starts_with_the_point_and_rises_by_one_hvp_each():
-    figure = faster.amortised(TIMED)
-    keys = list(look.AMORTISED_LINES)
+    figure = beyond.beyond_amortised(TIMED)
+    keys = list(beyond.AMORTISED_LINES)
     axes = figure.axes[1]
     assert len(axes.lines) == len(keys)
     totals = {round(line.get_ydata()[0], 9): line.get_ydata() for line in axes.lines}
@@ -139,7 +139,7 @@ def test_the_total_time_starts_with_the_point_and_rises_by_one_hvp_each():
 
 def test_no_line_leaves_its_panel():
     several, _ = summary.of_beyond(ROWS, several_vectors=True)
-    for figure in (faster.amortised(TIMED), faster.vectors(several)):
+    for figure in (beyond.beyond_amortised(TIMED), beyond.beyond_vectors(several)):
         for axes in figure.axes:
             low, high = axes.get_ylim()
             assert low == 0
@@ -164,7 +164,7 @@ def test_the_docs_have_the_answer_of_the_recorded_rows():
 
 def test_the_time_for_several_vectors_is_divided_by_their_number():
     rows, _ = summary.of_beyond(ROWS, several_vectors=True)
-    figure = faster.vectors(rows)
+    figure = beyond.beyond_vectors(rows)
     assert [axes.get_title() for axes in figure.axes] == ["JAX", "PyTorch"]
     line = figure.axes[0].lines[0]
     assert list(line.get_xdata()) == [1, 2, 4, 8]
@@ -178,7 +178,7 @@ def test_the_time_for_several_vectors_is_divided_by_their_number():
 
 def test_the_memory_of_several_vectors_stands_at_their_time():
     rows, _ = summary.of_beyond(ROWS, several_vectors=True)
-    figure = faster.vectors(rows)
+    figure = beyond.beyond_vectors(rows)
     for axes, framework in zip(figure.axes, ("jax", "torch"), strict=True):
         times = dict(zip(*axes.lines[0].get_data(), strict=True))
         memory = {
@@ -204,7 +204,7 @@ def test_the_answer_says_least_and_most_memory_of_what_tells_it(framework):
         row
         for row in TIMED
         if row.framework == framework.replace("Py", "").lower()
-        and (row.model, row.method != "gradient") == ("bert", True)
+        and (row.model, row.method in ("gradient", "gauss_newton")) == ("bert", False)
     ]
     least, most = (choose(own, key=made_up_gib) for choose in (min, max))
     of_least, of_most = (
@@ -223,7 +223,7 @@ def test_several_vectors_at_once_are_no_bar_among_single_ones():
     assert {row.batch_size for row in TIMED} == {4}
 
 
-@pytest.mark.parametrize("name", faster.FIGURES)
+@pytest.mark.parametrize("name", BEYOND_FROM_ROWS)
 def test_nothing_that_is_written_leaves_the_figure_and_plan_and_device_are_named(name):
     figure = figures.draw(name, figures.select(name, ROWS)[0])
     FigureCanvasAgg(figure).draw()
@@ -241,16 +241,16 @@ def test_nothing_that_is_written_leaves_the_figure_and_plan_and_device_are_named
 
 
 def test_without_rows_a_figure_is_not_drawn_and_what_is_the_articles_ignores_plan_beyond(tmp_path):
-    for name in faster.FIGURES:
+    for name in BEYOND_FROM_ROWS:
         with pytest.raises(figures.CannotDraw, match="no such rows of plan 'beyond'"):
             figures.draw(name, [])
     assert figures.select("bench_hvp_time_jax", ROWS)[0] == []
     assert sources.of_rows("this run", ROWS, "not measured").cases.empty
     lines = b"".join(msgspec.json.encode(row) + b"\n" for row in ROWS)
     (tmp_path / "rows.jsonl").write_bytes(lines)
-    result = CliRunner().invoke(app, [str(tmp_path), *faster.FIGURES])
+    result = CliRunner().invoke(app, [str(tmp_path), *BEYOND_FROM_ROWS])
     assert result.exit_code == 0
-    assert {path.stem for path in (tmp_path / "figures").iterdir()} == set(faster.FIGURES)
+    assert {path.stem for path in (tmp_path / "figures").iterdir()} == set(BEYOND_FROM_ROWS)
 
 
 def table_of(text, framework):
@@ -281,6 +281,20 @@ def test_the_answer_names_the_fastest_for_each_need():
     assert table["few HVPs"]["ViT"] == "reverse-over-forward: 0.50 s, 0.2 gradients"
     assert table["10 HVPs at one point"]["ViT"].startswith("linearised once: 0.20 s")
     assert not any(need.startswith("many") for need in table)
+
+
+def test_a_gauss_newton_product_is_fastest_in_its_own_line_alone():
+    rows = changed(ROWS, of("jax", "jit", "gauss_newton", "bert"), seconds=(0.01,) * 3)
+    table = table_of(advice(rows), "JAX")
+    line = table.pop("no HVP, but Gauss-Newton's product")
+    assert line["BERT"] == "Gauss-Newton: 0.01 s, 0.0 gradients"
+    assert not any("Gauss-Newton" in cell for cells in table.values() for cell in cells.values())
+
+
+def test_a_network_of_another_batch_is_in_the_answer_and_in_no_panel():
+    _, left_out = beyond.select("beyond_ratios", ROWS)
+    assert left_out == "Left out GPT-2, which has another batch size."
+    assert "batch size 4 (ResNet34, ViT, BERT) and 1 (GPT-2)." in advice(ROWS)
 
 
 def test_methods_whose_rounds_overlap_share_the_first_place():

@@ -17,7 +17,7 @@ import psutil
 import pytest
 from fake_worker import DEAF, DONE, HALF_SENT, KILLED, SEGFAULT, STOPPED
 from refusals import ending
-from runs import case, log, measure, until
+from runs import case, measure, noted, until
 
 import reproduce.__main__ as reproducing
 from paper_figures import figures
@@ -187,7 +187,7 @@ wanted = [runs.case(size, quantity="memory") for size in {(STOPPED, DEAF, fake_w
 runs.measure(Path({str(tmp_path)!r}), *wanted)
 """
     process = psutil.Popen([sys.executable, "-c", program], cwd=TESTS.parent)
-    until(lambda: (tmp_path / "workers.log").exists() and len(log(tmp_path)) == 3)
+    until(lambda: len(noted(tmp_path)) == 3)
     assert len(forkserver(process).children()) == 3
     kill(process)
 
@@ -249,7 +249,20 @@ def test_a_worker_killed_by_somebody_is_measured_again(tmp_path):
     for runs in (1, 2):
         (row,) = measure(tmp_path, case(KILLED))
         assert (row.status, "SIGKILL" in row.reason) == ("error", True)
-        assert log(tmp_path).count(str(case(KILLED))) == runs
+        assert noted(tmp_path).count(str(case(KILLED))) == runs
+
+
+@pytest.mark.slow
+def test_a_failed_case_names_the_log_of_its_worker_and_of_what_is_done_none_is_kept(tmp_path):
+    (tmp_path / "logs").mkdir()
+    of_before = tmp_path / "logs" / "time-torch-eager-tiny_bert-batch-1.log"
+    of_before.write_text("a crash that was tried again\n")
+    done, failed = measure(tmp_path, case(), case(batch_size=2, seed=-1), timeout_seconds=120)
+    assert (done.status, failed.status) == ("done", "error")
+    assert failed.reason.startswith("ValueError: ")
+    assert failed.reason.endswith("; see logs/time-torch-eager-tiny_bert-batch-2.log")
+    assert (tmp_path / failed.log).read_text().count("Traceback") == 2  # in company and alone
+    assert [*(tmp_path / "logs").iterdir()] == [tmp_path / failed.log]
 
 
 @pytest.fixture
@@ -276,11 +289,10 @@ def cgroup():
 
 
 def eat(connection, cases, site):
-    """Takes more memory than the control group has that is named beside the log."""
-    group = Path((site.log.parent / "cgroup").read_text())
+    """Takes more memory than the control group has that is named beside the programs."""
+    group = Path((site.programs.parent / "cgroup").read_text())
     (group / "cgroup.procs").write_text(str(os.getpid()))
-    with site.log.open("a") as log:
-        log.write(f"{cases[0]}\n")
+    fake_worker.note(site, cases[0])
     connection.send(len(bytearray(os.urandom(1 << 20)) * 256))
 
 
@@ -292,7 +304,7 @@ def test_a_worker_killed_for_memory_by_the_kernel_is_out_of_memory(tmp_path, mon
         (row,) = measure(tmp_path, case())
         assert row.status == "out_of_memory"
         assert row.reason == "the system killed the worker because memory ran out"
-    assert len(log(tmp_path)) == 1  # it is not tried again
+    assert len(noted(tmp_path)) == 1  # it is not tried again
 
 
 def starve(connection, cases, site):
@@ -340,7 +352,7 @@ except UserError as error:
     )
     assert "the plan needs torch, which cannot be loaded here" in result.stdout
     assert "no such driver" in result.stderr
-    assert not (tmp_path / "results" / "workers.log").exists()
+    assert not (tmp_path / "results" / "logs").exists()
 
 
 @pytest.mark.usefixtures("fake_workers")

@@ -1,4 +1,4 @@
-"""What can befall a rows file: damage, a power cut, a clock set back, another order."""
+"""Faults of a rows file: damage, a power cut, a clock set back, another order."""
 
 import random
 from codecs import BOM_UTF8

@@ -135,7 +135,7 @@ def repository(folder):
 
 
 def revision(source, **changes):
-    """What is said of the code in the folder ``source``."""
+    """The revision of the code in the folder ``source``, as a row has it."""
     told = "from reproduce.machine import environment; print(environment.revision())"
     command = [sys.executable, "-c", told]
     own = surroundings(**changes)

@@ -10,10 +10,12 @@ import matplotlib
 import msgspec
 import numpy as np
 import pytest
+import refusals
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.text import Text
 from typer.testing import CliRunner
 
+import paper_figures.__main__ as drawing
 from paper_figures import figures, style, tables
 from paper_figures.__main__ import NAMES, OF_ARTICLE, app
 from reproduce import methods, problems
@@ -32,8 +34,16 @@ UNIT_SIZES = {"s": 1, "ms": 1e-3, "GiB": 2**30, "MiB": 2**20}
 
 @pytest.fixture(autouse=True)
 def figure_settings():
-    with matplotlib.rc_context(style.rc()):
+    with matplotlib.rc_context(style.RC):
         yield
+
+
+@pytest.fixture
+def refused(capsys, monkeypatch, tmp_path):
+    """The sentence on which drawing ``names`` into the test's folder ended."""
+    return lambda *names: refusals.refused(
+        capsys, monkeypatch, tmp_path, [str(tmp_path), *names], drawing
+    )
 
 
 def rows_of(name):
@@ -72,9 +82,9 @@ def bar_batch_size(rows, name):
 
 
 def expected(row, quantile=0.5):
-    """What a row's bar shows, in seconds or bytes."""
+    """The height of a row's bar, in seconds or bytes."""
     if row.quantity == "memory":
-        return summary.shared_counter([row]).bytes_of(row)
+        return counters.shared([row]).bytes_of(row)
     gradient = np.array(row.gradient_seconds) if row.method != "gradient" else 0
     return np.quantile(np.array(row.seconds) - gradient, quantile)
 
@@ -84,7 +94,7 @@ def unit_of(axes):
 
 
 def texts(figure):
-    """All that the figure says, each text on one line."""
+    """The texts of the figure, each on one line."""
     return [text.get_text().replace("\n", " ") for text in figure.findobj(Text)]
 
 
@@ -310,7 +320,7 @@ def test_the_figure_names_device_and_plan_unless_both_are_the_articles(device, p
 @pytest.mark.parametrize("name", MEMORY)
 def test_a_memory_figure_names_the_one_counter_of_all_its_bars(name):
     rows = rows_of(name)
-    counter = summary.shared_counter(rows)
+    counter = counters.shared(rows)
     notes = " ".join(texts(figures.draw(name, rows)))
     known = {each for choices in counters.SHOWN.values() for each in choices}
     assert {each.name for each in known if each.meaning in notes} == {counter.name}
@@ -481,21 +491,15 @@ def test_a_named_figure_without_rows_ends_with_exit_code_1(tmp_path):
     assert "bench_hvp_time_jax is not drawn: there are no rows" in result.output
 
 
-def test_a_wrong_name_ends_with_one_sentence_that_lists_the_right_ones(tmp_path):
-    result = CliRunner().invoke(app, [str(tmp_path), "no_such_figure"])
-    (sentence,) = result.stderr.splitlines()
-    assert result.exit_code == 2
+def test_a_wrong_name_ends_with_one_sentence_that_lists_the_right_ones(refused):
+    sentence = refused("no_such_figure")
     assert "'no_such_figure'" in sentence
     assert all(name in sentence for name in NAMES)
-    assert list(tmp_path.iterdir()) == []
 
 
-def test_a_broken_rows_file_ends_with_one_sentence(tmp_path):
+def test_a_broken_rows_file_ends_with_one_sentence(refused, tmp_path):
     (tmp_path / "rows.jsonl").write_text("no row\n")
-    result = CliRunner().invoke(app, [str(tmp_path), "bench_hvp_time_jax"])
-    assert result.exit_code == 2
-    assert len(result.stderr.splitlines()) == 1
-    assert "rows.jsonl, line 1" in result.stderr
+    assert "rows.jsonl, line 1" in refused("bench_hvp_time_jax")
 
 
 def test_a_failed_write_leaves_the_earlier_figure_whole(tmp_path, monkeypatch):

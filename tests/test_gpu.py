@@ -18,7 +18,7 @@ A100 = "NVIDIA A100-SXM4-40GB"
 
 @pytest.fixture
 def told(driver):
-    """What an expression is in a process of its own, under settings of the driver."""
+    """The value of an expression in a process of its own, under settings of the driver."""
 
     def told(expression, before="", **settings):
         program = f"""
@@ -56,6 +56,15 @@ print(json.dumps({expression}))
 )
 def test_one_of_several_gpus_is_chosen_by_index_or_the_beginning_of_its_uuid(told, settings, uuid):
     assert told("found.uuid", **{"GPUS": "2"} | settings) == uuid
+
+
+def test_all_gpus_that_may_be_used_are_listed_of_a_divided_one_its_instances(told):
+    listed = "gpu.uuids()"
+    assert told(listed, GPUS="2", CUDA_VISIBLE_DEVICES="1,0") == [SECOND, FIRST]
+    assert told(listed, GPUS="2", CUDA_VISIBLE_DEVICES="1") == [SECOND]
+    unset = "del os.environ['CUDA_VISIBLE_DEVICES']"
+    assert told(listed, unset, GPUS="2") == [FIRST, SECOND]
+    assert told(listed, unset, MIG="2") == INSTANCES
 
 
 def test_without_a_choice_it_is_the_first(told):

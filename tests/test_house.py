@@ -1,7 +1,9 @@
 """Arrows between modules point one way: figures are drawn from results, and never the other way."""
 
 import ast
+import re
 
+import pytest
 from commands import ROOT
 
 
@@ -81,3 +83,12 @@ def test_no_module_imports_itself_through_others():
     clean = set()
     for name in known:
         reached(name)
+
+
+@pytest.mark.parametrize(
+    "document", [ROOT / "README.md", *(ROOT / "docs").glob("*.md")], ids=lambda path: path.name
+)
+def test_every_file_that_a_document_names_is_there(document):
+    named = set(re.findall(r"[\w*]+/[\w*/]+\.(?:py|toml|jinja|css|js)\b", document.read_text()))
+    missing = [name for name in named if not (*ROOT.glob(name), *(ROOT / "reproduce").glob(name))]
+    assert missing == []

@@ -17,12 +17,12 @@ LONG_TO_COMPILE = {"jax": FAMILIES, "torch": ()}
 
 
 def computed(framework, mode, method, loss, params, v):
-    """What ``method`` gives in ``mode``, as one vector."""
+    """The result of ``method`` in ``mode``, as one vector."""
     return flat(run(framework, mode, method, loss, params, v))
 
 
 def run(framework, mode, method, loss, params, v):
-    """What ``method`` gives in ``mode``, the way the worker runs it."""
+    """The result of ``method`` in ``mode``, the way the worker runs it."""
     device, hvp = module(framework, "device"), module(framework, "hvp")
 
     def function(params, v):

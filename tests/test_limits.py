@@ -1,4 +1,4 @@
-"""What a process may use is found, whatever limits it: groups, affinity, ulimit."""
+"""A process finds what it may use, whatever limits it: groups, affinity, ulimit."""
 
 import os
 import subprocess
@@ -33,7 +33,7 @@ def asked(before):
 
 @pytest.fixture
 def group():
-    """What makes a control group of version 1.
+    """Make a control group of version 1.
 
     Yields:
         A function of a controller and its limits that returns the folder of such a group.

@@ -33,9 +33,8 @@ def tree(tmp_path):
     folder = tmp_path / "tree"
     (folder / "reproduce").mkdir(parents=True)
     (folder / "reproduce" / "__main__.py").touch()
-    for name in ("Makefile", "requirements.lock", "requirements-peers.lock"):
-        shutil.copy(ROOT / name, folder)
-    shutil.copy(ROOT / "requirements-test.lock", folder)
+    for path in (ROOT / "Makefile", *ROOT.glob("requirements*.lock")):
+        shutil.copy(path, folder)
     return folder
 
 
@@ -101,13 +100,24 @@ def test_a_value_reaches_the_program_as_it_was_given(tree, tmp_path, odd, in_env
         "account": ["reproduce", "account", "smoke", odd, "--target", f"{odd}.txtpb"],
         "figures": ["paper_figures", odd],
         "verify": ["reproduce", "verify", odd],
-        "docker-all": ["reproduce.container", "all", "--plan", "smoke", "--results", odd],
     }
     arguments = [] if in_environment else [f"{name}={value}" for name, value in given.items()]
     result = make(tree, *expected, *arguments, **(given if in_environment else {}))
     assert result.returncode == 0, result.stderr
     assert noted(venv) == [*expected.values()]
     assert not list(tmp_path.rglob("made"))
+
+
+def test_the_image_is_built_and_run_from_a_small_environment_whatever_else_there_is(tree, tmp_path):
+    venv, small = played(tmp_path / "venv"), played(tree / ".venv-container")
+    given = ["BASE=it's", "PLAN=smoke", "RESULTS=a  b"]
+    result = make(tree, "image", "docker-all", f"VENV={venv}", *given)
+    assert result.returncode == 0, result.stderr
+    assert noted(small) == [
+        ["reproduce.container", "build", "--base", "it's"],
+        ["reproduce.container", "all", "--plan", "smoke", "--results", "a  b"],
+    ]
+    assert noted(venv) == []
 
 
 def test_the_name_of_a_figure_is_no_command(tree, tmp_path):
@@ -130,6 +140,23 @@ def test_what_is_not_given_is_what_fits(tree, tmp_path):
         ["reproduce", "measure", "cpu", "results/cpu"],
         ["reproduce", "account", "article", "results/h100", "--target", "h100"],
         ["reproduce", "verify"],
+    ]
+
+
+def test_several_gpus_and_a_cluster_are_asked_for_as_they_are_given(tree, tmp_path):
+    venv = played(tmp_path / "venv")
+    given = {"JOBS": "4", "SBATCH": "-p gpu --gres=gpu:1 -J it's", "CONTAINER": "a b.sif"}
+    result = make(tree, "slurm", f"VENV={venv}", "DRY=1", **given)
+    assert result.returncode == 0, result.stderr
+    result = make(tree, "all", "slurm", f"VENV={venv}", "GPUS=4", "PLAN=smoke", "CAP=2")
+    assert result.returncode == 0, result.stderr
+    to_article = ["article", "results/article", "--jobs", "4", "--cap", "4"]
+    with_options = ["--sbatch", given["SBATCH"], "--container", "a b.sif", "--dry"]
+    to_smoke = ["smoke", "results/smoke", "--jobs", "8", "--cap", "2"]
+    assert noted(venv) == [
+        ["reproduce", "slurm", *to_article, *with_options],
+        ["reproduce", "all", "--plan", "smoke", "--results", "", "--gpus", "4"],
+        ["reproduce", "slurm", *to_smoke, "--sbatch", "", "--container", ""],
     ]
 
 
@@ -198,6 +225,19 @@ def test_of_two_makes_at_once_one_sets_up_and_the_other_waits(tree, tmp_path, se
     third, _ = setting_up(tree, tmp_path)
     assert third.communicate(timeout=60) == ("", "")
     assert syncs(log) == 1
+
+
+def test_each_environment_is_made_from_its_own_locks(tree, tmp_path):
+    uv, python = executable(tmp_path / "bin" / "uv", UV), executable(tmp_path / "played", PYTHON)
+    log = tmp_path / "uv.log"
+    settings = {"PATH": f"{uv.parent}:{os.environ['PATH']}", "PLAYED": str(python)}
+    for _ in range(2):
+        result = make(tree, "docker-all", "plan", "VENV=v", "PLAN=x", **settings, UV_LOG=str(log))
+        assert result.returncode == 0, result.stderr
+    of_container, of_all = (line for line in log.read_text().splitlines() if "pip sync" in line)
+    assert of_container.split()[-1:] == ["requirements-container.lock"]
+    assert "requirements-container.lock" not in of_all
+    assert "requirements-peers.lock" in of_all
 
 
 def test_a_set_up_that_was_broken_off_is_done_again(tree, tmp_path):

@@ -70,7 +70,7 @@ def test_a_case_is_measured_anew_if_code_that_it_uses_changes_and_not_for_a_docs
     case = next(case for case in cases("smoke") if case.framework == "torch")
 
     def code_hash():
-        ways._hash.cache_clear()
+        ways.hash_of_code.cache_clear()
         return way.code_hash(case)
 
     hashes = [code_hash()]

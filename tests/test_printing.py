@@ -1,4 +1,4 @@
-"""What is printed is what was meant, whatever is in it and wherever it goes."""
+"""A text is printed as it is, whatever is in it and wherever it goes."""
 
 import json
 import os

@@ -18,6 +18,7 @@ PARAMETERS = {
     "resnet50": 25_557_032,
     "vit": 86_444_776,
     "bert": 109_483_778,
+    "gpt2": 124_439_808,
 }
 # What is differentiated in JAX by the article's normalisation, and is constant by the other.
 RUNNING_STATISTICS = {"resnet34": 17_024, "resnet50": 53_120}
@@ -58,7 +59,8 @@ def test_weights_are_named_and_shaped_as_transformers_does(name):
     configuration, model = module("torch", "models").MODELS[problem.family]
     with torch.device("meta"):
         state = model(configuration(**problem.config)).state_dict()
-    expected = {n: tuple(t.shape) for n, t in state.items() if not n.endswith("batches_tracked")}
+    again = ("batches_tracked", *(model._tied_weights_keys or ()))  # those are others' weights
+    expected = {n: tuple(t.shape) for n, t in state.items() if not n.endswith(again)}
     assert problems.weight_shapes(problem) == expected
 
 
@@ -158,6 +160,29 @@ def test_tokens_are_uniform_below_10000_and_masks_are_bits():
     for name in ("attention_mask", "token_type_ids"):
         assert set(drawn[name].ravel()) == {0, 1}
     assert set(drawn["labels"]) == {0, 1}
+
+
+def test_a_language_model_is_to_predict_the_next_token_of_each():
+    drawn = problems.batch(PROBLEMS["gpt2"], 64)
+    assert drawn.keys() == {"input_ids", "labels"}
+    assert drawn["labels"].shape == drawn["input_ids"].shape == (64, 128)
+    np.testing.assert_array_equal(drawn["labels"][:, :-1], drawn["input_ids"][:, 1:])
+    assert 50_000 < drawn["labels"].max() < 50_257
+    assert drawn["labels"].mean() == pytest.approx(25_000, rel=0.05)
+
+
+@pytest.mark.parametrize("framework", FRAMEWORKS)
+def test_no_token_changes_what_is_predicted_before_it(framework):
+    models, problem = module(framework, "models"), FAMILIES["gpt2"]
+    loss, params = models.build(problem, problems.weights(problem, dtype="float64"))
+    batch = problems.batch(problem, 2)
+    other = batch | {"input_ids": batch["input_ids"].copy()}
+    other["input_ids"][:, 3] += 1
+    before, after = (
+        np.asarray(loss.logits(params, models.to_device(each)).tolist()) for each in (batch, other)
+    )
+    np.testing.assert_array_equal(before[:, :3], after[:, :3])
+    assert (before[:, 3:] != after[:, 3:]).all()
 
 
 @pytest.mark.parametrize("framework", ["jax", "torch"])

@@ -19,7 +19,11 @@ def run(*arguments):
 
 @pytest.mark.parametrize(
     ("folder", "name"),
-    [("cpu-amd-epyc", "bench_hvp_time_jax"), ("cpu-amd-epyc/beyond", "beyond_ratios")],
+    [
+        ("cpu-amd-epyc", "bench_hvp_time_jax"),
+        ("cpu-amd-epyc/a100", "bench_hvp_memory_jax"),
+        ("cpu-amd-epyc/beyond", "beyond_ratios"),
+    ],
 )
 def test_a_figure_in_the_docs_is_drawn_from_its_recorded_rows(tmp_path, folder, name):
     shutil.copy(RECORDED / folder / "rows.jsonl", tmp_path)

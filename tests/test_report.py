@@ -11,10 +11,10 @@ import pytest
 from commands import ACCOUNTED, RECORDED, program, run
 from typer.testing import CliRunner
 
-from paper_figures import faster
 from reproduce.__main__ import app
 from reproduce.article.errata import ERRATA
 from reproduce.beyond import advice
+from reproduce.drawing import BEYOND_FROM_ROWS
 from reproduce.evidence import bundle
 from reproduce.report import figures, proofs
 from reproduce.report.evidence import beside, evidence
@@ -137,7 +137,7 @@ def test_what_lies_beyond_the_article_is_on_the_page_and_apart_from_it(report):
     page = html.unescape(report.read_text())
     section = page.partition('<section id="beyond">')[2].partition("</section>")[0]
     assert "Nothing here is in the article" in section
-    for name in faster.FIGURES:
+    for name in BEYOND_FROM_ROWS:
         assert page.count(f'<figure id="{name}">') == section.count(f'<figure id="{name}">') == 1
     for table in advice.tables_of(read_rows(RECORDED / "beyond" / "rows.jsonl")).values():
         assert all(f">{cell}</td>" in section for cell in table.to_numpy().ravel())

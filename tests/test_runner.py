@@ -11,7 +11,7 @@ import msgspec
 import pytest
 from conftest import start_interruptible
 from fake_worker import CRASH, DONE, HANG, KILLED, OUT_OF_MEMORY, SHY, TIMED_CRASH
-from runs import case, log, measure, until
+from runs import case, measure, noted, until
 
 from reproduce.errors import UserError
 from reproduce.machine import environment, limits
@@ -47,7 +47,7 @@ def test_the_cases_of_a_setting_share_a_process_and_the_reference_comes_after_th
     rows = measure(tmp_path, *wanted, case(batch_size=20))
     assert len(set(map(process_of, rows))) == 2
     assert len({process_of(row) for row in rows if row.batch_size == DONE}) == 1
-    of_setting = [line for line in log(tmp_path) if f"batch {DONE} " in line]
+    of_setting = [line for line in noted(tmp_path) if f"batch {DONE} " in line]
     assert [line.split()[-1] for line in of_setting[:2]] == ["gradient", "forward_over_reverse"]
 
 
@@ -57,7 +57,7 @@ def test_settings_are_prepared_together_and_timed_one_after_the_other_in_the_pla
     machine(monkeypatch, cores=2)
     wanted = [case(batch_size=size) for size in (30, 20, 40, 25)]
     measure(tmp_path, *wanted)
-    prepared, timed = log(tmp_path)[:4], log(tmp_path)[4:]
+    prepared, timed = noted(tmp_path)[:4], noted(tmp_path)[4:]
     assert {str(each) for each in wanted} == set(prepared)
     expected = [f"{done} {each.setting}" for each in wanted for done in ("timing", "timed")]
     assert timed == expected
@@ -84,7 +84,7 @@ def test_on_a_gpu_its_memory_limits_a_wave_and_nvml_has_it_for_itself():
 
 
 class StandInForGpu:
-    """What a run asks a GPU for."""
+    """A GPU as a run asks it."""
 
     uuid = "GPU-0"
 
@@ -130,7 +130,7 @@ def test_what_a_gpu_does_while_it_is_timed_is_in_its_rows_and_throttling_is_a_wa
 def test_on_a_gpu_each_memory_case_has_a_process_after_one_that_compiled_for_all(tmp_path):
     rows = rows_on_gpu(tmp_path, *(case(quantity="memory", method=method) for method in METHODS))
     assert len(set(map(process_of, rows))) == len(METHODS)
-    assert log(tmp_path)[: len(METHODS)] == log(tmp_path)[len(METHODS) :]
+    assert noted(tmp_path)[: len(METHODS)] == noted(tmp_path)[len(METHODS) :]
 
 
 def test_what_fails_in_company_is_tried_once_alone(tmp_path):
@@ -142,14 +142,14 @@ def test_what_fails_in_company_is_tried_once_alone(tmp_path):
 def test_a_setting_that_dies_while_it_is_timed_is_tried_once_more_and_is_a_row(tmp_path):
     rows = measure(tmp_path, *map(case, (DONE, TIMED_CRASH)))
     assert [row.status for row in rows] == ["done", "error"]
-    assert sum(line.startswith("timing") for line in log(tmp_path)) == 3
+    assert sum(line.startswith("timing") for line in noted(tmp_path)) == 3
 
 
 def test_a_finished_case_is_not_measured_again(tmp_path):
     measure(tmp_path, case())
     rows = measure(tmp_path, case(), case(method="reverse_over_forward"))
     assert [row.method for row in rows] == ["gradient", "reverse_over_forward"]
-    assert log(tmp_path).count(str(case())) == 1
+    assert noted(tmp_path).count(str(case())) == 1
 
 
 @pytest.mark.parametrize(
@@ -170,7 +170,7 @@ def test_a_change_of_settings_is_another_case(tmp_path):
     measure(tmp_path, case())
     (row,) = measure(tmp_path, case(seed=1))
     assert row.seed == 1
-    assert sum(line.startswith("timed") for line in log(tmp_path)) == 2
+    assert sum(line.startswith("timed") for line in noted(tmp_path)) == 2
 
 
 def test_every_failure_becomes_a_row_with_a_reason_and_the_run_goes_on(tmp_path):
@@ -192,9 +192,9 @@ def test_every_failure_becomes_a_row_with_a_reason_and_the_run_goes_on(tmp_path)
 def test_crashes_are_tried_again_and_time_limits_and_out_of_memory_are_not(tmp_path):
     wanted = [case(size) for size in (CRASH, HANG, OUT_OF_MEMORY)]
     measure(tmp_path, *wanted, timeout_seconds=1)
-    first = log(tmp_path)
+    first = noted(tmp_path)
     measure(tmp_path, *wanted, timeout_seconds=1)
-    assert set(log(tmp_path)[len(first) :]) == {str(wanted[0])}
+    assert set(noted(tmp_path)[len(first) :]) == {str(wanted[0])}
     assert [first.count(str(each)) for each in wanted] == [2, 2, 2]  # in company and alone
 
 
@@ -220,7 +220,7 @@ except KeyboardInterrupt:
     assert process.wait(timeout=10) == 130
     assert len(read_rows(tmp_path / "rows.jsonl")) == 1
     measure(tmp_path, case())
-    assert log(tmp_path).count(str(case())) == 1
+    assert noted(tmp_path).count(str(case())) == 1
 
 
 @pytest.mark.parametrize(

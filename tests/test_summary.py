@@ -6,7 +6,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from reproduce.results import published, summary
+from reproduce.results import counters, published, summary
 from reproduce.results.rows import read_rows
 
 SAMPLE = Path(__file__).parent / "rows_sample.jsonl"
@@ -142,14 +142,14 @@ def memory_rows(hvp_row, *recorded, **fields):
 
 def test_the_first_counter_is_drawn_where_all_rows_have_it(hvp_row):
     rows = memory_rows(hvp_row, RESIDENT | ALLOCATOR, RESIDENT | ALLOCATOR, mode="eager")
-    counter = summary.shared_counter(rows)
+    counter = counters.shared(rows)
     assert counter.name == "jax_allocator"
     assert counter.bytes_of(rows[0]) == 30
 
 
 def test_one_row_without_the_first_counter_moves_all_to_the_next(hvp_row):
     rows = memory_rows(hvp_row, RESIDENT | ALLOCATOR, RESIDENT, mode="eager")
-    counter = summary.shared_counter(rows)
+    counter = counters.shared(rows)
     assert counter.name == "resident_set"
     assert [counter.bytes_of(row) for row in rows] == [50, 50]
 
@@ -157,25 +157,25 @@ def test_one_row_without_the_first_counter_moves_all_to_the_next(hvp_row):
 def test_a_failed_row_has_no_say_in_the_counter(hvp_row):
     rows = memory_rows(hvp_row, RESIDENT | ALLOCATOR, mode="eager")
     rows += memory_rows(hvp_row, {}, mode="eager", status="error", reason="made up")
-    assert summary.shared_counter(rows).name == "jax_allocator"
+    assert counters.shared(rows).name == "jax_allocator"
 
 
 def test_the_compiled_program_counts_temporary_and_output_bytes(hvp_row):
     rows = memory_rows(hvp_row, {"xla_temp_bytes": 5, "xla_output_bytes": 2} | RESIDENT)
-    counter = summary.shared_counter(rows)
+    counter = counters.shared(rows)
     assert (counter.name, counter.bytes_of(rows[0])) == ("xla_program", 7)
 
 
 def test_pytorch_counts_its_peak_over_what_was_allocated_before(hvp_row):
     recorded = {"torch_peak_allocated_bytes": 9, "torch_allocated_before_bytes": 4} | RESIDENT
     rows = memory_rows(hvp_row, recorded, framework="torch", mode="eager")
-    counter = summary.shared_counter(rows)
+    counter = counters.shared(rows)
     assert (counter.name, counter.bytes_of(rows[0])) == ("torch_allocator", 5)
 
 
 def test_there_is_no_counter_where_the_rows_have_none_in_common(hvp_row):
     rows = memory_rows(hvp_row, RESIDENT)
-    assert summary.shared_counter(rows) is None
+    assert counters.shared(rows) is None
 
 
 @pytest.mark.parametrize(
@@ -189,7 +189,7 @@ def test_accounted_rows_count_what_is_alive_and_in_pytorch_the_reserve(
     if framework == "torch":
         recorded["simulated_reserved_bytes"] = 12
     rows = memory_rows(hvp_row, recorded, framework=framework, mode="eager")
-    counter = summary.shared_counter(rows)
+    counter = counters.shared(rows)
     assert (counter.name, counter.bytes_of(rows[0])) == (name, counted)
 
 
@@ -230,7 +230,7 @@ def test_a_timed_row_that_counted_memory_is_a_memory_row_as_well(hvp_row):
     timed = changed(hvp_row, memory_bytes=XLA_BYTES)
     kind = ("memory", timed.framework, timed.mode)
     (memory,) = summary.of_kind([timed], kind)
-    assert summary.shared_counter([memory]).bytes_of(memory) == 4 << 30
+    assert counters.shared([memory]).bytes_of(memory) == 4 << 30
     assert summary.of_kind([timed], ("time", *kind[1:])) == [timed]
     failed = changed(timed, status="out_of_memory", reason="too large", memory_bytes={})
     found = summary.of_kind([timed, failed], kind)

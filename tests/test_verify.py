@@ -59,7 +59,7 @@ def with_change(rows, case, **changes):
 
 
 def broken(runs, case, **changes):
-    """What is said of the guarantees that a change of one row of the second run breaks."""
+    """The sentences on the guarantees that a change of one row of the second run breaks."""
     found = verify.of_rows(runs["first"], with_change(runs["second"], case, **changes))
     return {each.what: each.broken for each in found if not each.holds}
 

@@ -16,7 +16,7 @@ from reproduce.algorithms.vector import Hessian, Hvp, Tree, Vector, real
 
 @dataclass(frozen=True)
 class Lanczos:
-    """What k steps found: ∇²f(x) V = V T, but for the last column, which differs by ``beta_k``.
+    """k steps of Lanczos: ∇²f(x) V = V T, but for the last column, which differs by ``beta_k``.
 
     ``V`` has k orthonormal vectors, trees with d scalars; ``alphas`` are the k entries of T's
     diagonal, ``betas`` the k − 1 beside it. It took k HVPs, and one more where it broke down.
@@ -66,7 +66,7 @@ class Lanczos:
 def lanczos(
     hvp: Hvp, v: Tree, k: int, *, reorthogonalise: bool = False, tolerance: float = 1e-6
 ) -> Lanczos:
-    """What ``k`` steps from ``v`` find of ∇²f(x), at an HVP a step.
+    """Take ``k`` steps of Lanczos on ∇²f(x) from ``v``, at an HVP a step.
 
     ``v`` is a tree with d scalars, any but zero: it is scaled to norm 1, which the box does not
     ask for. Where ``v`` leads to fewer than k eigenvalues, it ends with them, converged: when

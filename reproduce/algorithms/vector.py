@@ -115,7 +115,7 @@ def _product_like(v: Any, product: Any) -> Any:
 
 
 def _float64() -> AbstractContextManager[object]:
-    """Where JAX, if it is loaded, has float64."""
+    """A context in which JAX, if it is loaded, has float64."""
     jax = sys.modules.get("jax")
     return jax.enable_x64(True) if jax else nullcontext()
 

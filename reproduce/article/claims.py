@@ -66,7 +66,7 @@ class Claim(msgspec.Struct, frozen=True, kw_only=True):
     needs: Needs | None
     figure: str
     rule: Rule
-    unit: str
+    unit: str = "times"
     low: float
     high: float = math.inf
     allowed: float = 0.0
@@ -262,7 +262,6 @@ CLAIMS = (
         needs=Needs(runs=(JAX_JIT, TORCH), methods=HVPS[:2], **_OPERATIONS),
         figure="operations of reverse-over-forward over those of forward-over-reverse",
         rule=_more_than("reverse_over_forward", "forward_over_reverse"),
-        unit="times",
         low=1,
         high=1,
         allowed=0.25,
@@ -274,7 +273,6 @@ CLAIMS = (
         needs=Needs(quantity="memory", runs=(JAX_EAGER, TORCH), **_MEMORY),
         figure="memory of reverse-over-reverse over that of reverse-over-forward",
         rule=_more_than("reverse_over_reverse", "reverse_over_forward"),
-        unit="times",
         low=1.01,
     ),
     Claim(
@@ -285,7 +283,6 @@ CLAIMS = (
         figure="operations of reverse-over-reverse over those of forward-over-reverse, in JAX as "
         "XLA counts them before it optimises",
         rule=_more_than("reverse_over_reverse", "forward_over_reverse"),
-        unit="times",
         low=1.01,
     ),
     Claim(
@@ -318,7 +315,6 @@ CLAIMS = (
         needs=Needs(runs=(JAX_JIT,), **_TIME),
         figure="time of reverse-over-reverse over that of each other HVP, gradient included",
         rule=_more_than("reverse_over_reverse", "forward_over_reverse", "reverse_over_forward"),
-        unit="times",
         low=1.01,
     ),
     Claim(
@@ -340,7 +336,6 @@ CLAIMS = (
         needs=Needs(runs=(JAX_JIT, TORCH), **_RESNET_TIME),
         figure="in both, time of reverse-over-reverse over that of each other HVP",
         rule=_more_than("reverse_over_reverse", "forward_over_reverse", "reverse_over_forward"),
-        unit="times",
         low=1.01,
     ),
     Claim(
@@ -363,7 +358,6 @@ CLAIMS = (
         needs=Needs(runs=(TORCH,), **_TRANSFORMER_TIME),
         figure="time of forward-over-reverse over that of reverse-over-reverse",
         rule=_more_than("forward_over_reverse", "reverse_over_reverse"),
-        unit="times",
         low=1.01,
     ),
     Claim(
@@ -395,7 +389,6 @@ CLAIMS = (
         needs=Needs(quantity="memory", runs=(JAX_JIT,), **_MEMORY),
         figure="most memory of the three HVPs over the least",
         rule=largest_over_smallest,
-        unit="times",
         low=1,
         high=1,
         allowed=0.1,
@@ -407,7 +400,6 @@ CLAIMS = (
         needs=Needs(quantity="memory", runs=(JAX_EAGER,), **_MEMORY),
         figure="memory of reverse-over-reverse over that of each other HVP",
         rule=_more_than("reverse_over_reverse", "forward_over_reverse", "reverse_over_forward"),
-        unit="times",
         low=1.01,
     ),
     Claim(
@@ -440,7 +432,6 @@ CLAIMS = (
         figure='memory of forward-over-reverse over that of reverse-over-forward, "much" taken '
         "for a tenth more",
         rule=_more_than("forward_over_reverse", "reverse_over_forward"),
-        unit="times",
         low=1.1,
     ),
     Claim(

@@ -1,4 +1,4 @@
-"""What the article has wrong or leaves out; tests with the mark ``erratum`` prove each.
+"""Errata and omissions of the article; tests with the mark ``erratum`` prove each.
 
 The article is *How to compute Hessian-vector products?* (M. Dagréou, P. Ablin, S. Vaiter,
 T. Moreau, ICLR blog posts 2024). What a reader cannot see in it is from the code and the raw

@@ -60,7 +60,7 @@ class Judgement(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class _NotTestedError(Exception):
-    """What a source lacks for a claim."""
+    """A claim cannot be judged on a source; the message says what that lacks."""
 
 
 def judgements(sources: Iterable[Source]) -> list[Judgement]:
@@ -106,7 +106,7 @@ def _tested(claim: Claim, source: Source) -> tuple[tuple[Figure, ...], list[str]
     values, notes = _select(source, _as_counted_in(source, claim.needs))
     cases = source.cases.loc[values.index]
     figures = _figures(claim, values, source)
-    inside = sum(_is_in(claim, figure) for figure in figures)
+    inside = sum(figure.verdict in {"reproduced", "consistent"} for figure in figures)
     notes = [f"{inside} of {len(figures)} intervals lie in the range", *notes]
     notes += _in_the_image(claim, claim.needs, source)
     if too_few := _too_few_repetitions(cases):
@@ -120,12 +120,6 @@ def _as_counted_in(source: Source, needs: Needs) -> Needs:
     if source.of_article or not needs.of_whole_gpu:
         return needs
     return msgspec.structs.replace(needs, quantity="nvml")
-
-
-def _is_in(claim: Claim, figure: Figure) -> bool:
-    """Whether the whole interval of ``figure`` is accepted."""
-    low, high = claim.accepted
-    return low <= figure.low and figure.high <= high
 
 
 def _select(source: Source, needs: Needs) -> tuple[pd.DataFrame, list[str]]:
@@ -160,7 +154,7 @@ def _of_model(frame: pd.DataFrame, needs: Needs, model: str) -> pd.DataFrame:
 
 
 def _complete_batch_sizes(found: pd.DataFrame, needs: Needs) -> list[int]:
-    """Those at which all runs and methods are there, in order."""
+    """The batch sizes at which all runs and methods are there, in order."""
     counts = found.groupby(level="batch_size").size()
     return sorted(counts[counts == len(needs.runs) * len(needs.methods)].index)
 
@@ -243,7 +237,7 @@ def _margin(number: float, accepted: tuple[float, float]) -> float:
 
 
 def _in_the_image(claim: Claim, needs: Needs, source: Source) -> list[str]:
-    """What the batch size of the published image says, where the source has it."""
+    """The note on the batch size of the published image, where the source has it."""
     size = needs.also_at
     if size is None:
         return []
@@ -261,7 +255,7 @@ def _in_the_image(claim: Claim, needs: Needs, source: Source) -> list[str]:
 
 
 def _too_few_repetitions(cases: pd.DataFrame) -> str:
-    """Why no verdict can rest on ``cases``; empty if one can."""
+    """The reason why no verdict can rest on ``cases``; empty if one can."""
     fewest = cases["repetitions"].min()
     is_time = cases.index.get_level_values("quantity").isin(["time", IN_GRADIENTS]).any()
     if not is_time or fewest >= FEWEST_REPETITIONS:

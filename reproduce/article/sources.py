@@ -75,7 +75,7 @@ def of_article() -> Source:
 
 
 def _in_gradients(times: list[Record]) -> list[Record]:
-    """What each HVP of the article costs; it released overheads, and gradients by themselves."""
+    """The cost of each HVP of the article, which released overheads and gradients apart."""
     of_cell = {
         tuple(each[name] for name in CASE): each for each in times if each["quantity"] == "time"
     }
@@ -125,7 +125,7 @@ def _group(row: Row) -> tuple[str, str, str]:
 
 
 def _records_of_group(rows: Sequence[Row], left_out: str, rng: np.random.Generator) -> list[Record]:
-    counter = summary.shared_counter(rows) if rows[0].quantity in {"memory", "nvml"} else None
+    counter = counters.shared(rows) if rows[0].quantity in {"memory", "nvml"} else None
     origin = "; ".join(filter(None, (_origin(rows[0], counter), left_out)))
     records = []
     # In an order of their own, since each takes the next random numbers.
@@ -246,7 +246,7 @@ def _settings(row: Row) -> tuple[Any, ...]:
 
 
 def _summary_records(rows: list[Row]) -> list[Record]:
-    counter = summary.shared_counter(rows) if rows[0].quantity in {"memory", "nvml"} else None
+    counter = counters.shared(rows) if rows[0].quantity in {"memory", "nvml"} else None
     found = [_summary_record(row, counter) for row in rows]
     gradients = {
         (each["model"], each["batch_size"]): each["whole"]

@@ -1,1 +1,1 @@
-"""What the article leaves to its reader: HVPs at work, measured into tidy tables."""
+"""HVPs at work, which the article leaves to its reader, measured into tidy tables."""

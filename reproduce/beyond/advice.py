@@ -8,7 +8,7 @@ import pandas as pd
 from reproduce import methods, problems
 from reproduce.errors import UserError
 from reproduce.measuring import cost
-from reproduce.plan import BEYOND
+from reproduce.plan import BEYOND, GAUSS_NEWTON
 from reproduce.results import summary
 from reproduce.results.rows import Row
 
@@ -37,10 +37,11 @@ def advice(rows: Iterable[Row]) -> str:
 
 
 def tables_of(rows: Iterable[Row]) -> dict[str, pd.DataFrame]:
-    """By framework, the fastest and the smallest HVP of each model: one row a need.
+    """The fastest and the smallest HVP of each model, by framework: one row a need.
 
     Of HVPs that agree with forward-over-reverse: for few of them, for some at one point, for so
     many that compiling pays, and for little memory. Methods whose rounds overlap share a place.
+    A Gauss-Newton product is no HVP and has a line of its own.
     """
     times = [row for row in _timed(rows) if not summary.is_wrong(row)]
     found = {name: _of_framework(name, times) for name in FRAMEWORKS}
@@ -61,11 +62,18 @@ def left_out(rows: Iterable[Row]) -> str:
 
 
 def machine(rows: Iterable[Row]) -> str:
-    """On what the answer was measured; empty if nothing was."""
+    """The device, plan and batch size of the answer; empty if nothing was measured."""
     times = _timed(rows)
     if not times:
         return ""
-    return f"Measured on {times[0].device}, plan {BEYOND}, batch size {times[0].batch_size}."
+    sizes: dict[int, dict[str, None]] = {}
+    for row in sorted(times, key=lambda row: problems.order(row.model)):
+        sizes.setdefault(row.batch_size, {})[problems.label(row.model)] = None
+    batches = " and ".join(
+        f"{size} ({', '.join(names)})" if len(sizes) > 1 else str(size)
+        for size, names in sizes.items()
+    )
+    return f"Measured on {times[0].device}, plan {BEYOND}, batch size {batches}."
 
 
 def _timed(rows: Iterable[Row]) -> list[Row]:
@@ -75,43 +83,30 @@ def _timed(rows: Iterable[Row]) -> list[Row]:
 
 def _of_framework(framework: str, times: Sequence[Row]) -> pd.DataFrame:
     own = [row for row in times if row.framework == framework]
-    needs = {
-        "few HVPs": _few,
-        f"{MANY} HVPs at one point": _one_point,
-        "many HVPs, each at a new point": _many_at_new_points,
-        "many HVPs at one point": _many_at_one_point,
+    needs: dict[str, Callable[[Sequence[Row]], str]] = {
+        "few HVPs": lambda rows: _fastest(_without_compiling(rows), _of_first),
+        f"{MANY} HVPs at one point": lambda rows: _fastest(_without_compiling(rows), _of_many),
+        "many HVPs, each at a new point": lambda rows: _compiled(rows, _of_first),
+        "many HVPs at one point": lambda rows: _compiled(rows, _of_many),
         "little memory": _little_memory,
     }
     models = sorted({row.model for row in own}, key=problems.order)
+    hvps = [row for row in own if row.method not in GAUSS_NEWTON]
+    others = [row for row in own if row.method in GAUSS_NEWTON]
     records = [
-        [need, *(best([row for row in own if row.model == model]) for model in models)]
+        [need, *(best([row for row in hvps if row.model == model]) for model in models)]
         for need, best in needs.items()
     ]
+    few = needs["few HVPs"]
+    no_hvp = [few([row for row in others if row.model == model]) for model in models]
+    records.append(["no HVP, but Gauss-Newton's product", *no_hvp])
     columns = [FRAMEWORKS[framework], *map(problems.label, models)]
     return pd.DataFrame([record for record in records if any(record[1:])], columns=columns)
 
 
 def _markdown(table: pd.DataFrame) -> str:
-    lines = [table.columns, ["---"] * len(table.columns), *table.to_numpy()]
+    lines = [table.columns, ["---"] * len(table.columns), *table.replace("", "–").to_numpy()]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
-def _few(rows: Sequence[Row]) -> str:
-    """Without waiting for ``torch.compile``, the least time of one HVP at a new point."""
-    return _fastest(_without_compiling(rows), _of_first)
-
-
-def _one_point(rows: Sequence[Row]) -> str:
-    """Without waiting for ``torch.compile``, the least mean time of ``MANY`` HVPs at a point."""
-    return _fastest(_without_compiling(rows), _of_many)
-
-
-def _many_at_new_points(rows: Sequence[Row]) -> str:
-    return _compiled(rows, _of_first)
-
-
-def _many_at_one_point(rows: Sequence[Row]) -> str:
-    return _compiled(rows, _of_many)
 
 
 def _without_compiling(rows: Sequence[Row]) -> list[Row]:
@@ -119,7 +114,7 @@ def _without_compiling(rows: Sequence[Row]) -> list[Row]:
 
 
 def _compiled(rows: Sequence[Row], seconds: Seconds) -> str:
-    """With ``torch.compile``, the least time, and after how many HVPs compiling has paid."""
+    """The least time with ``torch.compile``, and after how many HVPs compiling has paid."""
     compiled, others = [row for row in rows if row.mode == "compile"], _without_compiling(rows)
     if not compiled or not others:
         return ""

@@ -156,7 +156,7 @@ def _descent(regression: Regression, run: str) -> Iterator[dict[str, Any]]:
 
 
 def _line(regression: Regression, x: float, y: jax.Array) -> tuple[dict[str, Any], jax.Array]:
-    """What there is to say of x, and y*(x), which is looked for from ``y``."""
+    """A line of the table on x, and y*(x), which is looked for from ``y``."""
     y, hvps = _inner_solution(regression, x, y)
     hvp, cross = partial(regression.G_yy, x, y), partial(regression.G_xy, x, y)
     slope, solution = hypergradient(0.0, regression.F_y(y), hvp, cross, tolerance=1e-8)

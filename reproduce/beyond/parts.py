@@ -1,7 +1,6 @@
 """The verb ``beyond``: HVPs at work, in parts, each a table that is measured once."""
 
 import hashlib
-import os
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -17,6 +16,7 @@ from reproduce.errors import UserError
 from reproduce.machine import environment, limits
 from reproduce.measuring import cost, preflight
 from reproduce.measuring.runner import set_worker_environment
+from reproduce.measuring.ways import PACKAGE, hash_of_code
 from reproduce.results.files import whole_file
 
 MEASURED_BY = (
@@ -66,7 +66,7 @@ def beyond(
 
 
 def _check(names: list[str], folder: Path) -> None:
-    """Nothing, if all of ``names`` can be measured into ``folder``.
+    """Refuse ``names`` that cannot be measured into ``folder``, which is made.
 
     Raises:
         UserError: if there is no such part, a setting would change what is measured, or no such
@@ -76,10 +76,7 @@ def _check(names: list[str], folder: Path) -> None:
         if name not in PARTS:
             raise UserError(f"part {name!r} was asked for; there are {', '.join(PARTS)}")
     preflight.check_settings()
-    with suppress(OSError):
-        folder.mkdir(parents=True, exist_ok=True)
-    if not os.access(folder, os.W_OK):
-        raise UserError(f"results go to {folder}, which cannot be written; give another RESULTS")
+    preflight.make_folder(folder)
 
 
 def _check_memory(names: list[str], on_gpu: bool) -> None:
@@ -102,12 +99,11 @@ def _is_current(path: Path) -> bool:
 
 @cache
 def _code() -> str:
-    """What stands for the code that measures, its packages as locked, and its settings."""
-    package = environment.ROOT / "reproduce"
-    sources = sorted(path for pattern in MEASURED_BY for path in package.glob(pattern))
-    parts = [path.read_bytes() for path in (*sources, environment.ROOT / "requirements.lock")]
-    parts.append(repr(environment.settings()).encode())
-    return hashlib.sha256(b"".join(parts)).hexdigest()[:12]
+    """A digest of the code that measures, its packages as locked, and its settings."""
+    sources = sorted(path for pattern in MEASURED_BY for path in PACKAGE.glob(pattern))
+    lock = (environment.ROOT / "requirements.lock").read_text()
+    parts = (hash_of_code(tuple(sources)), lock, repr(environment.settings()))
+    return hashlib.sha256("".join(parts).encode()).hexdigest()[:12]
 
 
 def _measure(name: str, path: Path, device: str) -> None:

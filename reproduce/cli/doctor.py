@@ -20,7 +20,7 @@ Level = Literal["good", "warning", "missing"]
 
 
 class Finding(msgspec.Struct, frozen=True):
-    """What a check found: a ``warning`` harms the plan, what is ``missing`` stops it."""
+    """The finding of a check: a ``warning`` harms the plan, what is ``missing`` stops it."""
 
     check: str
     level: Level
@@ -67,7 +67,7 @@ def doctor(
 
 
 def diagnosis(plan: str, folder: Path) -> Diagnosis:
-    """What every check finds for ``plan`` with its results in ``folder``, which is not made.
+    """The findings of every check for ``plan`` into ``folder``, which is not made.
 
     Raises:
         UserError: if there is no such plan.

@@ -11,7 +11,10 @@ from rich.table import Table
 from reproduce import printing
 from reproduce.article import judge, sources
 from reproduce.beyond.advice import advice
-from reproduce.report import page, proofs
+from reproduce.errors import UserError
+from reproduce.evidence.bundle import rows_of
+from reproduce.report import comparison, proofs
+from reproduce.report import page as report_page
 from reproduce.report.evidence import Evidence, evidence
 from reproduce.results import compare as comparing
 from reproduce.results.files import whole_file
@@ -19,6 +22,9 @@ from reproduce.results.rows import results_folder
 
 FolderOfRows = Annotated[
     Path, typer.Argument(parser=results_folder, help="A results folder, with rows.jsonl.")
+]
+RunToCompare = Annotated[
+    Path, typer.Argument(parser=results_folder, help="A results folder, or a bundle of one.")
 ]
 CompiledFolder = Annotated[
     Path | None,
@@ -48,7 +54,7 @@ def report(results: FolderOfRows, compiled: CompiledFolder = None) -> None:
     found = _judged(everything)
     path = results / "report.html"
     with whole_file(path) as unfinished:
-        text = page.html(everything, found)
+        text = report_page.html(everything, found)
         unfinished.write_text(text, encoding="utf-8", errors="backslashreplace")
     for source in dict.fromkeys(each.source for each in found):
         print(f"{source}: {_counted(each for each in found if each.source == source)}")
@@ -56,7 +62,7 @@ def report(results: FolderOfRows, compiled: CompiledFolder = None) -> None:
 
 
 def _counted(found: Iterable[judge.Judgement]) -> str:
-    """How many verdicts there are of each kind; those that hold for a CPU are not of a kind."""
+    """Count the verdicts of each kind, and apart from them those that hold for a CPU."""
     counts = Counter(each.holds_for or each.verdict for each in found)
     return ", ".join(
         f"{count} hold {said}" if said == judge.ON_CPU else f"{count} {said}"
@@ -94,16 +100,37 @@ def advise(results: FolderOfRows) -> None:
 
 
 def compare(
-    first: FolderOfRows,
-    second: FolderOfRows,
+    first: RunToCompare,
+    second: RunToCompare,
+    others: Annotated[
+        list[Path] | None, typer.Argument(parser=results_folder, help="More of them, for a page.")
+    ] = None,
+    page: Annotated[
+        Path | None, typer.Option(help="Write a page instead, with a column a device.")
+    ] = None,
     tolerance: Annotated[
         float, typer.Option(min=0, max=1, help="What counts as the same time, relative.")
     ] = 0.05,
     force: Annotated[bool, typer.Option("--force", help="Also where devices differ.")] = False,
 ) -> None:
-    """Compare two results folders case by case: the second's numbers over the first's."""
+    """Compare two runs case by case, the second's numbers over the first's; or several on a page.
+
+    Raises:
+        UserError: if more than two are to be compared without a page.
+    """
+    runs = {str(path): rows_of(path) for path in (first, second, *(others or ()))}
+    if page is not None:
+        with whole_file(page) as unfinished:
+            unfinished.write_text(comparison.html(runs), "utf-8", "backslashreplace")
+        print(page)
+        return
+    if others:
+        raise UserError(
+            f"{len(runs)} runs were to be compared, and a ratio is of two; "
+            "add --page FILE for a page with a column each"
+        )
     found = comparing.compare(
-        comparing.rows_of(first), comparing.rows_of(second), tolerance=tolerance, forced=force
+        runs[str(first)], runs[str(second)], tolerance=tolerance, forced=force
     )
     table = Table("case", "verdict", "second / first", "95 % interval")
     for each in found:

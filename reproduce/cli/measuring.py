@@ -8,14 +8,17 @@ import typer
 from rich.table import Table
 
 from reproduce import printing
-from reproduce.drawing import OF_ACCOUNTING, draw
+from reproduce.drawing import OF_ACCOUNTED_BEYOND, OF_ACCOUNTING, draw
 from reproduce.errors import UserError
 from reproduce.machine import environment
 from reproduce.machine.target import load
 from reproduce.measuring import cost, preflight, runner, schedule
+from reproduce.measuring.share import Share, parsed
 from reproduce.plan import (
+    BEYOND,
     NEEDING_A_GPU,
     PLANS,
+    Framework,
     LayerNorm,
     Normalisation,
     Setting,
@@ -48,6 +51,18 @@ GivenLayerNorm = Annotated[
         "--layer-norm",
         help="PyTorch's own layer normalisation, by which reverse-over-forward is wrong, or an "
         "equal one; as in the plan if not given.",
+    ),
+]
+OneFramework = Annotated[
+    Framework | None,
+    typer.Option("--framework", help="Measure only this one, where only one is installed."),
+]
+GivenShare = Annotated[
+    Share | None,
+    typer.Option(
+        parser=parsed,
+        metavar="i/N",
+        help="Measure the i-th of N shares, beside others on other GPUs.",
     ),
 ]
 Seed = Annotated[
@@ -113,6 +128,8 @@ def measure(
     layer_norm: GivenLayerNorm = None,
     seed: Seed = 0,
     nvml: Nvml = False,
+    framework: OneFramework = None,
+    share: GivenShare = None,
     timeout_seconds: Annotated[float, typer.Option(help="Time limit of one case.")] = 600,
 ) -> None:
     """Measure the cases of a plan that a results folder does not hold yet.
@@ -137,7 +154,8 @@ def measure(
             "--nvml was asked for, which needs a GPU, and this plan runs on the CPU; leave it out"
         )
     try:
-        rows = runner.measure(found, results, on_gpu, timeout_seconds)
+        wanted = [case for case in found if framework in {None, case.framework}]
+        rows = runner.measure(wanted, results, on_gpu, timeout_seconds, share=share)
     except KeyboardInterrupt:
         stopped()
     _report_failures(rows)
@@ -154,17 +172,14 @@ def account(
     Raises:
         Exit: with code 1 if a case failed or would not fit into the GPU, 130 if interrupted,
             and drawing's own if it was refused.
-        UserError: if the plan has no memory cases.
+        UserError: if there is no such plan or target.
     """
     found = accounted_cases(name)
-    if not found:
-        others = ", ".join(filter(accounted_cases, PLANS))
-        raise UserError(f"plan {name!r} was asked for, which has no memory cases; take {others}")
     try:
         rows = runner.measure(found, results, False, timeout_seconds, load(target))
     except KeyboardInterrupt:
         stopped()
-    drawn = draw(results, *OF_ACCOUNTING)
+    drawn = draw(results, *(OF_ACCOUNTED_BEYOND if name == BEYOND else OF_ACCOUNTING))
     if drawn > 1:
         raise typer.Exit(drawn)
     _report_failures(rows)

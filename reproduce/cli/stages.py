@@ -8,18 +8,30 @@ from typing import Annotated, Any
 import typer
 
 from reproduce.beyond.parts import beyond
+from reproduce.cli.cluster import status
 from reproduce.cli.default_plan import fitting_plan
 from reproduce.cli.judging import advise, report
 from reproduce.cli.measuring import account, measure, stopped
+from reproduce.cli.versions import measure_with
 from reproduce.drawing import OF_BEYOND, draw
 from reproduce.errors import UserError
+from reproduce.measuring import side_by_side
 
 
 def every_stage(
     plan: Annotated[str, typer.Option(help="The plan; by default the one that fits.")] = "",
     results: Annotated[str, typer.Option(help="The folder; by default results/<plan>.")] = "",
+    versions: Annotated[
+        str, typer.Option(help="2023, the article's, or latest, in place of the locked ones.")
+    ] = "",
+    gpus: Annotated[int, typer.Option(min=1, help="On how many GPUs, side by side.")] = 1,
+    measuring: Annotated[
+        bool, typer.Option("--measure/--no-measure", help="Or only what follows from the rows.")
+    ] = True,
 ) -> None:
     """Measure what is missing of a plan, draw what has changed, and write the report.
+
+    On several GPUs each measures a share first; what failed there is then tried once more.
 
     After plan cpu, the article's memory on an A100 is accounted for, too; plan beyond goes on
     with its parts, and ends with advice instead.
@@ -28,16 +40,21 @@ def every_stage(
         Exit: with code 1 if a case failed, 130 if interrupted, 2 if a stage was refused.
     """
     name = plan or fitting_plan()
-    folder = Path(results or f"results/{name}")
+    folder = Path(results) if results else Path("results", versions, name)
     try:
-        code = _code(measure, name, folder)
+        if gpus > 1 and (code := side_by_side.measure(name, folder, gpus)) > 1:
+            raise typer.Exit(code)
+        if versions:
+            code = measure_with(versions, name, folder)
+        else:
+            code = _code(measure, name, folder) if measuring else _code(status, folder)
         if name == "beyond":
             beyond(folder)
             _draw(folder, *OF_BEYOND)
             advise(folder)
         else:
             _draw(folder)
-            if name == "cpu":
+            if name == "cpu" and not versions:
                 code = max(code, _accounted(Path(results or "results", "a100")))
             report(folder)
     except KeyboardInterrupt:

@@ -1,1 +1,1 @@
-"""What vouches for results: bundles, checks, two runs that agree."""
+"""Vouching for results: bundles, checks, two runs that agree."""

@@ -11,6 +11,7 @@ import zlib
 from collections.abc import Iterable
 from importlib import metadata
 from pathlib import Path, PurePosixPath
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import msgspec
@@ -22,15 +23,16 @@ from reproduce.machine.environment import ROOT
 from reproduce.report.evidence import beside
 from reproduce.results import compare
 from reproduce.results.files import whole_file
-from reproduce.results.rows import Row, read_rows
+from reproduce.results.rows import Row, rows_in, rows_paths
 
 MANIFEST, ENVIRONMENT, LOCK = "manifest.json", "environment.json", "requirements.lock"
 VERSION = 1
 # What the names begin with of what was compiled for the A100.
 COMPILED = "a100/"
-# What this program writes: what else lies in a results folder is its owner's.
+# What this program writes beside logs, as patterns: what else lies there is its owner's.
 WRITTEN = (
     "rows.jsonl",
+    "rows.d/*.jsonl",
     "report.html",
     "claims.md",
     "summary.csv",
@@ -52,14 +54,14 @@ UNREADABLE = (OSError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error)
 
 
 class Member(msgspec.Struct, frozen=True):
-    """What the manifest says of a file."""
+    """A file as the manifest has it."""
 
     sha256: str
     size_bytes: int
 
 
 class Manifest(msgspec.Struct, frozen=True):
-    """What a bundle holds, and what its rows say they were measured on."""
+    """The files of a bundle, and what its rows say they were measured on."""
 
     plans: list[str]
     devices: list[str]
@@ -97,12 +99,14 @@ def _contents(results: Path) -> dict[str, bytes]:
     """
     sources = folders(results)
     compare.rows_of(results)  # which there must be
-    rows = [row for folder in sources.values() for row in read_rows(folder / "rows.jsonl")]
+    rows_of = {prefix: rows_in(folder) for prefix, folder in sources.items()}
+    rows = [row for of_folder in rows_of.values() for row in of_folder]
     files = {
-        f"{prefix}{name}": (folder / name).read_bytes()
+        f"{prefix}{path.relative_to(folder)}": path.read_bytes()
         for prefix, folder in sources.items()
-        for name in WRITTEN
-        if (folder / name).is_file()
+        for pattern in (*WRITTEN, *(row.log for row in rows_of[prefix] if row.log))
+        for path in folder.glob(pattern)
+        if path.is_file()
     }
     files[ENVIRONMENT] = _json(environments(rows))
     files[LOCK] = (ROOT / LOCK).read_bytes()
@@ -119,7 +123,7 @@ def _contents(results: Path) -> dict[str, bytes]:
 def folders(results: Path) -> dict[str, Path]:
     """``results`` and what was compiled for the A100, by what names begin with in a bundle."""
     compiled = beside(results, "a100")
-    is_other = compiled.resolve() != results.resolve() and (compiled / "rows.jsonl").exists()
+    is_other = compiled.resolve() != results.resolve() and bool(rows_paths(compiled))
     return {"": results} | ({COMPILED: compiled} if is_other else {})
 
 
@@ -144,7 +148,7 @@ def _revision(row: Row) -> str:
 
 
 def member(content: bytes) -> Member:
-    """What the manifest says of a file of this ``content``."""
+    """The manifest's entry for a file of this ``content``."""
     return Member(hashlib.sha256(content).hexdigest(), len(content))
 
 
@@ -185,6 +189,21 @@ def unpack(bundle: Path, folder: Path) -> tuple[Manifest, dict[str, str]]:
     except UNREADABLE as error:
         raise UserError(_no_bundle(bundle, f"it cannot be read ({error})")) from None
     return manifest, {name: wrong[name] for name in sorted(wrong) if wrong[name]}
+
+
+def rows_of(path: Path) -> list[Row]:
+    """The rows of the results folder or the bundle ``path``; of a bundle, those measured in it.
+
+    Raises:
+        UserError: if there are none, or the bundle is damaged.
+    """
+    if not path.is_file():
+        return compare.rows_of(path)
+    with TemporaryDirectory() as folder:
+        _, wrong = unpack(path, Path(folder))
+        for name, how in wrong.items():
+            raise UserError(_no_bundle(path, f"{name} {how}"))
+        return compare.rows_of(Path(folder))
 
 
 def _entries(bundle: Path, archive: zipfile.ZipFile) -> set[str]:

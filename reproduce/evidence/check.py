@@ -1,4 +1,4 @@
-"""What does not hold of a results folder or a bundle: checksums, rows, coverage, figures."""
+"""Check a results folder or a bundle: checksums, rows, coverage, figures."""
 
 from collections.abc import Iterable, Iterator
 from importlib import metadata
@@ -12,14 +12,13 @@ from reproduce.errors import UserError
 from reproduce.evidence import bundle
 from reproduce.evidence.bundle import Manifest
 from reproduce.results.coverage import Coverage, coverage
-from reproduce.results.rows import Row, decoded, lines_of
+from reproduce.results.rows import Row, decoded, lines_of, merged, rows_paths
 
-ROWS = "rows.jsonl"
 MEASURE = "measure it with 'python -m reproduce measure PLAN RESULTS'"
 
 
 class Objection(msgspec.Struct, frozen=True):
-    """What does not hold, and what to do; ``is_strict`` where only a strict check minds it."""
+    """A fault and its remedy; ``is_strict`` where only a strict check minds it."""
 
     what: str
     remedy: str
@@ -30,7 +29,7 @@ class Objection(msgspec.Struct, frozen=True):
 
 
 class Checked(msgspec.Struct, frozen=True):
-    """How much was looked at, and what does not hold of it; ``notes`` are no objections."""
+    """The numbers of things that were checked, and objections; ``notes`` are none."""
 
     checksums: int
     rows: int
@@ -45,7 +44,7 @@ class Checked(msgspec.Struct, frozen=True):
 
 
 def check(path: Path) -> Checked:
-    """What holds of the results folder or the bundle ``path``, near which nothing is written.
+    """Check the results folder or the bundle ``path``, near which nothing is written.
 
     Raises:
         UserError: if it is neither.
@@ -71,7 +70,7 @@ def _checked(
     unread: list[Objection] = []
     differences: dict[str, str] = {}
     for prefix, folder in folders.items():
-        own, not_rows = _rows(folder / ROWS, f"{prefix}{ROWS}")
+        own, not_rows = _rows(folder, prefix)
         if not prefix and not own and not not_rows and not wrong:
             raise UserError(
                 f"rows were expected in {path}, and there are none; "
@@ -101,11 +100,15 @@ def _checked(
     )
 
 
-def _rows(path: Path, place: str) -> tuple[list[Row], list[Objection]]:
-    """The rows of ``path``, and an objection to each line that is none."""
+def _rows(folder: Path, prefix: str) -> tuple[list[Row], list[Objection]]:
+    """The rows of ``folder``, and an objection to each line that is none."""
+    found = [_of_file(path, f"{prefix}{path.relative_to(folder)}") for path in rows_paths(folder)]
+    return merged(rows for rows, _ in found), [each for _, wrong in found for each in wrong]
+
+
+def _of_file(path: Path, place: str) -> tuple[list[Row], list[Objection]]:
     rows, objections = [], []
-    lines = lines_of(path) if path.exists() else []
-    for number, line in enumerate(lines, 1):
+    for number, line in enumerate(lines_of(path), 1):
         try:
             rows += [decoded(line, f"{place}, line {number}")] if line.strip() else []
         except UserError as error:
@@ -120,7 +123,7 @@ def _of_files(wrong: dict[str, str]) -> Iterator[Objection]:
 
 
 def _of_row(row: Row) -> Iterator[Objection]:
-    """What ``row`` does not say that it should, and its warnings.
+    """The objections to ``row``: what it should say and does not, and its warnings.
 
     Yields:
         An objection to each.

@@ -26,7 +26,7 @@ Pair = tuple[Row, Row]
 
 
 class Guarantee(msgspec.Struct, frozen=True):
-    """What must be the same to which ``degree``, how often it was compared, and where it is not.
+    """A guarantee: to which ``degree`` it holds, how often it was compared, and where it failed.
 
     ``largest_difference`` is relative, between the two numbers or norms; None where only
     digests or files are compared. ``broken`` says of each difference what it is.
@@ -45,7 +45,7 @@ class Guarantee(msgspec.Struct, frozen=True):
 
 
 def verify(folder: Path) -> list[Guarantee]:
-    """What two runs guarantee, measured from nothing into two new folders below ``folder``.
+    """The guarantees of two runs, measured from nothing into two new folders below ``folder``.
 
     Each run has its own processes. Where there is a GPU, they run on it.
 
@@ -69,7 +69,7 @@ def _rows_of_run(wanted: list[Case], folder: Path) -> list[Row]:
 
 
 def of_rows(first: Sequence[Row], second: Sequence[Row]) -> list[Guarantee]:
-    """What the rows of two runs of the same cases guarantee: status, weights, batch, HVPs, bytes.
+    """The guarantees of the rows of two runs: status, weights, batch, HVPs, bytes.
 
     Raises:
         UserError: if the runs are of different cases or devices.

@@ -1,4 +1,4 @@
-"""What a computation in JAX needs on a GPU that is not there: bytes and operations.
+"""Bytes and operations that a computation in JAX needs on a GPU that is not there.
 
 With jit, XLA compiles for the GPU's description and tells its buffer assignment. Without
 jit, the computation runs operation by operation without arithmetic: every result is
@@ -39,7 +39,7 @@ PROMISED = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
 
 
 def compiler() -> str:
-    """What decides on a program beside its text and the target: the compiler, and its flags.
+    """The compiler and its flags, which decide on a program beside its text and the target.
 
     Raises:
         ModuleNotFoundError: if no plugin of JAX that compiles for a GPU is installed.
@@ -83,7 +83,7 @@ def flops(function: Callable[..., Tree], *arguments: Tree) -> float:
 
 
 class Program(msgspec.Struct):
-    """What is kept of a compiled program."""
+    """The numbers that are kept of a compiled program."""
 
     bytes: dict[str, int]
     compile_seconds: float
@@ -105,7 +105,7 @@ class LiveArrays(core.Trace):
     def result(
         self, primitive: core.Primitive, arguments: Sequence[Any], parameters: dict[str, Any]
     ) -> Any:
-        """What ``primitive`` gives: an array, or a list of them."""
+        """The result of ``primitive``: an array, or a list of them."""
         avals, _ = primitive.abstract_eval(*map(core.typeof, arguments), **parameters)
         return list(map(_untouched, avals)) if primitive.multiple_results else _untouched(avals)
 

@@ -76,7 +76,7 @@ def dense_hessian_product(loss: Loss, params: Tree, v: Tree) -> Tree:
 
 def inner_product(a: Tree, b: Tree) -> jax.Array:
     """⟨a, b⟩, a scalar: the sum over all leaves."""
-    products = jax.tree.leaves(jax.tree.map(jnp.vdot, a, b))
+    products = jax.tree_util.tree_leaves(jax.tree_util.tree_map(jnp.vdot, a, b))
     return sum(products)  # type: ignore[return-value]  # no tree is empty
 
 

@@ -47,7 +47,7 @@ def at_once(hvp: Callable[[Loss, Tree, Tree], Tree]) -> Callable[[Loss, Tree, Tr
 
 def stacked(vectors: list[Tree]) -> Tree:
     """``vectors`` as one tree, with a first axis for them."""
-    return jax.tree.map(lambda *leaves: jax.numpy.stack(leaves), *vectors)
+    return jax.tree_util.tree_map(lambda *leaves: jax.numpy.stack(leaves), *vectors)
 
 
 METHODS = {"linearized": linearized}

@@ -1,32 +1,56 @@
 """The article's losses in JAX, on transformers' Flax models, built without a download."""
 
+import inspect
 import re
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import linen
 from flax.traverse_util import flatten_dict, unflatten_dict
 from transformers import (
     BertConfig,
     FlaxBertForSequenceClassification,
+    FlaxGPT2LMHeadModel,
     FlaxResNetForImageClassification,
     FlaxViTForImageClassification,
+    GPT2Config,
     ResNetConfig,
     ViTConfig,
 )
+from transformers.models.bert.modeling_flax_bert import FlaxBertLayer
+from transformers.models.gpt2.modeling_flax_gpt2 import FlaxGPT2Block
+from transformers.models.resnet.modeling_flax_resnet import (
+    FlaxResNetBasicLayer,
+    FlaxResNetBottleNeckLayer,
+)
+from transformers.models.vit.modeling_flax_vit import FlaxViTLayer
 
 from reproduce.in_jax.hvp import Tree
 from reproduce.plan import LayerNorm, Normalisation
+from reproduce.problems.loss import LossByParts
 from reproduce.problems.problem import Problem
 
 MODELS: dict[str, tuple[Any, Any]] = {
     "resnet": (ResNetConfig, FlaxResNetForImageClassification),
     "vit": (ViTConfig, FlaxViTForImageClassification),
     "bert": (BertConfig, FlaxBertForSequenceClassification),
+    "gpt2": (GPT2Config, FlaxGPT2LMHeadModel),
 }
+# What a network is a chain of.
+LAYERS = (
+    FlaxResNetBasicLayer,
+    FlaxResNetBottleNeckLayer,
+    FlaxViTLayer,
+    FlaxBertLayer,
+    FlaxGPT2Block,
+)
 WEIGHT_DECAY = 0.5e-4
+NORM = re.compile(r"norm|^ln_", re.IGNORECASE)
+EMBEDDING = re.compile(r"_embeddings$|^wte$|^wpe$")
 
 
 def build(
@@ -35,7 +59,7 @@ def build(
     normalisation: Normalisation = "article",
     layer_norm: LayerNorm = "repaired",
     recorded: bool = False,
-) -> tuple[Callable[[Tree, Tree], jax.Array], Tree]:
+) -> tuple[LossByParts, Tree]:
     """``loss(params, batch)`` and its ``params``: a tree with d scalars.
 
     The loss is the mean cross-entropy plus 0.5e-4 times the squared norm of every
@@ -53,19 +77,60 @@ def build(
     if normalisation == "matched" and "batch_stats" in variables:
         constants = {"batch_stats": variables.pop("batch_stats")}
 
-    def loss(params: Tree, batch: Tree) -> jax.Array:
-        inputs = {name: value for name, value in batch.items() if name != "labels"}
-        if "input_ids" in inputs:  # the model around the module would add what is not in the batch
-            positions = jnp.arange(inputs["input_ids"].shape[1])
-            positions = jnp.broadcast_to(positions, inputs["input_ids"].shape)
-            inputs |= {"position_ids": positions, "head_mask": None}
-        logits = module.apply(params | constants, **inputs).logits
-        labels = jax.nn.one_hot(batch["labels"], logits.shape[-1], dtype=logits.dtype)
-        cross_entropy = -(labels * jax.nn.log_softmax(logits)).sum(axis=-1).mean()
-        weights = [leaf for leaf in jax.tree.leaves(params) if leaf.ndim > 1]
-        return cross_entropy + WEIGHT_DECAY * sum(jnp.sum(w**2) for w in weights)
+    def logits(params: Tree, batch: Tree) -> jax.Array:
+        return module.apply(params | constants, **_inputs(module, batch)).logits
 
-    return loss, variables
+    return LossByParts(logits, _cross_entropy, _penalty), variables
+
+
+def _inputs(module: linen.Module, batch: Tree) -> Tree:
+    """What ``module`` takes: ``batch``, and what the model around it would add to tokens."""
+    inputs = {name: value for name, value in batch.items() if name != "labels"}
+    if "input_ids" not in inputs:
+        return inputs
+    tokens = inputs["input_ids"]
+    added = {
+        "attention_mask": jnp.ones_like(tokens),
+        "position_ids": jnp.broadcast_to(jnp.arange(tokens.shape[1]), tokens.shape),
+        "head_mask": None,
+    }
+    taken = inspect.signature(module.__call__).parameters
+    return {name: value for name, value in added.items() if name in taken} | inputs
+
+
+def _cross_entropy(logits: jax.Array, batch: Tree) -> jax.Array:
+    labels = jax.nn.one_hot(batch["labels"], logits.shape[-1], dtype=logits.dtype)
+    return -(labels * jax.nn.log_softmax(logits)).sum(axis=-1).mean()
+
+
+def _penalty(params: Tree) -> jax.Array:
+    weights = [leaf for leaf in jax.tree_util.tree_leaves(params) if leaf.ndim > 1]
+    squares = sum(jnp.sum(w**2) for w in weights)
+    return WEIGHT_DECAY * squares  # type: ignore[return-value]  # no network is without
+
+
+def layers_computed_again() -> AbstractContextManager[None]:
+    """Inside the block, a backward pass computes each of ``LAYERS`` again, from its inputs."""
+    return linen.intercept_methods(_computed_again)
+
+
+def _computed_again(
+    call: Callable[..., Any],
+    arguments: Any,
+    keywords: Any,
+    context: linen.module.InterceptorContext,
+) -> Any:
+    if context.method_name != "__call__" or not isinstance(context.module, LAYERS):
+        return call(*arguments, **keywords)
+    bound: Any = context.orig_method  # to a module, which inside is another
+
+    def layer(module: linen.Module, *arguments: Any) -> Any:
+        return bound.func(module, *arguments, **keywords)
+
+    fixed = tuple(
+        place for place, each in enumerate(arguments, start=1) if not isinstance(each, jax.Array)
+    )
+    return linen.remat(layer, static_argnums=fixed)(context.module, *arguments)
 
 
 def to_flax(problem: Problem, weights: dict[str, np.ndarray]) -> Tree:
@@ -103,8 +168,7 @@ def _flax_path(problem: Problem, name: str) -> tuple[str, ...]:
     if leaf.startswith("running_"):
         return ("batch_stats", *parents, leaf.removeprefix("running_"))
     if leaf == "weight":
-        is_norm = "norm" in parents[-1].lower()
-        is_embedding = parents[-1].endswith("_embeddings")
+        is_norm, is_embedding = (kind.search(parents[-1]) for kind in (NORM, EMBEDDING))
         leaf = "scale" if is_norm else "embedding" if is_embedding else "kernel"
     return ("params", *parents, leaf)
 

@@ -1,4 +1,4 @@
-"""What a computation in PyTorch needs on a GPU that is not there: bytes and operations.
+"""Bytes and operations that a computation in PyTorch needs on a GPU that is not there.
 
 It runs on fake tensors, which have a shape and a lifetime and no numbers. Every storage
 counts once, however many views of it there are, from its making to its end.
@@ -97,7 +97,7 @@ class LiveTensors(TorchDispatchMode):
 
     @property
     def reserved_bytes(self) -> int:
-        """By how much the reserve rose beyond that of the arguments."""
+        """The rise of the reserve beyond that of the arguments."""
         return self.allocator.peak_reserved_bytes - self.reserved_for_arguments_bytes
 
     def __torch_dispatch__(

@@ -32,7 +32,7 @@ class Block:
 
     @property
     def key(self) -> tuple[int, tuple[int, int]]:
-        """By size, then by place: segment, and offset in bytes."""
+        """The order of blocks: by size, then by place (segment, and offset in bytes)."""
         return self.size_bytes, self.order
 
 

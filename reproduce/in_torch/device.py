@@ -1,4 +1,4 @@
-"""What PyTorch's device can tell and do: wait, count bytes, name a failure."""
+"""PyTorch's device: wait, count bytes, name a failure."""
 
 import gc
 import os
@@ -129,7 +129,7 @@ def allocator_peak(counters: dict[str, int]) -> Iterator[None]:
     with torch.autograd.profiler.profile(profile_memory=True) as profiler:
         yield
     events = [e for e in profiler.kineto_results.events() if e.name() == "[memory]"]
-    changes = [event.nbytes() for event in sorted(events, key=lambda event: event.start_ns())]
+    changes = [event.nbytes() for event in sorted(events, key=_start)]
     counters["torch_allocated_before_bytes"] = 0
     counters["torch_peak_allocated_bytes"] = max(accumulate(changes, initial=0))
 
@@ -165,3 +165,8 @@ def is_unsupported(error: Exception) -> bool:
     not_deterministic = "deterministic implementation" in text
     is_known = no_forward_mode or not_deterministic or is_of_compiler
     return isinstance(error, NotImplementedError) or is_known
+
+
+def _start(event: Any) -> int:
+    """When a profiler's ``event`` began; PyTorch 2.1 tells it in microseconds, later ones in ns."""
+    return event.start_ns() if hasattr(event, "start_ns") else event.start_us()

@@ -120,7 +120,7 @@ METHODS = {"linearized": linearized, "graph_kept": graph_kept}
 
 
 def _divided(recorded: GraphModule, vectors: int) -> tuple[GraphModule, GraphModule]:
-    """What in ``recorded`` does not depend on its last ``vectors`` inputs, and the rest.
+    """Split ``recorded`` into what does not depend on its last ``vectors`` inputs, and the rest.
 
     The first returns what the second takes before those inputs.
     """

@@ -11,6 +11,8 @@ from torch.nn.functional import cross_entropy, group_norm, layer_norm
 from transformers import (
     BertConfig,
     BertForSequenceClassification,
+    GPT2Config,
+    GPT2LMHeadModel,
     ResNetConfig,
     ResNetForImageClassification,
     ViTConfig,
@@ -20,17 +22,26 @@ from transformers import (
 from reproduce import plan as kinds
 from reproduce.in_torch.device import default_device
 from reproduce.in_torch.hvp import Tree
+from reproduce.problems.loss import LossByParts
 from reproduce.problems.problem import Problem
 
 MODELS = {
     "resnet": (ResNetConfig, ResNetForImageClassification),
     "vit": (ViTConfig, ViTForImageClassification),
     "bert": (BertConfig, BertForSequenceClassification),
+    "gpt2": (GPT2Config, GPT2LMHeadModel),
 }
 WEIGHT_DECAY = 0.5e-4
-# Buffers by the last part of their names: the types of tokens where a batch has none, and how many
-# batches a normalisation has seen, which only training asks.
-ZEROS = ("token_type_ids", "num_batches_tracked")
+# Buffers by how their names end, from their shapes: positions; the types of tokens where a batch
+# has none; how many batches a normalisation has seen, which only training asks; and in GPT-2,
+# which tokens come before which, and a number that its code no longer reads.
+BUFFERS: dict[str, Callable[[torch.Size], torch.Tensor]] = {
+    "position_ids": lambda shape: torch.arange(shape[-1]).expand(shape),
+    "token_type_ids": lambda shape: torch.zeros(shape, dtype=torch.int64),
+    "num_batches_tracked": lambda shape: torch.zeros(shape, dtype=torch.int64),
+    ".attn.bias": lambda shape: torch.ones(shape, dtype=torch.bool).tril(),
+    ".attn.masked_bias": lambda shape: torch.full(shape, -1e4),
+}
 
 
 class LayerNorm(torch.nn.Module):
@@ -89,7 +100,7 @@ def build(
     normalisation: kinds.Normalisation = "article",
     layer_norm: kinds.LayerNorm = "repaired",
     recorded: bool = False,
-) -> tuple[Callable[[Tree, Tree], torch.Tensor], Tree]:
+) -> tuple[LossByParts, Tree]:
     """``loss(params, batch)`` and its ``params``: a dictionary with d scalars.
 
     The loss is the mean cross-entropy plus 0.5e-4 times the squared norm of every
@@ -112,22 +123,27 @@ def build(
         for name, _ in module.named_parameters()
     }
     buffers = {name: _buffer(name, meta, weights) for name, meta in module.named_buffers()}
-    return _Loss(module, buffers), params
+    return LossByParts(_Logits(module, buffers), _cross_entropy, _penalty), params
 
 
-class _Loss:
-    """The loss of parameters and batch; an object, so that programs made of it can be saved."""
+class _Logits:
+    """Logits of parameters and batch; an object, so that programs made of it can be saved."""
 
     def __init__(self, module: torch.nn.Module, buffers: Tree) -> None:
         self.module, self.buffers = module, buffers
 
     def __call__(self, params: Tree, batch: Tree) -> torch.Tensor:
         inputs = {name: value for name, value in batch.items() if name != "labels"}
-        logits = functional_call(self.module, params | self.buffers, kwargs=inputs).logits
-        weights = [value for value in params.values() if value.ndim > 1]
-        return cross_entropy(logits, batch["labels"]) + WEIGHT_DECAY * sum(
-            w.norm() ** 2 for w in weights
-        )
+        return functional_call(self.module, params | self.buffers, (), inputs).logits
+
+
+def _cross_entropy(logits: torch.Tensor, batch: Tree) -> torch.Tensor:
+    return cross_entropy(logits.flatten(0, -2), batch["labels"].flatten())
+
+
+def _penalty(params: Tree) -> torch.Tensor:
+    weights = [value for value in params.values() if value.ndim > 1]
+    return WEIGHT_DECAY * sum(w.norm() ** 2 for w in weights)
 
 
 def to_device(batch: dict[str, np.ndarray]) -> Tree:
@@ -155,10 +171,9 @@ def _tensor(value: np.ndarray) -> torch.Tensor:
 def _buffer(name: str, meta: torch.Tensor, weights: dict[str, np.ndarray]) -> torch.Tensor:
     if name in weights:
         return _tensor(weights[name])
-    if name.endswith("position_ids"):
-        return torch.arange(meta.shape[-1], device=default_device()).expand(meta.shape)
-    if name.endswith(ZEROS):
-        return torch.zeros(meta.shape, dtype=meta.dtype, device=default_device())
+    for end, values in BUFFERS.items():
+        if name.endswith(end):
+            return values(meta.shape).to(default_device())
     raise ValueError(
         f"the model was to be built from the weights alone, and its buffer {name!r} "
         f"({meta.dtype}, shape {tuple(meta.shape)}) is neither one of them nor known; "

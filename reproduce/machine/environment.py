@@ -1,4 +1,4 @@
-"""What was measured on: hardware, driver, versions, settings, revision.
+"""The surroundings of a measurement: hardware, driver, versions, settings, revision.
 
 The identity is what must match for a row to be reused; the state is recorded and not matched,
 so that a row stands for another machine of the same kind.
@@ -113,7 +113,7 @@ def device(on_gpu: bool) -> str:
 
 
 def identity(on_gpu: bool) -> dict[str, Any]:
-    """What must match for a row to be reused, beside the code and the case."""
+    """The facts that must match for a row to be reused; its code and case must as well."""
     return {
         "device": device(on_gpu),
         "python": ".".join(platform.python_version_tuple()[:2]),
@@ -136,7 +136,7 @@ def settings() -> dict[str, str]:
 
 
 def refused_settings() -> dict[str, str]:
-    """Those under which a row would not be what it says, and why; none that is switched off."""
+    """Variables that are switched on and with which a row is not what it says, and why."""
     return {
         f"{name}={os.environ[name]}": why
         for name, why in REFUSED.items()
@@ -145,12 +145,12 @@ def refused_settings() -> dict[str, str]:
 
 
 def state_of_accounting() -> dict[str, Any]:
-    """What is recorded with an accounting and not matched."""
+    """The facts that are recorded with an accounting and need not match."""
     return {"revision": revision(), "machine": _interpreter()}
 
 
 def state(on_gpu: bool) -> dict[str, Any]:
-    """What is recorded with a measurement and not matched: load, revision, this very machine.
+    """The facts that are recorded and need not match: load, revision, this very machine.
 
     And the libraries that are timed beside ours, which ours does not depend on.
     """
@@ -164,7 +164,7 @@ def state(on_gpu: bool) -> dict[str, Any]:
 
 
 def machine(on_gpu: bool) -> dict[str, Any]:
-    """What tells this machine from others of its kind: driver, limits, CPU, exact versions."""
+    """Facts that tell this machine from others of its kind: driver, limits, CPU, exact versions."""
     of_gpu = chosen_gpu().facts() if on_gpu else {}
     return of_gpu | {"cpu": _cpu_name(), "cores": limits.cores_of_time()} | _interpreter()
 
@@ -223,7 +223,7 @@ def revision() -> str:
 
 
 def _git(*arguments: str) -> str:
-    """What git answers of the source, whatever repository the environment names."""
+    """Git's answer on the source, whatever repository the environment names."""
     own = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
     command = ["git", "-C", str(ROOT), *arguments]
     return subprocess.run(command, env=own, capture_output=True, text=True, check=True).stdout

@@ -52,7 +52,7 @@ class Device(msgspec.Struct, frozen=True):
 
 
 class Sample(NamedTuple):
-    """What a GPU does at a moment; None for what it does not tell."""
+    """A GPU at a moment: clocks, power, temperature, reasons to slow down; None where untold."""
 
     sm_clock_mhz: int | None
     memory_clock_mhz: int | None
@@ -107,7 +107,7 @@ class Gpu:
         return None if found is None else len(found)
 
     def facts(self) -> dict[str, Any]:
-        """What is recorded of it beside its name: which it is, driver, memory and limits."""
+        """Facts that are recorded beside its name: which it is, driver, memory and limits."""
         memory = self._ask("MemoryInfo", of=self.handle)
         return {
             "gpu_uuid": self.uuid,
@@ -120,7 +120,7 @@ class Gpu:
 
     @contextmanager
     def watched(self, seconds: float = SAMPLING_SECONDS) -> Iterator[dict[str, Any]]:
-        """What it does while the block runs, sampled every ``seconds`` and known once that ends.
+        """Watch it while the block runs, every ``seconds``; what was seen is known once that ends.
 
         Yields:
             Lowest and highest clocks in MHz and power in watts, the highest temperature, and
@@ -189,8 +189,25 @@ def throttling(reasons: list[str] | None) -> list[str]:
     ]
 
 
+def uuids() -> list[str]:
+    """The UUIDs of the GPUs that CUDA_VISIBLE_DEVICES names, else of all that there are.
+
+    Of a GPU that is divided, they are those of its instances.
+
+    Raises:
+        LookupError: if CUDA_VISIBLE_DEVICES names one that there is not.
+        NVMLError: if NVML knows none.
+    """
+    pynvml.nvmlInit()
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is None:
+        return [each.uuid for each in _devices() if not each.index or each.handle is each.whole]
+    chosen = [_chosen("CUDA_VISIBLE_DEVICES", asked) for asked in visible.split(",")]
+    return [pynvml.nvmlDeviceGetUUID(handle) for handle, _ in chosen]
+
+
 def how_to_get_one() -> str:
-    """What to do where there is no usable GPU."""
+    """The remedy where there is no usable GPU."""
     driver = f"NVIDIA's driver {OLDEST_DRIVER} or newer"
     if in_container():
         return (
@@ -272,14 +289,14 @@ def _device(index: str, named: Any, handle: Any, whole: Any) -> Device:
 
 
 def _answer(question: Callable[..., Any], *arguments: Any) -> Any:
-    """What NVML answers; None where this GPU does not support the question, or forbids it."""
+    """NVML's answer; None where this GPU does not support the question, or forbids it."""
     with suppress(pynvml.NVMLError):
         return question(*arguments)
     return None
 
 
 def _in_short(samples: list[Sample]) -> dict[str, Any]:
-    """Of ``samples``, without those of an idle GPU, if there are others."""
+    """The ranges over ``samples``, without those of an idle GPU if there are others."""
     busy = [each for each in samples if not (each.reasons or 0) & IDLE] or samples
     temperatures = _range([each.temperature_celsius for each in busy])
     reasons = [each.reasons for each in busy if each.reasons is not None]

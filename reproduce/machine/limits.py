@@ -1,4 +1,4 @@
-"""What this process may use of its machine: cores, and bytes of memory that are free.
+"""Cores and free bytes of memory that this process may use.
 
 Whoever shares out cores or memory asks here, and never the machine: what a process may use is
 the least that the machine and each limit on the process leave it. The limits are affinity,

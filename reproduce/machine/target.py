@@ -72,7 +72,7 @@ def _fields(description: str) -> dict[str, Any]:
 
 
 def _faults(found: dict[str, Any], known: dict[str, Any]) -> list[str]:
-    """What XLA would refuse, or take as 0: fields that are unknown, missing, or of another kind."""
+    """Fields that are unknown, missing, or of another kind: XLA would refuse them, or take 0."""
     return [
         *(f"{name!r} is no field" for name in found if name not in known),
         *(f"field {name!r} is missing" for name in known if name not in found),

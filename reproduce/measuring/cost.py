@@ -1,4 +1,4 @@
-"""What a setting is expected to cost before it runs: seconds and bytes, for planning only.
+"""The cost that is expected of a setting: seconds and bytes, for planning only.
 
 Nothing measured uses these constants. Those of ``cpu``, ``smoke`` and ``beyond`` were fitted
 to runs on two cores. Those of a GPU rest on the article's gradients and on single cases that an
@@ -28,7 +28,7 @@ GPU_GRADIENT_SECONDS = {
     },
 }
 CPU_GRADIENT_SECONDS = {
-    "jax": {"resnet34": (0.1, 0.16), "vit": (0.2, 0.1), "bert": (0.2, 0.08)},
+    "jax": {"resnet34": (0.1, 0.16), "vit": (0.2, 0.1), "bert": (0.2, 0.08), "gpt2": (0.4, 0.6)},
     "torch": {"resnet34": (0.1, 0.15), "vit": (0.4, 0.1), "bert": (0.4, 0.1)},
 }
 GRADIENT_SECONDS_OF_OTHERS = (0.005, 0.0)
@@ -44,6 +44,9 @@ GRADIENTS_IN: dict[Method, float] = {
     "autograd_vhp": 3.5,
     "curvlinops": 3.7,
     "repaired_reverse_over_forward": 2.7,
+    "checkpointed": 3,
+    "checkpointed_layers": 4,
+    "gauss_newton": 1.8,
 }
 # Without jit, JAX compiles single operations and then spends its time between them.
 WITHOUT_JIT_GRADIENT_SECONDS = {"resnet34": 1.4, "vit": 2.5, "bert": 2.5}
@@ -52,7 +55,7 @@ WITHOUT_JIT_COMPILING_SECONDS = 12
 # Seconds to compile one program: with XLA on a GPU (where it tries algorithms out, and a setting
 # compiles two at a time) and on a core, and with torch.compile.
 GPU_COMPILING_SECONDS = {"resnet34": 12, "vit": 25, "bert": 25}
-CPU_COMPILING_SECONDS = {"resnet34": 6, "vit": 5, "bert": 5}
+CPU_COMPILING_SECONDS = {"resnet34": 6, "vit": 5, "bert": 5, "gpt2": 5}
 COMPILING_SECONDS_OF_OTHERS = 1.5
 TORCH_COMPILING_SECONDS = {"resnet34": 80, "vit": 150, "bert": 150}
 # Importing and reaching a GPU, in each process; on a CPU it forks from one that has imported.
@@ -70,9 +73,16 @@ PROGRAM_SAMPLE_BYTES = {
     "resnet50": 0.15 * GIB,
     "vit": 0.065 * GIB,
     "bert": 0.065 * GIB,
+    "gpt2": 0.5 * GIB,
 }
 SAMPLE_BYTES = {"resnet34": 0.12 * GIB, "resnet50": 0.3 * GIB, "vit": 0.2 * GIB, "bert": 0.2 * GIB}
-WEIGHT_BYTES = {"resnet34": 0.1 * GIB, "resnet50": 0.1 * GIB, "vit": 0.35 * GIB, "bert": 0.45 * GIB}
+WEIGHT_BYTES = {
+    "resnet34": 0.1 * GIB,
+    "resnet50": 0.1 * GIB,
+    "vit": 0.35 * GIB,
+    "bert": 0.45 * GIB,
+    "gpt2": 0.5 * GIB,
+}
 LOADED_FRAMEWORKS_BYTES = 1 * GIB
 # What they map, of which that is used.
 MAPPED_BYTES = 6 * GIB
@@ -81,7 +91,7 @@ MAPPED_BYTES = 6 * GIB
 def parts_seconds(
     setting: Sequence[Case], at_once: int, target: Target | None = None
 ) -> tuple[float, float]:
-    """By how much ``setting`` prolongs a run by being prepared, and by being timed.
+    """The seconds by which preparing ``setting`` prolongs a run, and those of timing it.
 
     Settings are prepared ``at_once`` side by side. With a ``target``, it is accounted for.
     """

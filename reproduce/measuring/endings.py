@@ -36,12 +36,12 @@ def kills_for_memory() -> int:
     return 0
 
 
-def early_end(exit_code: int, was_for_memory: bool, log: Path) -> Finding:
-    """What is found where a worker ended with ``exit_code`` before it handed back a finding."""
+def early_end(exit_code: int, was_for_memory: bool) -> Finding:
+    """The finding for a worker that ended with ``exit_code`` before it handed one back."""
     if exit_code == -signal.SIGKILL and was_for_memory:
         reason = "the system killed the worker because memory ran out"
         return Finding(status="out_of_memory", reason=reason)
     how = f"exit code {exit_code}"
     with suppress(ValueError):
         how = signal.Signals(-exit_code).name
-    return Finding(status="error", reason=f"the worker ended by {how}; see {log.name}")
+    return Finding(status="error", reason=f"the worker ended by {how}")

@@ -17,13 +17,14 @@ from reproduce.machine import memory
 from reproduce.machine.gpu import used_bytes_of
 from reproduce.machine.target import Target
 from reproduce.measuring import comparing, cost, timing
-from reproduce.measuring.framework import Accounting, LossOfBatch, Tools, Tree
-from reproduce.plan import REFERENCE, Case, Method, Mode
+from reproduce.measuring.framework import Accounting, Tools
+from reproduce.plan import GAUSS_NEWTON, REFERENCE, Case, Method, Mode
+from reproduce.problems.loss import LossByParts, Tree
 from reproduce.results.rows import Status
 
 
 class Finding(msgspec.Struct, kw_only=True):
-    """What a worker hands back: the measured part of a row, under the row's names."""
+    """The measured part of a row, under the row's names: a worker hands it back."""
 
     status: Status = "done"
     reason: str = ""
@@ -86,7 +87,7 @@ class Instance:
             compute = self.tools.many_vectors.at_once(compute)
 
         def function(params: Any, v: Any, batch: Any) -> Any:
-            return compute(lambda params: loss(params, batch), params, v)
+            return compute(loss.at(batch), params, v)
 
         return function
 
@@ -115,7 +116,7 @@ class Instance:
         """``values`` as a tree like the parameters."""
         return self.build(values)[1]
 
-    def build(self, weights: dict[str, np.ndarray]) -> tuple[LossOfBatch, Tree]:
+    def build(self, weights: dict[str, np.ndarray]) -> tuple[LossByParts, Tree]:
         """The loss of the case's network, and its parameters."""
         case = self.case
         kind = case.normalisation, case.layer_norm, case.recorded
@@ -157,12 +158,14 @@ class Experiment:
         self.timed_call = call if self.at_point is None else partial(call, self.at_point())
 
     def whole(self, call: Callable[..., Any]) -> Callable[[], Any]:
-        """All that the method computes, at the point and after it."""
+        """The whole of the method: its part at the point, and its call after that."""
         at_point = self.at_point
         return call if at_point is None else lambda: call(at_point())
 
     def difference_from_reference(self, result: Any) -> float | None:
         """‖Hv − reference‖ / ‖reference‖, against forward-over-reverse; None for itself.
+
+        None also for a Gauss-Newton product, which is another.
 
         What is compiled by ``torch.compile`` is held against mode ``eager``, the gradient,
         too; and of several vectors, the last is compared.
@@ -173,6 +176,7 @@ class Experiment:
         leaves = self.device.to_numpy(result)
         if case.is_reference:
             references[method, 1] = leaves
+        if case.is_reference or case.method in GAUSS_NEWTON:
             return None
         if case.vectors > 1:
             self.v, leaves = self.last_v, [leaf[-1] for leaf in leaves]
@@ -246,7 +250,7 @@ class Experiment:
             )
 
     def prepare_case(self) -> tuple[Callable[[], Any] | None, Callable[..., Any]]:
-        """What the case computes once at a point, None for most, and a call that takes it."""
+        """The result of the case's part at the point, None for most, and a call that takes it."""
         if self.case.method in self.many_vectors.METHODS:
             return self.prepare_divided()
         if self.case.vectors > 1:

@@ -1,4 +1,4 @@
-"""What a framework brings: its methods, and the modules that build, compute, wait and count.
+"""The interface of a framework: its methods, and modules that build, compute, wait and count.
 
 ``reproduce.in_jax`` and ``reproduce.in_torch`` have these modules under the same names, and mypy
 holds them to what is said here. A tree is what a framework has for parameters with d scalars in
@@ -15,14 +15,15 @@ import numpy as np
 
 from reproduce.machine.target import Target
 from reproduce.plan import LayerNorm, Mode, Normalisation
+from reproduce.problems.loss import LossByParts
 from reproduce.problems.problem import Problem
 
 Tree = Any
 Scalar = Any
-Loss = Callable[[Tree], Scalar]
 LossOfBatch = Callable[[Tree, Tree], Scalar]
-# Of a loss, its parameters and a vector like them: a tree like both, or a scalar.
-Method = Callable[[Loss, Tree, Tree], Any]
+# Of a loss (by its parts, for a Gauss-Newton product), its parameters and a vector like them: a
+# tree like both, or a scalar.
+Method = Callable[[Any, Tree, Tree], Any]
 # What a method computes once at parameters and batch, and what it then does with a vector.
 Divided = tuple[Callable[[Tree, Tree], Any], Callable[[Any, Tree], Tree]]
 
@@ -32,7 +33,7 @@ class ManyVectors(Protocol):
 
     @property
     def METHODS(self) -> Mapping[str, Callable[[LossOfBatch, Tree, Tree, Tree], Divided]]:
-        """By name, what divides an HVP of (loss, params, v, batch) at its point."""
+        """The functions that divide an HVP of (loss, params, v, batch) at its point, by name."""
 
     def at_once(self, hvp: Method) -> Method:
         """``hvp`` for n vectors: each leaf of ``v`` and of the result has a first axis of n."""
@@ -51,7 +52,7 @@ class Models(Protocol):
         normalisation: Normalisation = ...,
         layer_norm: LayerNorm = ...,
         recorded: bool = ...,
-    ) -> tuple[LossOfBatch, Tree]:
+    ) -> tuple[LossByParts, Tree]:
         """``loss(params, batch)`` and its ``params`` on the device, of ``weights`` by name.
 
         They are shaped as ``problems.weight_shapes`` says.
@@ -62,7 +63,7 @@ class Models(Protocol):
 
 
 class Device(Protocol):
-    """What computes: it compiles, waits, counts bytes, and names failures."""
+    """A framework's device: it compiles, waits, counts bytes, and names failures."""
 
     def compile(
         self, function: Callable[..., Tree], mode: Mode, *arguments: Tree
@@ -110,7 +111,7 @@ class Device(Protocol):
 
 
 class Accounting(Protocol):
-    """What a function needs on a GPU that is not there."""
+    """The bytes and operations that a function needs on a GPU that is not there."""
 
     def memory(
         self,
@@ -213,6 +214,7 @@ if TYPE_CHECKING:  # here mypy holds the twins to it
     from reproduce.in_jax import models as jax_models
     from reproduce.in_jax import own as jax_own
     from reproduce.in_jax import peers as jax_peers
+    from reproduce.in_jax import products as jax_products
     from reproduce.in_torch import accounting as torch_accounting
     from reproduce.in_torch import device as torch_device
     from reproduce.in_torch import hvp as torch_hvp
@@ -220,14 +222,20 @@ if TYPE_CHECKING:  # here mypy holds the twins to it
     from reproduce.in_torch import models as torch_models
     from reproduce.in_torch import own as torch_own
     from reproduce.in_torch import peers as torch_peers
+    from reproduce.in_torch import products as torch_products
 
     JAX: tuple[Tools, Accounting] = (
-        Tools({**jax_hvp.METHODS, **jax_peers.METHODS}, jax_many_vectors, jax_models, jax_device),
+        Tools(
+            {**jax_hvp.METHODS, **jax_peers.METHODS, **jax_products.METHODS},
+            jax_many_vectors,
+            jax_models,
+            jax_device,
+        ),
         jax_accounting,
     )
     TORCH: tuple[Tools, Accounting] = (
         Tools(
-            {**torch_hvp.METHODS, **torch_peers.METHODS},
+            {**torch_hvp.METHODS, **torch_peers.METHODS, **torch_products.METHODS},
             torch_many_vectors,
             torch_models,
             torch_device,

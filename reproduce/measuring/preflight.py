@@ -1,4 +1,4 @@
-"""What must hold before a plan is measured, and what harms it: one function a check.
+"""Checks before a plan is measured, of what must hold and what harms it: a function each.
 
 A check returns what it found. It raises UserError where the plan cannot run, and Doubt where it
 can, but not well; either sentence ends with the remedy, after its last semicolon.
@@ -42,11 +42,11 @@ COMPUTING_SECONDS = 120
 
 
 class Doubt(Exception):
-    """What does not stop a plan but harms it; the message is one sentence for the user."""
+    """Something that harms a plan but does not stop it; the message is one sentence."""
 
 
 class Look(msgspec.Struct, frozen=True):
-    """What is looked at: the cases of a plan, on their device, into a results folder.
+    """The run that checks look at: the cases of a plan, on their device, into a results folder.
 
     With a ``target`` they are accounted for.
     """
@@ -59,16 +59,15 @@ class Look(msgspec.Struct, frozen=True):
 
 
 def check(look: Look) -> None:
-    """Makes the results folder, and goes on if all that must hold does.
+    """Refuse a run of which something that must hold does not; makes its results folder.
 
     Raises:
         UserError: the first thing that stands in the way.
     """
     for each in (_models, _settings, _frameworks, _temporary_folder):
         each(look)
-    with _unwritable(look.folder):
-        look.folder.mkdir(parents=True, exist_ok=True)
-    for each in (_results_folder, _disk_of_results, _memory):
+    make_folder(look.folder)
+    for each in (_disk_of_results, _memory):
         with suppress(Doubt):
             each(look)
     if look.on_gpu and look.target is None:
@@ -76,7 +75,7 @@ def check(look: Look) -> None:
 
 
 def check_models(cases: Iterable[Case]) -> None:
-    """Goes on if the models of all ``cases`` are known.
+    """Refuse ``cases`` of unknown models.
 
     Raises:
         UserError: for the first that is not.
@@ -91,7 +90,7 @@ def _models(look: Look) -> str:
 
 
 def check_settings() -> None:
-    """Goes on if no variable of the environment makes of a case another than it is called.
+    """Refuse variables of the environment under which a case is not what it is called.
 
     Raises:
         UserError: for the first that does.
@@ -111,17 +110,13 @@ def _settings(look: Look) -> str:
 
 def _frameworks(look: Look) -> str:
     names = sorted({case.framework for case in look.cases})
-    for name in names:
+    peers = sorted({case.method for case in look.cases} & {"curvlinops"})
+    for name in (*names, *peers):
         if find_spec(name) is None:
             raise UserError(
                 f"the plan needs {name!r}, which is not installed here; "
                 "run 'make setup', or give its environment as VENV"
             )
-    if any(case.method == "curvlinops" for case in look.cases) and find_spec("curvlinops") is None:
-        raise UserError(
-            "the plan times curvlinops beside ours, which is not installed here; "
-            "run 'make setup', or give its environment as VENV"
-        )
     return " and ".join(names)
 
 
@@ -139,6 +134,17 @@ def _temporary_folder(look: Look) -> str:
             "short name"
         ) from None
     return tempfile.gettempdir()
+
+
+def make_folder(folder: Path) -> None:
+    """Make the results folder ``folder``, if there is none.
+
+    Raises:
+        UserError: if it cannot be made, or not be written.
+    """
+    with _unwritable(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
 
 
 def _results_folder(look: Look) -> str:
@@ -204,7 +210,7 @@ def _needed_bytes(look: Look) -> int:
 
 
 def computing_on_gpu(names: Iterable[Framework]) -> dict[Framework, str]:
-    """On what each framework has just computed: the chosen GPU, under the framework's name.
+    """The chosen GPU as each framework names it, which has just computed on it.
 
     Raises:
         UserError: if one of them cannot compute on it.
@@ -245,10 +251,10 @@ def _computed_on(framework: Framework) -> str:
 
 
 def check_time_limit(timeout_seconds: float) -> None:
-    """Goes on if a case may run as long as ``timeout_seconds``.
+    """Refuse a time limit that is none.
 
     Raises:
-        UserError: if that is no time, or longer than a week.
+        UserError: if ``timeout_seconds`` is no time, or longer than a week.
     """
     if not 0 < timeout_seconds <= LONGEST_SECONDS:
         raise UserError(

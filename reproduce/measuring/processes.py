@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import re
 import time
 from collections.abc import Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -50,7 +51,7 @@ class Worker:
 
 
 class Processes:
-    """Where settings are measured: folder, device, and the processes that workers fork from.
+    """The place of measuring: folder, device, and the process that workers fork from.
 
     On a CPU they fork from one that has loaded the frameworks. On a GPU each is a new one, so
     that nothing depends on what CUDA lets a fork inherit.
@@ -119,7 +120,7 @@ class Processes:
                 yield self._rows(found)
 
     def _found_in_wave(self, wave: list[Setting], progress: Progress) -> Iterator[Worker]:
-        """What is found of ``wave``, whose settings are prepared side by side and timed in turn.
+        """Measure ``wave``: its settings are prepared side by side and timed in turn.
 
         Yields:
             A worker with all its findings.
@@ -180,7 +181,7 @@ class Processes:
     def _started(self, setting: Setting, cores: int) -> Worker:
         """A worker, once it has prepared ``setting``, ended, or is out of time."""
         receiving, sending = self.context.Pipe()
-        site = self._site(cores)
+        site = self._site(setting, cores)
         arguments = (worker.run, sending, setting, site)
         process = self.context.Process(target=endings.run_while_parent_lives, args=arguments)
         found = Worker(setting, process, receiving)
@@ -226,7 +227,7 @@ class Processes:
             found.process.join()
             was_for_memory = endings.kills_for_memory() > killed_for_memory
             assert found.process.exitcode is not None  # it has just been waited for
-            ended = endings.early_end(found.process.exitcode, was_for_memory, self._log)
+            ended = endings.early_end(found.process.exitcode, was_for_memory)
             found.findings = [ended] * len(found.setting)
         found.seconds += time.perf_counter() - start
         if found.findings is not None:
@@ -238,13 +239,14 @@ class Processes:
         self.running.discard(found.process)
         found.connection.close()
 
-    @property
-    def _log(self) -> Path:
-        return self.folder / "workers.log"
+    def log(self, setting: Setting) -> Path:
+        """The file that all workers of ``setting`` print to."""
+        name = re.sub(r"[^\w.]+", "-", setting[0].setting)
+        return self.folder / "logs" / f"{name}.log"
 
-    def _site(self, cores: int) -> worker.Site:
+    def _site(self, setting: Setting, cores: int) -> worker.Site:
         return worker.Site(
-            log=self._log,
+            log=self.log(setting),
             preparing_cores=cores,
             gpu=environment.chosen_gpu().uuid if self.on_gpu else None,
             programs=self.programs,
@@ -254,10 +256,13 @@ class Processes:
 
     def _rows(self, found: Worker) -> list[Row]:
         state = self.way.state() | found.seen
+        log = self.log(found.setting)
         rows = []
         for case, finding in zip(found.setting, found.all_findings(), strict=True):
             fields = msgspec.structs.asdict(finding)
             precision = fields.pop("precision")
+            if finding.status != "done" and log.exists() and log.stat().st_size:
+                fields["reason"] += f"; see logs/{log.name}"
             of_run = {
                 "how": self.way.how(case),
                 "device": self.way.device(case),

@@ -1,4 +1,4 @@
-"""What the user sees while a plan is measured."""
+"""The progress of a plan, as the user sees it while it is measured."""
 
 import time
 from collections.abc import Iterator, Sequence
@@ -12,14 +12,8 @@ from reproduce import printing
 from reproduce.machine.target import Target
 from reproduce.measuring import cost
 from reproduce.plan import Setting
+from reproduce.results import counters
 from reproduce.results.rows import Row
-
-PEAKS = (
-    ("jax_peak_bytes_in_use", "jax_bytes_in_use_before"),
-    ("torch_peak_allocated_bytes", "torch_allocated_before_bytes"),
-    ("resident_peak_bytes", "resident_before_bytes"),
-    ("nvml_used_peak_bytes", "nvml_used_before_bytes"),
-)
 
 
 class Progress:
@@ -124,7 +118,7 @@ class Progress:
 
 
 def _found(rows: Sequence[Row]) -> str:
-    """What the rows of a setting tell, in a line; of an HVP's time, how many gradients it is."""
+    """The rows of a setting in a line; an HVP's time is in gradients."""
     warnings = dict.fromkeys(
         f" [{row.case.computed}: {warning}]" for row in rows for warning in row.warnings
     )
@@ -137,16 +131,8 @@ def _number(row: Row) -> str:
     if row.quantity == "operations":
         return f"{(row.flops or np.nan) / 1e9:.1f} GFLOP"
     if row.quantity != "time":
-        return cost.readable_bytes(_rise_bytes(row.memory_bytes))
+        counter = counters.shared([row])
+        return cost.readable_bytes(counter.bytes_of(row)) if counter else "no counter of memory"
     if not row.gradient_seconds:
         return f"{np.median(row.seconds):.4g} s"
     return f"{np.median(np.divide(row.seconds, row.gradient_seconds)):.2f}"
-
-
-def _rise_bytes(counters: dict[str, int]) -> int:
-    if "live_peak_bytes" in counters:
-        return counters["live_peak_bytes"]
-    if "xla_total_bytes" in counters:
-        return counters["xla_temp_bytes"] + counters["xla_output_bytes"]
-    peak, before = next(pair for pair in PEAKS if pair[0] in counters)
-    return counters[peak] - counters[before]

@@ -15,9 +15,10 @@ from reproduce.machine.target import Target
 from reproduce.measuring import preflight, schedule
 from reproduce.measuring.processes import Processes
 from reproduce.measuring.progress import Progress
+from reproduce.measuring.share import Share
 from reproduce.measuring.ways import Measured, way
 from reproduce.plan import Case, by_setting
-from reproduce.results.rows import Row, RowsFile
+from reproduce.results.rows import Row, RowsFile, rows_in, rows_path
 
 SETTLED = {"done", "out_of_memory", "timeout", "unsupported"}
 
@@ -29,14 +30,15 @@ def measure(
     timeout_seconds: float,
     target: Target | None = None,
     checks: bool = False,
+    share: Share | None = None,
 ) -> list[Row]:
     """One row for each of ``cases``, those that ``folder`` held already among them.
 
     With a ``target``, the cases are accounted for on that GPU instead of measured here. In
     check mode (``checks``) they are measured deterministically, and their results digested.
     Only the missing cases are measured, and those whose code or environment changed or
-    that ended by a crash. A failed case becomes a row, and the run
-    goes on. An interrupt ends the workers and goes on to the caller.
+    that ended by a crash. Of a ``share``, only its cases are looked at. A failed case becomes a
+    row, and the run goes on. An interrupt ends the workers and goes on to the caller.
 
     Raises:
         UserError: if the plan cannot be measured here, before anything is.
@@ -44,9 +46,12 @@ def measure(
     set_worker_environment(on_gpu)
     preflight.check_time_limit(timeout_seconds)
     preflight.check(preflight.Look(cases[0].plan, cases, folder, on_gpu, target))
-    with _locked(folder), closing(RowsFile(folder / "rows.jsonl")) as rows:
+    cases = share.of(cases) if share else cases
+    path = rows_path(folder, share and share.number)
+    path.parent.mkdir(exist_ok=True)
+    with _locked(path), closing(RowsFile(path)) as rows:
         processes = Processes(folder, way(on_gpu, target, checks), timeout_seconds)
-        missing = pending(cases, rows.rows, processes.way, processes.identity)
+        missing = pending(cases, rows_in(folder), processes.way, processes.identity)
         settings = by_setting(missing)
         at_once = schedule.at_once(settings, schedule.here(on_gpu), target)
         with Progress(len(cases) - len(missing), settings, at_once, folder, target) as progress:
@@ -58,20 +63,24 @@ def measure(
                 for of_setting in found:
                     rows.append(of_setting)
                     progress.end(of_setting)
-    last = newest(rows.rows)
+        last = newest(rows_in(folder))
+        _remove_logs(folder, map(processes.log, settings), but={row.log for row in last.values()})
     return [last[case] for case in cases if case in last]
 
 
 def pending(
-    cases: list[Case], rows: list[Row], how: Measured, identity: dict[str, Any]
+    cases: list[Case], rows: list[Row], how: Measured, identity: dict[str, Any] | None = None
 ) -> list[Case]:
-    """Those of ``cases`` that no settled row of the same code and environment answers."""
+    """The ``cases`` that no settled row of the same code and environment answers.
+
+    Without an ``identity``, any environment will do.
+    """
     settled = {
         row.case
         for row in rows
         if row.status in SETTLED
         and row.code_hash == how.code_hash(row.case)
-        and row.environment.get("identity") == identity
+        and (identity is None or row.environment.get("identity") == identity)
     }
     return [case for case in cases if case not in settled]
 
@@ -79,6 +88,12 @@ def pending(
 def newest(rows: Iterable[Row]) -> dict[Case, Row]:
     """The last row of each case."""
     return {row.case: row for row in rows}
+
+
+def _remove_logs(folder: Path, logs: Iterable[Path], but: set[str]) -> None:
+    for log in logs:
+        if str(log.relative_to(folder)) not in but:
+            log.unlink(missing_ok=True)
 
 
 def set_worker_environment(on_gpu: bool) -> None:
@@ -106,10 +121,10 @@ def set_worker_environment(on_gpu: bool) -> None:
         }
 
 
-def _locked(folder: Path) -> AbstractContextManager[object]:
+def _locked(path: Path) -> AbstractContextManager[object]:
     try:
-        return FileLock(folder / "rows.lock").acquire(blocking=False)
+        return FileLock(path.with_suffix(".lock")).acquire(blocking=False)
     except Timeout:
         raise UserError(
-            f"another run is measuring into {folder}; wait for it, or give another RESULTS"
+            f"another run is measuring into {path.parent}; wait for it, or give another RESULTS"
         ) from None

@@ -1,4 +1,4 @@
-"""Which settings are prepared side by side, and what a run is expected to take by that."""
+"""Settings that are prepared side by side, and the time that a run is expected to take."""
 
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
@@ -15,7 +15,7 @@ USABLE_MEMORY = 0.9
 
 
 class Machine(NamedTuple):
-    """What settings share: cores, and free bytes of the host and of the GPU (None without)."""
+    """Cores, and free bytes of the host and of the GPU (None without one), which settings share."""
 
     cores: int
     host_bytes: int

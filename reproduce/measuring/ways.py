@@ -8,7 +8,7 @@ from typing import Any
 
 from reproduce.machine import environment
 from reproduce.machine.target import Target
-from reproduce.plan import AMORTISED, PEERS, Case
+from reproduce.plan import AMORTISED, CHECKPOINTED, GAUSS_NEWTON, PEERS, Case
 from reproduce.results.rows import How
 
 PACKAGE = environment.ROOT / "reproduce"
@@ -43,16 +43,16 @@ class Measured:
 
     @cached_property
     def identity(self) -> dict[str, Any]:
-        """What must match for a row to be reused, beside the code and the case."""
+        """The facts that must match for a row to be reused; its code and case must as well."""
         return environment.identity(self.on_gpu)
 
     def state(self) -> dict[str, Any]:
-        """What is recorded and not matched."""
+        """The facts that are recorded and need not match."""
         return environment.state(self.on_gpu)
 
     def code_hash(self, case: Case) -> str:
         """SHA-256 of the code that ``case`` depends on, docstrings and comments left out."""
-        return _hash(tuple(self.sources(case)))
+        return hash_of_code(tuple(self.sources(case)))
 
     def sources(self, case: Case) -> list[Path]:
         """The files that ``case`` depends on."""
@@ -61,6 +61,8 @@ class Measured:
             names.append("many_vectors.py")
         if case.method in PEERS or case.method.startswith("repaired"):
             names.append("peers.py")
+        if case.method in (*CHECKPOINTED, *GAUSS_NEWTON):
+            names.append("products.py")
         own = PACKAGE / f"in_{case.framework}"
         shared = [path for pattern in SHARED for path in sorted(PACKAGE.glob(pattern))]
         return [*shared, *(own / name for name in names)]
@@ -77,7 +79,7 @@ class Checked(Measured):
 
     @cached_property
     def identity(self) -> dict[str, Any]:
-        """What must match for a row to be reused: one that was measured otherwise does not."""
+        """The facts that must match for a row to be reused, and that it is of check mode."""
         return super().identity | {"how": "checked"}
 
 
@@ -102,13 +104,13 @@ class Accounted(Measured):
 
     @cached_property
     def identity(self) -> dict[str, Any]:
-        """What must match for a row to be reused, which no device of this machine does."""
+        """The facts that must match for a row to be reused: the target, and no device from here."""
         found = {name: value for name, value in super().identity.items() if name != "device"}
         target_hash = hashlib.sha256(self.target.description.encode()).hexdigest()
         return found | {"target": self.target.name, "target_description": target_hash}
 
     def state(self) -> dict[str, Any]:
-        """What is recorded and not matched."""
+        """The facts that are recorded and need not match."""
         return environment.state_of_accounting()
 
     def sources(self, case: Case) -> list[Path]:
@@ -126,7 +128,8 @@ def way(on_gpu: bool, target: Target | None = None, checks: bool = False) -> Mea
 
 
 @cache
-def _hash(paths: tuple[Path, ...]) -> str:
+def hash_of_code(paths: tuple[Path, ...]) -> str:
+    """SHA-256 of the code in ``paths``, docstrings and comments left out."""
     found = hashlib.sha256()
     for path in paths:
         tree = ast.parse(path.read_text(encoding="utf-8"))

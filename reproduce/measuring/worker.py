@@ -33,7 +33,7 @@ NVML_SETTINGS = {"XLA_PYTHON_CLIENT_ALLOCATOR": "platform"}
 
 
 class Site(msgspec.Struct, frozen=True):
-    """Where a worker works: log, cores to prepare on, GPU by its UUID, folder of programs.
+    """A worker's surroundings: log, cores to prepare on, GPU by its UUID, folder of programs.
 
     ``gpu`` is None on a CPU. Of ``preparing_cores`` there are fewer than of all while others
     prepare beside it; all cores time.
@@ -51,7 +51,7 @@ class Site(msgspec.Struct, frozen=True):
 
 def modules(framework: Framework) -> list[str]:
     """The modules that a worker of ``framework`` needs, to be loaded once before forking."""
-    names = ("hvp", "many_vectors", "peers", "models", "device")
+    names = ("hvp", "many_vectors", "peers", "products", "models", "device")
     return [f"reproduce.in_{framework}.{name}" for name in names]
 
 
@@ -67,6 +67,7 @@ def run(connection: Connection, cases: list[Case], site: Site) -> None:
     Whatever the frameworks print goes to the site's log. Interrupts are the parent's.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    site.log.parent.mkdir(exist_ok=True)
     with site.log.open("a") as log:
         os.dup2(log.fileno(), sys.stdout.fileno())
         os.dup2(log.fileno(), sys.stderr.fileno())
@@ -85,7 +86,7 @@ def run(connection: Connection, cases: list[Case], site: Site) -> None:
 def find(
     cases: list[Case], site: Site, wait_for_turn: Callable[[], None] = lambda: None
 ) -> list[Finding]:
-    """What measuring ``cases`` in this process gives, each its own; a failure is one, too.
+    """Measure ``cases`` in this process and return a finding of each; a failure is one, too.
 
     They differ in method and number of vectors alone. Before any is timed, ``wait_for_turn``
     is called.
@@ -118,7 +119,7 @@ def find(
 
 
 def _instance(case: Case, site: Site) -> Instance:
-    hvp, many_vectors, peers, models, device = map(_module, modules(case.framework))
+    hvp, many_vectors, peers, products, models, device = map(_module, modules(case.framework))
     if site.checks:
         device.use_deterministic_algorithms()
     if case.plan == SMOKE:
@@ -127,14 +128,15 @@ def _instance(case: Case, site: Site) -> Instance:
     wanted = "cpu" if site.gpu is None else "gpu"
     if device.platform() != wanted:
         raise RuntimeError(
-            f"a {wanted} was asked for, the framework uses the {device.platform()}; "
-            "see workers.log for why it could not load the other"
+            f"a {wanted} was asked for, the framework uses the {device.platform()}: "
+            "it could not load the other"
         )
     # With another number of threads than it was compiled for, torch.compile would compile anew.
     device.use_cores(limits.cores() if case.mode == "compile" else site.preparing_cores)
     if site.target is None and case.quantity != "nvml":  # the article's count has compilation
         device.share_programs(site.programs)
-    tools = Tools(hvp.METHODS | peers.METHODS, many_vectors, models, device)
+    methods = hvp.METHODS | peers.METHODS | products.METHODS
+    tools = Tools(methods, many_vectors, models, device)
     return Instance(case, tools, _weights(case, site.target), site.checks)
 
 

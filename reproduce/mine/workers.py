@@ -54,8 +54,10 @@ def run(
         process.join()
         was_for_memory = endings.kills_for_memory() > killed_for_memory
         assert process.exitcode is not None  # it has just been waited for
-        ended = endings.early_end(process.exitcode, was_for_memory, folder / LOG)
-        raise UserError(f"the process with your file did not end well: {ended.reason}") from None
+        ended = endings.early_end(process.exitcode, was_for_memory)
+        raise UserError(
+            f"the process with your file did not end well: {ended.reason}; see {folder / LOG}"
+        ) from None
     finally:
         process.kill()
         process.join()

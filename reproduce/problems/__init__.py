@@ -6,17 +6,18 @@ out; ``in_jax.models`` maps them to Flax.
 
 A family is a module with these four names: ``NETWORKS``, label and problem of each network
 by its name; ``shapes`` of a configuration, in the order in which weights are drawn; ``NEAR_ONE``,
-how the names end of the weights that are near one; and ``inputs``, a batch without its labels.
+how the names end of the weights that are near one; and ``inputs``, a batch without its labels, or
+with them where they are more than a class for each sample.
 """
 
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-from reproduce.problems import bert, resnet, vit
+from reproduce.problems import bert, gpt2, resnet, vit
 from reproduce.problems.problem import Array, Dtype, Problem, Shape
 
-FAMILIES = {"resnet": resnet, "vit": vit, "bert": bert}
+FAMILIES = {"resnet": resnet, "vit": vit, "bert": bert, "gpt2": gpt2}
 # Family by family, and the tiny networks last.
 _NETWORKS = sorted(
     (network for family in FAMILIES.values() for network in family.NETWORKS.items()),
@@ -73,12 +74,13 @@ def batch(
 ) -> dict[str, Array]:
     """Inputs and labels as in the article: a dictionary by argument name.
 
-    The ``inputs`` of the family, and ``labels``: (batch,), uniform integers.
+    The ``inputs`` of the family, and ``labels``: (batch,), uniform integers, if it has no others.
     """
     rng = np.random.default_rng([seed, batch_size])
     labels = rng.integers(0, problem.labels, batch_size, dtype="int32")
     inputs = FAMILIES[problem.family].inputs(problem, batch_size, rng, dtype)
-    return inputs | {"labels": labels}
+    inputs.setdefault("labels", labels)
+    return inputs
 
 
 def seeded_vector(weights: dict[str, Array], seed: int = 0) -> dict[str, Array]:

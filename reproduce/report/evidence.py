@@ -1,4 +1,4 @@
-"""What a report is made of: the published numbers and the rows of two results folders."""
+"""The evidence of a report: the published numbers and the rows of two results folders."""
 
 import os
 from pathlib import Path
@@ -10,7 +10,7 @@ from reproduce.article.sources import Source
 from reproduce.errors import UserError
 from reproduce.plan import BEYOND
 from reproduce.results import compare
-from reproduce.results.rows import Row, read_rows
+from reproduce.results.rows import Row, rows_in
 
 MEASURED, COMPILED = "this run", "compiled for the A100"
 
@@ -36,17 +36,17 @@ class Evidence(msgspec.Struct, frozen=True):
 
     @property
     def folders(self) -> tuple[Folder, Folder]:
-        """What was measured, then what was compiled."""
+        """The folder that was measured, then the compiled one."""
         return self.measured, self.compiled
 
     @property
     def sources(self) -> tuple[Source, Source, Source]:
-        """All that claims are judged on."""
+        """The sources that claims are judged on."""
         return self.article, self.measured.source, self.compiled.source
 
 
 def evidence(results: Path, compiled: Path | None = None) -> Evidence:
-    """All there is for ``results``: what was compiled, in ``compiled`` or where ``make`` puts it.
+    """The evidence for ``results``; what was compiled is in ``compiled`` or where `make` puts it.
 
     There need not be anything compiled: then there are no rows of it.
 
@@ -71,13 +71,13 @@ def evidence(results: Path, compiled: Path | None = None) -> Evidence:
 
 def _compiled(results: Path, given: Path | None) -> Folder:
     path = given or beside(results, "a100")
-    rows = compare.rows_of(path) if given else read_rows(path / "rows.jsonl")
+    rows = compare.rows_of(path) if given else rows_in(path)
     absent = "without the chip, nothing runs that could be timed or measured"
     return Folder(path, rows, sources.of_rows(COMPILED, rows, absent))
 
 
 def beside(results: Path, name: str) -> Path:
-    """Where ``make`` puts ``name``: within RESULTS if that was given, else in results/``name``.
+    """The folder where ``make`` puts ``name``: in RESULTS if that was given, else beside it.
 
     Beside is beside the path as it was given, also where that is a link to somewhere else.
     """

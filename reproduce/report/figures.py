@@ -10,7 +10,7 @@ import pandas as pd
 
 from reproduce import problems
 from reproduce.article.sources import IN_GRADIENTS, Source
-from reproduce.drawing import BENCHES, DIAGRAMS, Bench
+from reproduce.drawing import BENCHES, DIAGRAMS, OF_BEYOND, Bench
 from reproduce.plan import ARTICLE_MODELS
 from reproduce.report.evidence import MEASURED, Evidence, Folder
 from reproduce.results import summary
@@ -19,28 +19,6 @@ RUN = ["quantity", "framework", "mode"]
 # That of the bars in the article's figures.
 BATCH_SIZE = 64
 PIXELS_PER_REM = 36
-# Each after "Look at": what the article says of the figure.
-SEE = {
-    "bench_hvp_time_jax": "how near the three HVPs come to each other in JAX",
-    "bench_hvp_time_torch": "forward-over-reverse next to reverse-over-reverse in PyTorch",
-    "bench_hvp_time_jax_without_jit": "what JAX takes if nothing is compiled, which the article "
-    "does not show",
-    "bench_hvp_memory_jax": "how near the three HVPs of a network come to each other with jit",
-    "bench_hvp_memory_jax_without_jit": "reverse-over-reverse next to the other two without jit",
-    "bench_hvp_memory_torch": "forward-over-reverse next to reverse-over-forward in PyTorch",
-    "hess_eig": "the signs of the two eigenvalues, which tell a minimum from a saddle point",
-    "computational_graph": "one vertex a value of the function, with the operation that gives it",
-    "forward_diff": "how a tangent goes along the edges, from the parents of a vertex to itself",
-    "reverse_diff": "how a cotangent goes against the edges, from the children of a vertex",
-}
-SEE_BEYOND = {
-    "beyond_ratios": "how near each HVP comes to its operation count, the black mark",
-    "beyond_amortised": "from how many HVPs at one point on the solid line is below the dashed one",
-    "beyond_vectors": "whether several vectors at once cost less each",
-    "inverse_hvp_errors": "how many fewer HVPs conjugate gradient takes than the other two",
-    "spectra": "how well Lanczos quadrature meets the exact spectrum, where that can be had",
-    "hyperparameter_descent": "where both descents end on the grey curve",
-}
 COST = {
     "time": "takes {} times its gradient's time",
     "memory": "needs {} times its gradient's memory",
@@ -77,20 +55,17 @@ def benches(evidence: Evidence) -> list[Shown]:
 
 def diagrams(folder: Folder) -> list[Shown]:
     """The drawn figures."""
-    return [
-        Shown(name, f"Look at {SEE[name]}.", tuple(_images(name, folder.path, "")), pd.DataFrame())
-        for name in DIAGRAMS
-    ]
+    return [_drawn(name, see, folder.path) for name, see in DIAGRAMS.items()]
 
 
 def beyond(folder: Path) -> list[Shown]:
     """The figures of what lies beyond the article that ``folder`` has."""
-    found = {name: tuple(_images(name, folder, "")) for name in SEE_BEYOND}
-    return [
-        Shown(name, f"Look at {SEE_BEYOND[name]}.", images, pd.DataFrame())
-        for name, images in found.items()
-        if images
-    ]
+    found = [_drawn(name, see, folder) for name, see in OF_BEYOND.items()]
+    return [figure for figure in found if figure.images]
+
+
+def _drawn(name: str, see: str, folder: Path) -> Shown:
+    return Shown(name, f"Look at {see}.", tuple(_images(name, folder, "")), pd.DataFrame())
 
 
 def _bench(name: str, bench: Bench, evidence: Evidence) -> Shown:
@@ -102,11 +77,11 @@ def _bench(name: str, bench: Bench, evidence: Evidence) -> Shown:
         for folder in evidence.folders
         for image in _images(name, folder.path, _origin(folder, kind))
     ]
-    return Shown(name, _sentence(name, bench, costs), tuple(images), _labelled(costs))
+    return Shown(name, _sentence(bench, costs), tuple(images), _labelled(costs))
 
 
 def costs_in_gradients(source: Source, kind: tuple[str, str, str]) -> pd.Series:
-    """What each HVP takes as a multiple of its gradient, by model, batch size and method.
+    """The cost of each HVP as a multiple of its gradient's, by model, batch size and method.
 
     ``kind`` is the quantity, framework and mode.
     """
@@ -140,8 +115,8 @@ def _origin(folder: Folder, kind: tuple[str, str, str]) -> str:
     return " ".join(filter(None, [f"{folder.source.name}: {place}.", left_out]))
 
 
-def _sentence(name: str, bench: Bench, costs: pd.DataFrame) -> str:
-    look = f"Look at {SEE[name]}"
+def _sentence(bench: Bench, costs: pd.DataFrame) -> str:
+    look = f"Look at {bench.see}"
     if costs.empty:
         return f"{look}."
     ranges = ", ".join(_range(source, costs[source].dropna()) for source in costs)

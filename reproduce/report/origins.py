@@ -1,4 +1,4 @@
-"""On what the rows of a report were measured, in sentences and in a table."""
+"""The origins of a report's rows, in sentences and in a table."""
 
 from collections.abc import Iterable, Iterator, Sequence
 
@@ -14,7 +14,7 @@ CUDA_PACKAGES = "CUDA packages"
 
 
 def lines(evidence: Evidence) -> tuple[str, str]:
-    """What ran where, in two lines."""
+    """The place and the plan of a run, in two lines."""
     return _measured_line(evidence.measured.rows), _other_line(evidence.compiled.rows)
 
 
@@ -57,7 +57,7 @@ def _other_line(rows: Sequence[Row]) -> str:
 
 
 def caveat(evidence: Evidence) -> str:
-    """What this run's verdicts hold for; empty on the article's device with its plan."""
+    """The sentence on where this run's verdicts hold; empty if it is as the article's."""
     newest = evidence.measured.rows[-1]
     if newest.was_run and origin.is_as_in_the_article(newest):
         return ""
@@ -68,7 +68,7 @@ def caveat(evidence: Evidence) -> str:
 
 
 def short(folder: Folder) -> str:
-    """On what the rows of ``folder`` were made, in a few words."""
+    """The origin of the rows of ``folder``, in a few words."""
     if not folder.rows:
         return "no rows"
     newest = folder.rows[-1]

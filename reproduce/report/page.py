@@ -14,8 +14,8 @@ from reproduce.article.errata import ERRATA
 from reproduce.article.judge import Judgement, Verdict
 from reproduce.beyond import advice
 from reproduce.report import figures, origins, proofs, tables
-from reproduce.report.evidence import Evidence, Folder
-from reproduce.results.rows import read_rows
+from reproduce.report.evidence import Evidence
+from reproduce.results.rows import rows_in
 
 SYMBOLS: dict[Verdict, str] = {
     "reproduced": "✓",
@@ -37,7 +37,8 @@ MISSING = "–"
 
 def html(evidence: Evidence, found: Sequence[Judgement]) -> str:
     """The page of ``found``, the verdicts on all sources; the same folders give the same page."""
-    beyond_rows = read_rows(evidence.beyond / "rows.jsonl")
+    beyond_rows = rows_in(evidence.beyond)
+    plan = evidence.measured.rows[-1].plan
     template = _templates().get_template("page.html.jinja")
     return template.render(
         lines=origins.lines(evidence),
@@ -61,22 +62,14 @@ def html(evidence: Evidence, found: Sequence[Judgement]) -> str:
         proven_here=(evidence.measured.path / proofs.FILE).exists(),
         unfinished=tables.unfinished(evidence),
         environment=origins.environment(evidence),
-        arguments=_arguments(evidence.measured),
-        account=_account(evidence.compiled),
+        arguments=f"PLAN={plan}{_given(evidence.measured.path, plan)}",
+        account=f"make a100{_given(evidence.compiled.path, 'a100')}",
     )
 
 
-def _arguments(measured: Folder) -> str:
-    """What `make` is to be given for this folder."""
-    plan = measured.rows[-1].plan
-    is_default = measured.path.parts[-2:] == ("results", plan)
-    return f"PLAN={plan}" if is_default else f"PLAN={plan} RESULTS={measured.path}"
-
-
-def _account(compiled: Folder) -> str:
-    """What accounts into the folder that is looked for."""
-    is_default = compiled.path.parts[-2:] == ("results", "a100")
-    return "make a100" if is_default else f"make a100 RESULTS={compiled.path}"
+def _given(folder: Path, name: str) -> str:
+    """The argument of `make` for ``folder``; empty where that is the default for ``name``."""
+    return "" if folder.parts[-2:] == ("results", name) else f" RESULTS={folder}"
 
 
 def _templates() -> jinja2.Environment:
@@ -101,7 +94,7 @@ def _cell(value: Any, column: str) -> str:
 
 
 def _key(value: Any) -> str:
-    """What a table's cell is sorted by; empty if it has no value."""
+    """The number that a table's cell is sorted by; empty if it has none."""
     return "" if isinstance(value, float) and math.isnan(value) else str(value)
 
 

@@ -19,7 +19,7 @@ MARK = "@pytest.mark.erratum("
 
 
 class Proof(msgspec.Struct):
-    """What came of the tests that prove an erratum: it is proven if all their cases passed."""
+    """The outcome of the tests of an erratum, which is proven if all their cases passed."""
 
     proven: bool = True
     tests: list[str] = []
@@ -48,7 +48,7 @@ def run(results: Path) -> bool:
 
 
 def outcomes(results: Path) -> dict[str, Proof]:
-    """What came of each erratum's proof, by its id: of ``results``, or as it is recorded.
+    """The outcome of each erratum's proof, by its id: of ``results``, or as it is recorded.
 
     Raises:
         UserError: if the file cannot be read.

@@ -9,8 +9,8 @@ import numpy as np
 from scipy import stats
 
 from reproduce.errors import UserError
-from reproduce.results import summary
-from reproduce.results.rows import Row, read_rows
+from reproduce.results import counters, summary
+from reproduce.results.rows import Row, rows_in, rows_path
 
 RESAMPLES = 1000
 SEED = 0
@@ -39,10 +39,10 @@ def rows_of(folder: Path) -> list[Row]:
     Raises:
         UserError: if it has none, or one that cannot be read.
     """
-    rows = read_rows(folder / "rows.jsonl")
+    rows = rows_in(folder)
     if not rows:
         raise UserError(
-            f"rows were expected in {folder / 'rows.jsonl'}, and there are none; "
+            f"rows were expected in {rows_path(folder)}, and there are none; "
             "give a folder that was measured into, or measure with `make measure`"
         )
     return rows
@@ -123,10 +123,10 @@ def _time_verdict(low: float, high: float, tolerance: float) -> Verdict:
 
 
 def _amounts(a: Row, b: Row) -> tuple[float | None, float | None]:
-    """What both need, in bytes or operations; None where they share no counter."""
+    """The needs of both, in bytes or operations; None where they share no counter."""
     if a.quantity == "operations":
         return a.flops, b.flops
-    counter = summary.shared_counter([a, b])
+    counter = counters.shared([a, b])
     return (counter.bytes_of(a), counter.bytes_of(b)) if counter else (None, None)
 
 

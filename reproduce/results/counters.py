@@ -1,5 +1,6 @@
 """The memory counters: what each is made of, and what it means."""
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from reproduce.results.rows import Row
@@ -78,3 +79,15 @@ SHOWN = {
     ("torch", "eager"): (TORCH_ALLOCATOR, RESIDENT_SET, SIMULATED_RESERVE),
     ("torch", "compile"): (TORCH_ALLOCATOR, RESIDENT_SET),
 }
+
+
+def shared(rows: Iterable[Row]) -> Counter | None:
+    """The first counter that all ``done`` rows have; None if there is none.
+
+    The rows are of one framework and mode: definitions of memory never mix on an axis.
+    """
+    rows = list(rows)
+    done = [row for row in rows if row.status == "done"]
+    is_nvml = rows[0].quantity == "nvml"
+    choices = (WHOLE_GPU,) if is_nvml else SHOWN[rows[0].framework, rows[0].mode]
+    return next((counter for counter in choices if all(map(counter.is_in, done))), None)

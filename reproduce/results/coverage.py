@@ -1,4 +1,4 @@
-"""How much of a plan has rows, and what came of its cases."""
+"""The part of a plan that has rows, and what came of its cases."""
 
 from collections.abc import Iterable
 
@@ -32,7 +32,7 @@ class Coverage(msgspec.Struct, frozen=True):
 
 
 def coverage(rows: Iterable[Row]) -> list[Coverage]:
-    """Of each plan that ``rows`` belong to, and of the article's, measured and accounted for."""
+    """The coverage of each plan in ``rows`` and of the article's, measured and accounted for."""
     newest: dict[tuple[str, bool], dict[Case, Row]] = {
         ("article", False): {},
         ("article", True): {},

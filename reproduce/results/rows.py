@@ -1,4 +1,4 @@
-"""The results: one row a case, one JSON line a row.
+"""The results: one row a case, one JSON line a row, in a file of a folder or in one a share.
 
 A row holds what was measured and nothing derived from it: raw seconds, raw bytes.
 """
@@ -7,7 +7,8 @@ import errno
 import os
 import re
 from codecs import BOM_UTF8
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from heapq import merge
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -23,6 +24,8 @@ OF_DISKS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS}
 Seconds = Annotated[float, Meta(gt=0)]
 NotNegative = Annotated[float, Meta(ge=0)]
 How = Literal["measured", "checked", "compiled", "accounted", "counted"]
+# How the reason of a case that failed ends, if its worker printed anything.
+SEE_LOG = re.compile(r"; see (logs/[\w.-]+\.log)$")
 # How rows said it that were written before they had a field for it: in the name of the device.
 HOW_IN_DEVICE = re.compile(r"(?P<device>.+) \((?P<how>\w+), not run\)")
 Status = Literal["done", "out_of_memory", "timeout", "unsupported", "error"]
@@ -75,6 +78,12 @@ class Row(Case, frozen=True, kw_only=True):
         return Case(**{name: getattr(self, name) for name in Case.__struct_fields__})
 
     @property
+    def log(self) -> str:
+        """The file of the results folder with what its worker printed; empty if it names none."""
+        found = SEE_LOG.search(self.reason)
+        return found[1] if found else ""
+
+    @property
     def was_run(self) -> bool:
         """Whether it came about by running the case."""
         return self.how in {"measured", "checked"}
@@ -89,7 +98,7 @@ class Row(Case, frozen=True, kw_only=True):
 
     @property
     def facts(self) -> dict[str, Any]:
-        """What it says of where it was measured: what must match for it to be reused, and the rest.
+        """The facts of where it was measured, whether they must match for it to be reused or not.
 
         Older rows have all of it in their identity.
         """
@@ -128,6 +137,42 @@ def unusable(error: OSError) -> str:
     )
 
 
+def rows_path(folder: Path, share: int | None = None) -> Path:
+    """Where the rows of a run go that measures into ``folder``: all of a plan, or a share of it."""
+    return folder / "rows.jsonl" if share is None else folder / "rows.d" / f"{share}.jsonl"
+
+
+def rows_paths(folder: Path) -> list[Path]:
+    """The files of rows that are in ``folder``; none where nothing was measured.
+
+    Raises:
+        UserError: if the folder cannot be read.
+    """
+    of_shares = folder / "rows.d"
+    try:
+        names = [name for name in sorted(os.listdir(of_shares)) if name.endswith(".jsonl")]
+    except (FileNotFoundError, NotADirectoryError):
+        names = []
+    except OSError as error:
+        raise UserError(_unreadable(of_shares, error)) from None
+    own = rows_path(folder)
+    return [own] * os.path.lexists(own) + [of_shares / name for name in names]
+
+
+def rows_in(folder: Path) -> list[Row]:
+    """All rows of the results folder ``folder``, the newest last; none if there are none.
+
+    Raises:
+        UserError: if a file cannot be read, a line is not a row, or is of another version.
+    """
+    return merged(map(read_rows, rows_paths(folder)))
+
+
+def merged(files: Iterable[list[Row]]) -> list[Row]:
+    """The rows of all ``files`` by when they were started, those of a file in their order."""
+    return list(merge(*files, key=lambda row: row.started))
+
+
 def read_rows(path: Path) -> list[Row]:
     """The rows of ``path`` in the order of their measuring; none if there is no such file.
 
@@ -141,12 +186,16 @@ def read_rows(path: Path) -> list[Row]:
     except (FileNotFoundError, NotADirectoryError):
         return []
     except OSError as error:
-        raise UserError(
-            f"rows were expected in {path}, which cannot be read ({error.strerror}); "
-            "give another folder"
-        ) from None
+        raise UserError(_unreadable(path, error)) from None
     lines += [last] if _is_whole(last) else []
     return [decoded(line, f"{path}, line {n}") for n, line in enumerate(lines, 1) if line.strip()]
+
+
+def _unreadable(path: Path, error: OSError) -> str:
+    return (
+        f"rows were expected in {path}, which cannot be read ({error.strerror}); "
+        "give another folder"
+    )
 
 
 def lines_of(path: Path) -> list[bytes]:
@@ -216,7 +265,7 @@ def _with_how(row: Row) -> Row:
 
 
 def _refuse_contradictions(row: Row) -> None:
-    """Nothing, if ``row`` has what it is to hold, each of its kind.
+    """Refuse a ``row`` that lacks what it is to hold, or has it of another kind.
 
     Raises:
         ValueError: the first that it has not.

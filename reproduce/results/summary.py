@@ -8,7 +8,6 @@ import pandas as pd
 
 from reproduce.plan import AMORTISED, BEYOND, Case
 from reproduce.results import counters, published
-from reproduce.results.counters import Counter
 from reproduce.results.published import QUANTILES
 from reproduce.results.rows import Row
 
@@ -17,8 +16,6 @@ CELL = ["model", "batch_size", "method"]
 GIB = 2**30
 SMALLEST_LIMIT = 1e-4
 LIMIT_IN_PRODUCT_ERRORS = 10
-
-
 # Whose timed rows tell the memory of the same call.
 COUNTED_WHILE_TIMED = (("jax", "jit"), ("torch", "eager"))
 
@@ -86,6 +83,39 @@ def of_beyond(rows: Iterable[Row], several_vectors: bool = False) -> tuple[list[
     times = [row for row in rows if row.plan == BEYOND and row.quantity == "time"]
     several = {_network(row) for row in times if row.vectors > 1}
     return newest([row for row in times if (_network(row) in several) == several_vectors])
+
+
+def accounted_of_beyond(rows: Iterable[Row]) -> tuple[list[Row], str]:
+    """Return the newest accounted memory and operations of plan ``beyond``, and who is left out."""
+    of_kinds: dict[tuple[str, str], list[Row]] = {}
+    for row in rows:
+        if row.plan == BEYOND and row.quantity in ("memory", "operations"):
+            of_kinds.setdefault((row.quantity, row.framework), []).append(row)
+    found = [newest(own) for own in of_kinds.values()]
+    return [row for own, _ in found for row in own], " ".join(filter(None, (s for _, s in found)))
+
+
+def in_gradients(rows: Iterable[Row]) -> dict[tuple[str, str, str, int, str], float]:
+    """Return operations over the gradient's, by framework, mode, model, batch size and method."""
+    flops = {_cell(row): row.flops for row in rows if row.flops is not None}
+    return {
+        cell: count / flops[*cell[:-1], "gradient"]
+        for cell, count in flops.items()
+        if (*cell[:-1], "gradient") in flops
+    }
+
+
+def _cell(row: Row) -> tuple[str, str, str, int, str]:
+    return row.framework, row.mode, row.model, row.batch_size, row.method
+
+
+def needed_bytes(row: Row) -> int | None:
+    """Return the bytes that a call needs beyond its arguments, accounted or told; None if unknown.
+
+    Its result is among them.
+    """
+    is_live = counters.LIVE_TENSORS.is_in(row) and row.framework == "torch"
+    return counters.LIVE_TENSORS.bytes_of(row) if is_live else bytes_of_call(row)
 
 
 def _network(row: Row) -> tuple[str, str, str, int]:
@@ -160,18 +190,6 @@ def point_seconds(row: Row) -> float:
     return float(np.median(row.point_seconds)) if row.point_seconds else 0.0
 
 
-def shared_counter(rows: Iterable[Row]) -> Counter | None:
-    """Return the first counter that all ``done`` rows have; None if there is none.
-
-    The rows are of one framework and mode: definitions of memory never mix on an axis.
-    """
-    rows = list(rows)
-    done = [row for row in rows if row.status == "done"]
-    is_nvml = rows[0].quantity == "nvml"
-    choices = (counters.WHOLE_GPU,) if is_nvml else counters.SHOWN[rows[0].framework, rows[0].mode]
-    return next((counter for counter in choices if all(map(counter.is_in, done))), None)
-
-
 def summarise(rows: Iterable[Row], values: Callable[[Row], Sequence[float]]) -> pd.DataFrame:
     """Return status, low, median, high by (model, batch size, method), in the unit of ``values``.
 
@@ -202,8 +220,4 @@ def published_bytes(framework: str, mode: str) -> dict[tuple[str, int, str], flo
     """Return the memory that the article's figure shows, by (model, batch size, method)."""
     table = published.memory()
     of_run = table[(table["framework"] == framework) & (table["mode"] == mode)]
-    return dict(
-        zip(
-            of_run[CELL].itertuples(index=False, name=None), GIB * of_run["memory_gib"], strict=True
-        )
-    )
+    return (GIB * of_run.set_index(CELL)["memory_gib"]).to_dict()

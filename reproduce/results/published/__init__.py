@@ -1,4 +1,4 @@
-"""What the article published, as tables; README.md beside this file says how it was obtained."""
+"""The article's numbers as tables; README.md beside this file says how they were obtained."""
 
 from pathlib import Path
 

@@ -1,0 +1,145 @@
+"""What each product costs against what it needs: operations or time, and memory."""
+
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from paper_figures import layout
+from paper_figures.style import BLUE, INK, MUTED, ORANGE, Style
+from reproduce import methods, problems
+from reproduce.plan import BEYOND, Framework, Method
+from reproduce.results import summary
+from reproduce.results.rows import Row
+
+COLORS: dict[Framework, str] = {"jax": ORANGE, "torch": BLUE}
+FRAMEWORKS: dict[Framework, str] = {"jax": "JAX with jit", "torch": "PyTorch"}
+MARKERS: dict[Method, str] = {
+    "gradient": "x",
+    "forward_over_reverse": "o",
+    "reverse_over_forward": "s",
+    "reverse_over_reverse": "D",
+    "autograd_grad": "P",
+    "checkpointed": "v",
+    "checkpointed_layers": "^",
+    "gauss_newton": "*",
+}
+NO_HVPS = ("gradient", "gauss_newton")
+FRONT: Style = {"color": MUTED, "linestyle": ":", "linewidth": 1.6, "zorder": 1}
+NOTE = (
+    "Dotted: HVPs than which no other of the framework is both smaller and cheaper. Memory is what "
+    "a call needs beyond its arguments: the program's, by XLA, in JAX; in PyTorch the peak of its "
+    "tensors or of its allocator."
+)
+
+
+class Point(NamedTuple):
+    """A product: its cost in gradients, and its memory in GiB."""
+
+    row: Row
+    gradients: float
+    gib: float
+
+
+def select(rows: Iterable[Row]) -> tuple[list[Row], str]:
+    """Return plan beyond's accounted rows, or else its timed ones, and who is left out."""
+    rows = list(rows)
+    accounted, left_out = summary.accounted_of_beyond(rows)
+    return (accounted, left_out) if accounted else summary.of_beyond(rows)
+
+
+def beyond_front(rows: Sequence[Row]) -> Figure:
+    """Return the memory of each product over its operations, or its time where that is known.
+
+    Raises:
+        CannotDraw: there are no rows with both.
+    """
+    points = _points(rows)
+    if not points:
+        raise layout.CannotDraw(f"there are no such rows of plan {BEYOND!r}; measure it first")
+    models = sorted({point.row.model for point in points}, key=problems.order)
+    figure = layout.empty()
+    for axes, model in zip(figure.subplots(1, len(models), squeeze=False)[0], models, strict=True):
+        own = [point for point in points if point.row.model == model]
+        _panel(axes, own)
+        axes.set_title(f"{problems.label(model)}, batch size {own[0].row.batch_size}")
+        axes.set_xlabel(_cost_label(points))
+    figure.axes[0].set_ylabel("Memory [GiB]")
+    drawn = {point.row.method for point in points}
+    legend = {
+        methods.LABELS[method]: (Line2D([], [], **_mark(method, INK)),)
+        for method in MARKERS
+        if method in drawn
+    }
+    for framework in sorted({point.row.framework for point in points}):
+        legend[FRAMEWORKS[framework]] = (
+            Line2D([], [], **_mark("forward_over_reverse", COLORS[framework])),
+        )
+    row = points[0].row
+    not_run = "" if row.quantity == "time" else ", compiled or accounted, not run"
+    machine = f"Device: {row.device}{not_run} · plan: {row.plan}"
+    layout.lay_out(figure, legend, {"values": NOTE, "machine": machine})
+    return figure
+
+
+def _panel(axes: Axes, points: list[Point]) -> None:
+    for framework, color in COLORS.items():
+        own = [point for point in points if point.row.framework == framework]
+        front = _front([point for point in own if point.row.method not in NO_HVPS])
+        axes.plot([p.gradients for p in front], [p.gib for p in front], **FRONT)
+        for point in own:
+            axes.plot([point.gradients], [point.gib], **_mark(point.row.method, color))
+    axes.set_xlim(0, 1.1 * max(point.gradients for point in points))
+    axes.set_ylim(0, 1.1 * max(point.gib for point in points))
+    axes.grid(visible=True)
+
+
+def _front(points: Iterable[Point]) -> list[Point]:
+    """Return the points than which no other is smaller for as little cost, the cheapest first."""
+    found: list[Point] = []
+    for point in sorted(points, key=lambda point: (point.gradients, point.gib)):
+        if not found or point.gib < found[-1].gib:
+            found.append(point)
+    return found
+
+
+def _points(rows: Sequence[Row]) -> list[Point]:
+    cost = summary.in_gradients(rows)
+    needed = [
+        (row, summary.needed_bytes(row))
+        for row in rows
+        if row.quantity in ("time", "memory") and row.method in MARKERS
+    ]
+    return [
+        Point(row, gradients, size / summary.GIB)
+        for row, size in needed
+        if size is not None and (gradients := _gradients(row, cost)) is not None
+    ]
+
+
+def _gradients(row: Row, cost: dict[tuple[str, str, str, int, str], float]) -> float | None:
+    if row.quantity == "memory":
+        return cost.get((row.framework, row.mode, row.model, row.batch_size, row.method))
+    if row.status != "done" or row.mode == "compile" or row.method == "gradient":
+        return None
+    return float(np.median(np.divide(row.seconds, row.gradient_seconds)))
+
+
+def _cost_label(points: list[Point]) -> str:
+    is_timed = points[0].row.quantity == "time"
+    return "Time over the gradient's" if is_timed else "Operations over the gradient's"
+
+
+def _mark(method: Method, color: str) -> Style:
+    is_product = method not in NO_HVPS
+    return {
+        "marker": MARKERS[method],
+        "color": color,
+        "markerfacecolor": color if is_product else "white",
+        "markersize": 13 if method == "gauss_newton" else 8,
+        "markeredgewidth": 1.6,
+        "linestyle": "",
+    }

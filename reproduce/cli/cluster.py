@@ -1,0 +1,58 @@
+"""The verbs for a cluster: ``slurm`` submits a plan, ``status`` says how far it is."""
+
+from collections import Counter
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from reproduce.measuring import slurm as jobs_of
+from reproduce.results.compare import rows_of
+from reproduce.results.coverage import coverage
+from reproduce.results.rows import results_folder
+
+
+def slurm(
+    plan: Annotated[str, typer.Argument(help="Which plan.")],
+    results: Annotated[Path, typer.Argument(parser=results_folder, help="The results folder.")],
+    jobs: Annotated[int, typer.Option(min=1, help="How many shares, each a task.")] = 8,
+    cap: Annotated[int, typer.Option(min=1, help="How many tasks at once, at most.")] = 8,
+    sbatch: Annotated[str, typer.Option(help="Options for sbatch, as one text.")] = "",
+    container: Annotated[str, typer.Option(help="An image of Apptainer to run in.")] = "",
+    dry: Annotated[bool, typer.Option("--dry", help="Print the scripts, and no more.")] = False,
+) -> None:
+    """Submit what is missing of a plan to SLURM, and a job that draws and judges it afterwards."""
+    cluster = jobs_of.Cluster(plan, results, jobs, cap, sbatch, container)
+    missing = cluster.missing()
+    scripts = {"slurm-measure.sh": cluster.measuring(missing)} if missing else {}
+    scripts["slurm-collect.sh"] = cluster.collecting()
+    after: list[str] = []
+    for name, script in scripts.items():
+        print(f"{results / name}:\n{script}")
+        if not dry:
+            job = jobs_of.submit(jobs_of.write(results / name, script), *after)
+            after = [f"--dependency=afterany:{job}"]
+            print(f"Submitted as job {job}.\n")
+    print(f"{len(missing)} of {jobs} shares have cases to measure.")
+
+
+def status(
+    results: Annotated[Path, typer.Argument(parser=results_folder, help="A results folder.")],
+) -> None:
+    """Say what of the plans in a results folder is done, failed and missing.
+
+    Raises:
+        Exit: with code 1 if a case failed or is missing.
+    """
+    rows = rows_of(results)
+    begun = [of_plan for of_plan in coverage(rows) if of_plan.is_begun]
+    for of_plan in begun:
+        for failure in of_plan.failed:
+            print(f"failed: {failure}")
+        for case in of_plan.missing:
+            print(f"missing: {case}")
+        print(of_plan)
+    for place, count in Counter(row.place for row in rows).items():
+        print(f"{count} rows of {place}")
+    if any(of_plan.done < of_plan.planned for of_plan in begun):
+        raise typer.Exit(1)

@@ -1,0 +1,62 @@
+"""Products beside the article's HVPs, in JAX: HVPs that keep less, and the Gauss-Newton product.
+
+Each takes ``(loss, params, v)``, as the article's in ``hvp.py`` do. An HVP keeps what its forward
+pass has computed until the backward pass has used it; what is not kept is computed again.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+
+from reproduce.in_jax.hvp import Loss, Tree, forward_over_reverse
+from reproduce.in_jax.models import layers_computed_again
+from reproduce.problems.loss import LossOfLogits
+
+
+def checkpointed(loss: Loss, params: Tree, v: Tree) -> Tree:
+    """∇²f(params) v by forward-over-reverse, which keeps the results of products alone.
+
+    What is computed entry by entry between the products of a layer's input and weight (and
+    convolutions, which are products) is computed again. Cost: 8/3 gradients. Source: the
+    documentation of ``jax.checkpoint``, policy ``dots_saveable``.
+    """
+    keep = jax.checkpoint_policies.dots_saveable
+    return forward_over_reverse(jax.checkpoint(loss, policy=keep), params, v)
+
+
+def checkpointed_layers(loss: Loss, params: Tree, v: Tree) -> Tree:
+    """∇²f(params) v by forward-over-reverse, which keeps the inputs of layers alone.
+
+    Each layer of the network is computed again, with its derivative along ``v``. Cost: 11/3
+    gradients. Source: Chen et al., "Training deep nets with sublinear memory cost" (2016).
+    """
+    with layers_computed_again():
+        return forward_over_reverse(loss, params, v)
+
+
+def gauss_newton(loss: LossOfLogits, params: Tree, v: Tree) -> Tree:
+    """Jᵀ H J v, and the penalty's HVP: the Gauss-Newton product, which is no HVP.
+
+    J is the Jacobian of the logits, and H the Hessian of the loss as a function of them. Where
+    that is convex, as cross-entropy and squares are, Jᵀ H J has no negative eigenvalue. It is
+    ∇²f but for the curvature of the logits, and equal to it where they are linear in the
+    parameters. The logits and J v are computed in one pass. Cost: 5/3 gradients. Source:
+    Schraudolph, "Fast curvature matrix-vector products" (2002).
+    """
+
+    def logits_and_jvp(params: Tree) -> tuple[jax.Array, jax.Array]:
+        return jax.jvp(loss.logits, (params,), (v,))
+
+    logits, transposed, jvp = jax.vjp(logits_and_jvp, params, has_aux=True)
+    (product,) = transposed(forward_over_reverse(loss.of_logits, logits, jvp))
+    return jax.tree_util.tree_map(
+        jax.numpy.add, product, forward_over_reverse(loss.penalty, params, v)
+    )
+
+
+METHODS: dict[str, Callable[[Any, Tree, Tree], Tree]] = {
+    "checkpointed": checkpointed,
+    "checkpointed_layers": checkpointed_layers,
+    "gauss_newton": gauss_newton,
+}

@@ -1,0 +1,32 @@
+"""Products beside the article's HVPs, in PyTorch: the Gauss-Newton product.
+
+It takes ``(loss, params, v)``, as the article's HVPs in ``hvp.py`` do.
+"""
+
+import torch
+from torch.func import jvp, vjp
+
+from reproduce.in_torch.hvp import Tree, forward_over_reverse
+from reproduce.problems.loss import LossOfLogits
+
+
+def gauss_newton(loss: LossOfLogits, params: Tree, v: Tree) -> Tree:
+    """Jᵀ H J v, and the penalty's HVP: the Gauss-Newton product, which is no HVP.
+
+    J is the Jacobian of the logits, and H the Hessian of the loss as a function of them. Where
+    that is convex, as cross-entropy and squares are, Jᵀ H J has no negative eigenvalue. It is
+    ∇²f but for the curvature of the logits, and equal to it where they are linear in the
+    parameters. The logits and J v are computed in one pass. Cost: 5/3 gradients. Source:
+    Schraudolph, "Fast curvature matrix-vector products" (2002).
+    """
+
+    def logits_and_jvp(params: Tree) -> tuple[torch.Tensor, torch.Tensor]:
+        return jvp(loss.logits, (params,), (v,))
+
+    logits, transposed, of_logits = vjp(logits_and_jvp, params, has_aux=True)
+    (product,) = transposed(forward_over_reverse(loss.of_logits, logits, of_logits))
+    of_penalty = forward_over_reverse(loss.penalty, params, v)
+    return {name: product[name] + of_penalty[name] for name in params}
+
+
+METHODS = {"gauss_newton": gauss_newton}

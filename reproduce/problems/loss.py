@@ -1,0 +1,52 @@
+"""A loss by its parts, whatever the framework: logits, the loss of logits, and a penalty."""
+
+from collections.abc import Callable
+from typing import Any
+
+Tree = Any
+Scalar = Any
+Logits = Any
+
+
+class LossOfLogits:
+    """f(params) = ℓ(z(params)) + r(params) on one batch.
+
+    Its ``logits`` z are a function of the parameters, a tree with d scalars, and give an array
+    (…, classes); ``of_logits`` ℓ is a function of that array, and ``penalty`` r of the parameters.
+    """
+
+    def __init__(
+        self,
+        logits: Callable[[Tree], Logits],
+        of_logits: Callable[[Logits], Scalar],
+        penalty: Callable[[Tree], Scalar],
+    ) -> None:
+        self.logits, self.of_logits, self.penalty = logits, of_logits, penalty
+
+    def __call__(self, params: Tree) -> Scalar:
+        """f(params), a scalar."""
+        return self.of_logits(self.logits(params)) + self.penalty(params)
+
+
+class LossByParts:
+    """The same of any batch: logits and the loss of them depend on it, the penalty does not."""
+
+    def __init__(
+        self,
+        logits: Callable[[Tree, Tree], Logits],
+        of_logits: Callable[[Logits, Tree], Scalar],
+        penalty: Callable[[Tree], Scalar],
+    ) -> None:
+        self.logits, self.of_logits, self.penalty = logits, of_logits, penalty
+
+    def __call__(self, params: Tree, batch: Tree) -> Scalar:
+        """The loss of ``params`` on ``batch``, a scalar."""
+        return self.at(batch)(params)
+
+    def at(self, batch: Tree) -> LossOfLogits:
+        """The loss on ``batch``, as a function of the parameters alone."""
+        return LossOfLogits(
+            lambda params: self.logits(params, batch),
+            lambda logits: self.of_logits(logits, batch),
+            self.penalty,
+        )
