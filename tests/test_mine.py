@@ -41,6 +41,8 @@ def loss(params, batch):
 def find(tmp_path, monkeypatch):
     """Runs the steps in this process, with few rounds, on a file of the given text."""
     monkeypatch.setattr(measure, "TIMING_SECONDS", 0)
+    monkeypatch.setattr(measure, "POINT_SECONDS", 0)
+    monkeypatch.setattr(measure, "POINT_SECONDS", 0)
     monkeypatch.syspath_prepend(str(tmp_path))
 
     def found(text, repairs=True):

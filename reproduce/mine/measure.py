@@ -10,13 +10,15 @@ import numpy as np
 
 from reproduce.measuring import comparing, cost, timing
 from reproduce.measuring.framework import Own, Tree
-from reproduce.mine.correct import SEED, Leaves, Say, first_line, vector
+from reproduce.mine.correct import SEED, Leaves, Say, first_line, percent, vector
 from reproduce.mine.found import Product
 from reproduce.mine.kit import Kit
 
 VECTORS = 4
-TIMING_SECONDS = 30
+# About how long all that is timed takes, and what is computed once at a point.
+TIMING_SECONDS, POINT_SECONDS = 30.0, 2.0
 FEWEST_ROUNDS, MOST_ROUNDS = 3, 50
+# The largest relative error that the user's precision explains.
 ROUNDING = 1e-2
 
 
@@ -101,12 +103,18 @@ def time_all(of: Subject, products: list[Product], say: Say) -> tuple[list[float
     gradient = _gradient(of)
     prepared = [_prepared(of, each, say) for each in products if each.verdict == "right"]
     prepared += _at_once(of, products, say)
-    ready = [each for each in prepared if each is not None]
-    seconds = _in_turn([gradient.call, *(each.call for each in ready)])
+    ready = [each for each in prepared if each is not None and each.product.verdict == "right"]
+    seconds = _in_turn([gradient.call, *(each.call for each in ready)], TIMING_SECONDS)
     for each, took in zip(ready, seconds[1:], strict=True):
         each.product.seconds, each.product.gradient_seconds = took, seconds[0]
         one = each.product
         say(f"{one.label}: {_took(one)}{_told(one)}.")
+    low, median, high = np.quantile(seconds[0], [0.2, 0.5, 0.8])
+    if high - low > timing.SPREAD_LIMIT * median:
+        say(
+            f"The gradient's own times span {(high - low) / median:.0%} of their median: something "
+            "else runs here; close it, and run the same command again."
+        )
     return seconds[0], gradient.product.memory_bytes
 
 
@@ -114,7 +122,7 @@ def time_one(of: Subject, product: Product, program: Callable[..., Tree]) -> Non
     """Times ``program``, which computes ``product`` and is ready, in turn with the gradient."""
     call = partial(_waited, of, program, *of.arguments)
     product.error = _error(of, call())
-    gradient, product.seconds = _in_turn([_gradient(of).call, call])
+    gradient, product.seconds = _in_turn([_gradient(of).call, call], TIMING_SECONDS)
     product.gradient_seconds = gradient
 
 
@@ -166,7 +174,8 @@ def _divided(of: Subject, product: Product, loss: Callable[..., Any]) -> Prepare
         return _waited(of, second, _waited(of, first, params, batch), v)
 
     _note(of, product, whole, whole(), counters)
-    product.point_seconds = float(np.median(_in_turn([partial(_waited, of, first, params, batch)])))
+    once = partial(_waited, of, first, params, batch)
+    product.point_seconds = float(np.median(_in_turn([once], POINT_SECONDS)))
     return Prepared(product, partial(_waited, of, second, state, v))
 
 
@@ -202,6 +211,9 @@ def _note(
     """Notes the error of the ``first`` result, and the memory of a further call."""
     if product.method != "gradient":
         product.error = _error(of, first, product.vectors)
+        if not product.error <= ROUNDING:  # nor if it is not a number
+            product.verdict = "wrong"
+            product.reason = f"off by {percent(product.error)} when it was to be timed"
     noted = dict(counters)
     of.kit.device.count_call(call, noted)
     product.memory_bytes = _bytes(noted, product.method in of.kit.own.AT_A_POINT)
@@ -223,10 +235,10 @@ def _bytes(counters: dict[str, int], is_after_point: bool) -> int | None:
     return counters["xla_temp_bytes"] + counters[other]
 
 
-def _in_turn(calls: list[Callable[[], Tree]]) -> list[list[float]]:
+def _in_turn(calls: list[Callable[[], Tree]], allowed_seconds: float) -> list[list[float]]:
     """Seconds of each call in every round; there are as many rounds as the time allows."""
     of_round = sum(timing.timed(call, time.perf_counter)[0] for call in calls)
-    rounds = int(np.clip(TIMING_SECONDS / of_round, FEWEST_ROUNDS, MOST_ROUNDS))
+    rounds = int(np.clip(allowed_seconds / of_round, FEWEST_ROUNDS, MOST_ROUNDS))
     return timing.in_turn(calls, rounds, time.perf_counter, random.Random(SEED))
 
 
