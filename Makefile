@@ -33,7 +33,7 @@ MADE_FROM := "$$VENV/hvp-repro-made-from"
 LOCKS := requirements.lock requirements-peers.lock requirements-test.lock
 COST := 8 GB, about a minute on a good line
 # What builds and runs the image needs no framework, and has an environment of its own.
-CONTAINER := VENV=.venv-container; $(PYTHON) -m reproduce.container
+ENGINE := VENV=.venv-container; $(PYTHON) -m reproduce.container
 AT_ONCE := --numprocesses auto --dist loadgroup
 COMPILE_FOR := uv pip compile --quiet --no-header --generate-hashes \
 	--python-platform x86_64-manylinux_2_28 --python-version
@@ -118,13 +118,13 @@ lint: setup ## Check format, style, docstrings and types.
 	@$(PYTHON) -m ruff check . && $(PYTHON) -m ruff format --check . && $(PYTHON) -m mypy
 
 image: setup-container ## Build the container image; BASE=<image> for an own base.
-	@$(CONTAINER) build --base "$$BASE"
+	@$(ENGINE) build --base "$$BASE"
 
 image-test: setup ## Run the tests of the image that is built.
 	@$(PYTHON) -m pytest -m engine --capture no --verbose
 
 docker-all: setup-container ## Run `make all` in the image, built if needed; results come out.
-	@$(CONTAINER) all --plan "$$PLAN" --results "$${RESULTS:-results}"
+	@$(ENGINE) all --plan "$$PLAN" --results "$${RESULTS:-results}"
 
 carry: ## Download into carry/ what a machine with frameworks of its own lacks.
 	@$(FIND_PIP); rm -rf carry.part; \

@@ -87,12 +87,14 @@ def test_a_share_without_a_setting_measures_nothing(tmp_path):
 
 
 @pytest.mark.usefixtures("fake_workers")
-def test_the_log_of_a_share_is_its_own(tmp_path):
-    (row,) = measure(tmp_path, 1, 1, case(CRASH))
-    assert row.status == "error"
-    assert "see workers.1.log" in row.reason
-    assert (tmp_path / "workers.1.log").read_text().splitlines() == [str(case(CRASH))]
-    assert not (tmp_path / "logs").exists()
+def test_a_share_removes_logs_of_its_own_settings_alone(tmp_path):
+    (tmp_path / "logs").mkdir()
+    name = "time-torch-eager-tiny_bert-batch-{}.log"
+    own, other = (tmp_path / "logs" / name.format(size) for size in (DONE, DONE + 1))
+    for log in (own, other):
+        log.write_text("Traceback")
+    measure(tmp_path, 1, 1, case(DONE))
+    assert (own.exists(), other.exists()) == (False, True)
 
 
 @pytest.mark.usefixtures("fake_workers")

@@ -177,5 +177,5 @@ def _buffer(name: str, meta: torch.Tensor, weights: dict[str, np.ndarray]) -> to
     raise ValueError(
         f"the model was to be built from the weights alone, and its buffer {name!r} "
         f"({meta.dtype}, shape {tuple(meta.shape)}) is neither one of them nor known; "
-        "say what is in it in _buffer (reproduce/in_torch/models.py)"
+        "say what is in it in BUFFERS (reproduce/in_torch/models.py)"
     )

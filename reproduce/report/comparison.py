@@ -1,5 +1,6 @@
 """One page of several runs: a column for each device of each, and no number across columns."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -10,7 +11,6 @@ import numpy as np
 from reproduce.measuring.cost import readable_bytes
 from reproduce.plan import Case
 from reproduce.results import counters, summary
-from reproduce.results.counters import Counter
 from reproduce.results.rows import Row
 
 MISSING = "–"
@@ -27,9 +27,10 @@ class Column(msgspec.Struct, frozen=True):
 
 
 def html(runs: Mapping[str, Sequence[Row]]) -> str:
-    """The page of ``runs``, rows by the name of their run."""
+    """The page of ``runs``, rows by the name of their run; what most of them share comes first."""
     columns = [column for name, rows in runs.items() for column in _columns(name, rows)]
-    cases = sorted({case for column in columns for case in column.rows}, key=_order)
+    columns_with = Counter(case for column in columns for case in column.rows)
+    cases = sorted(columns_with, key=lambda case: (-columns_with[case], case.plan, str(case)))
     lines = [(case, _cells([column.rows.get(case) for column in columns])) for case in cases]
     templates = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
@@ -55,10 +56,6 @@ def _versions(rows: Mapping[Case, Row]) -> str:
     return ", ".join(f"{name} {found[name]}" for name in SHOWN_PACKAGES if name in found)
 
 
-def _order(case: Case) -> tuple[str, str]:
-    return case.plan, str(case)
-
-
 def _cells(rows: Sequence[Row | None]) -> list[str]:
     """What a line shows of its ``rows``: bytes by the counter that all of them have."""
     done = [row for row in rows if row is not None and row.status == "done"]
@@ -67,7 +64,7 @@ def _cells(rows: Sequence[Row | None]) -> list[str]:
     return [MISSING if row is None else _cell(row, counter) for row in rows]
 
 
-def _cell(row: Row, counter: Counter | None) -> str:
+def _cell(row: Row, counter: counters.Counter | None) -> str:
     if row.status != "done":
         return row.status.replace("_", " ")
     if row.quantity == "operations":
