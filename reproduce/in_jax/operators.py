@@ -159,9 +159,6 @@ OPERATORS: Mapping[str, Operator] = {
     "flax MultiHeadDotProductAttention": of_module(
         nn.MultiHeadDotProductAttention(num_heads=2), SEQUENCE
     ),
-    "flax OptimizedLSTMCell": of_module(
-        nn.RNN(nn.OptimizedLSTMCell(4, param_dtype=jnp.float64)), SEQUENCE
-    ),
     "flax Embed": Operator(_embedded, (20, 8)),
     "nn.dot_product_attention": of_heads(jax.nn.dot_product_attention),
     "nn.softmax": of_rows(jax.nn.softmax),

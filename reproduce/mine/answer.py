@@ -47,10 +47,12 @@ def _at_one_point(best: Product, timed: Sequence[Product]) -> list[str]:
 def _compiled(best: Product, timed: Sequence[Product]) -> list[str]:
     said = []
     for each in filter(lambda each: each.is_compiled, timed):
-        saved = best.seconds_of_one - each.seconds_of_one
+        # By way of gradients, since the two were timed in rounds of their own.
+        gradients = np.median(best.in_gradients) - np.median(each.in_gradients)
+        saved = float(gradients * np.median(each.gradient_seconds))
         paid = break_even(each.compile_seconds, saved)
         took = f"{each.label}: {_cost(each)}, after {cost.readable_seconds(each.compile_seconds)}"
-        if paid is None or saved <= NOTICEABLE * best.seconds_of_one:
+        if paid is None or gradients <= NOTICEABLE * np.median(best.in_gradients):
             said.append(f"Compiling does not pay ({took}).")
         else:
             said.append(f"Compiling pays from {paid} HVPs on ({took}).")
