@@ -66,11 +66,8 @@ def test_a_point_has_the_operations_and_the_memory_of_its_rows():
 
 
 def test_the_front_has_the_hvps_than_which_no_other_is_smaller_and_cheaper():
-    rows = {name: row_of(ROWS[0], 1) for name in "abcd"}
-    points = [
-        fronts.Point(rows[name], *at)
-        for name, at in {"a": (3, 1), "b": (2, 4), "c": (2, 2), "d": (3.5, 1.5)}.items()
-    ]
+    row = ROWS[0]
+    points = [fronts.Point(row, *at) for at in ((3, 1), (2, 4), (2, 2), (3.5, 1.5))]
     assert [point[1:] for point in fronts._front(points)] == [(2, 2), (3, 1)]
 
 

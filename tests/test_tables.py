@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 from paper_figures import figures, style, tables
 from paper_figures.__main__ import app
 from reproduce import methods, problems
+from reproduce.drawing import TABLES_OF_ARTICLE
 from reproduce.plan import METHODS
 from reproduce.results import published
 from reproduce.results.rows import read_rows
@@ -234,13 +235,13 @@ def test_rows_left_out_are_said():
 
 def test_the_command_writes_tables_where_their_rows_are(tmp_path):
     (tmp_path / "rows.jsonl").write_bytes(ACCOUNTED.read_bytes())
-    result = CliRunner().invoke(app, [str(tmp_path), *tables.TABLES])
+    result = CliRunner().invoke(app, [str(tmp_path), *TABLES_OF_ARTICLE])
     assert result.exit_code == 0
     assert {path.name for path in (tmp_path / "tables").iterdir()} == {
-        f"{name}.{suffix}" for name in tables.TABLES for suffix in ("csv", "md")
+        f"{name}.{suffix}" for name in TABLES_OF_ARTICLE for suffix in ("csv", "md")
     }
     first = {path: path.read_bytes() for path in (tmp_path / "tables").iterdir()}
-    CliRunner().invoke(app, [str(tmp_path), *tables.TABLES])
+    CliRunner().invoke(app, [str(tmp_path), *TABLES_OF_ARTICLE])
     assert first == {path: path.read_bytes() for path in (tmp_path / "tables").iterdir()}
 
 
