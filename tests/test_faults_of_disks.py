@@ -50,8 +50,12 @@ def test_a_disk_that_fills_up_ends_the_run_and_with_room_it_goes_on(mounted, tmp
 
 
 def test_a_file_that_may_not_grow_ends_the_run_and_later_it_goes_on(tmp_path):
+    whole = tmp_path / "whole"
+    assert run(*altered("fake_worker", "measure", "smoke", whole)).returncode == 0
+    lines = (whole / "rows.jsonl").read_bytes().splitlines(keepends=True)
+    in_the_13th_row = sum(map(len, lines[:12])) + len(lines[12]) // 2
     command = altered("fake_worker", "measure", "smoke", tmp_path)
-    sentence = refused(run("prlimit", "--fsize=30000", *command))
+    sentence = refused(run("prlimit", f"--fsize={in_the_13th_row}", *command))
     assert "could not be read or written" in sentence
     kept = read_rows(tmp_path / "rows.jsonl")
     assert 0 < len(kept) < SMOKE
