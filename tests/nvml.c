@@ -1,6 +1,6 @@
 /* In NVML's place where there is no GPU: A100s in use. The environment says what they are like:
    DRIVER   the driver's version
-   GPUS     how many there are, 1 by default
+   NVML_GPUS     how many there are, 1 by default
    MIG      into how many instances each is divided; where it is not set, none is in MIG mode
    REFUSED  names of questions that are answered with "Insufficient Permissions"
    LOST     the index of one that has fallen off the bus
@@ -47,7 +47,7 @@ int nvmlInitWithFlags(unsigned flags) { return SUCCESS; }
 int nvmlInit(void) { return SUCCESS; }
 
 int nvmlDeviceGetCount_v2(unsigned *count) {
-    *count = number("GPUS", 1);
+    *count = number("NVML_GPUS", 1);
     return SUCCESS;
 }
 
@@ -64,7 +64,7 @@ int nvmlSystemGetCudaDriverVersion(int *version) {
 }
 
 int nvmlDeviceGetHandleByIndex_v2(unsigned index, Device *device) {
-    if (index >= number("GPUS", 1)) return INVALID_ARGUMENT;
+    if (index >= number("NVML_GPUS", 1)) return INVALID_ARGUMENT;
     if (index == number("LOST", -1)) return GPU_IS_LOST;
     *device = 100 * (index + 1);
     return SUCCESS;
@@ -98,7 +98,7 @@ int nvmlDeviceGetUUID(Device device, char *uuid, unsigned length) {
 
 int nvmlDeviceGetHandleByUUID(const char *uuid, Device *device) {
     char own[96];
-    for (unsigned gpu = 1; gpu <= number("GPUS", 1); gpu++)
+    for (unsigned gpu = 1; gpu <= number("NVML_GPUS", 1); gpu++)
         for (unsigned instance = 0; instance <= number("MIG", 0); instance++) {
             *device = 100 * gpu + instance;
             nvmlDeviceGetUUID(*device, own, sizeof own);

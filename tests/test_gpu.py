@@ -51,37 +51,42 @@ print(json.dumps({expression}))
         ({"MIG": "2"}, INSTANCES[0]),
         ({"GPU": FIRST, "MIG": "2"}, INSTANCES[0]),
         ({"CUDA_VISIBLE_DEVICES": INSTANCES[1], "MIG": "2"}, INSTANCES[1]),
-        ({"GPU": "MIG-", "MIG": "1", "GPUS": "1"}, INSTANCES[0]),
+        ({"GPU": "MIG-", "MIG": "1", "NVML_GPUS": "1"}, INSTANCES[0]),
     ],
 )
 def test_one_of_several_gpus_is_chosen_by_index_or_the_beginning_of_its_uuid(told, settings, uuid):
-    assert told("found.uuid", **{"GPUS": "2"} | settings) == uuid
+    assert told("found.uuid", **{"NVML_GPUS": "2"} | settings) == uuid
 
 
 def test_all_gpus_that_may_be_used_are_listed_of_a_divided_one_its_instances(told):
     listed = "gpu.uuids()"
-    assert told(listed, GPUS="2", CUDA_VISIBLE_DEVICES="1,0") == [SECOND, FIRST]
-    assert told(listed, GPUS="2", CUDA_VISIBLE_DEVICES="1") == [SECOND]
+    assert told(listed, NVML_GPUS="2", CUDA_VISIBLE_DEVICES="1,0") == [SECOND, FIRST]
+    assert told(listed, NVML_GPUS="2", CUDA_VISIBLE_DEVICES="1") == [SECOND]
     unset = "del os.environ['CUDA_VISIBLE_DEVICES']"
-    assert told(listed, unset, GPUS="2") == [FIRST, SECOND]
+    assert told(listed, unset, NVML_GPUS="2") == [FIRST, SECOND]
     assert told(listed, unset, MIG="2") == INSTANCES
 
 
 def test_without_a_choice_it_is_the_first(told):
     unset = "del os.environ['CUDA_VISIBLE_DEVICES']; environment.gpu.cache_clear()"
-    assert told("environment.gpu()[0].uuid", unset, GPUS="2", CUDA_VISIBLE_DEVICES="1") == FIRST
+    assert (
+        told("environment.gpu()[0].uuid", unset, NVML_GPUS="2", CUDA_VISIBLE_DEVICES="1") == FIRST
+    )
 
 
 @pytest.mark.parametrize(
     ("settings", "reason"),
     [
-        ({"GPU": "2", "GPUS": "2"}, f"GPU=2 names none of 0: {A100} {FIRST}, 1: {A100} {SECOND}; "),
-        ({"GPU": "GPU-8932", "GPUS": "2"}, "GPU=GPU-8932 names 2 of 0: "),
+        (
+            {"GPU": "2", "NVML_GPUS": "2"},
+            f"GPU=2 names none of 0: {A100} {FIRST}, 1: {A100} {SECOND}; ",
+        ),
+        ({"GPU": "GPU-8932", "NVML_GPUS": "2"}, "GPU=GPU-8932 names 2 of 0: "),
         ({"CUDA_VISIBLE_DEVICES": "MIG-0", "MIG": "1"}, f"in it: {A100} MIG 1g.5gb {INSTANCES[0]}"),
         ({"CUDA_VISIBLE_DEVICES": "7"}, "; set CUDA_VISIBLE_DEVICES to the index or the UUID"),
         ({"CUDA_VISIBLE_DEVICES": ""}, "CUDA_VISIBLE_DEVICES hides every GPU; unset"),
         ({"GPU": "-1"}, "GPU hides every GPU; unset GPU"),
-        ({"GPUS": "0"}, "NVML knows none; "),
+        ({"NVML_GPUS": "0"}, "NVML knows none; "),
         ({"LOST": "0"}, "NVML found no GPU (GPU is lost); "),
         ({"MIG": "0"}, f"{A100} is in MIG mode and has no instance; make one with 'nvidia-smi mig"),
         ({"REFUSED": "Name"}, "NVML found no GPU (Insufficient Permissions); "),
@@ -99,7 +104,7 @@ def test_without_a_usable_gpu_a_sentence_says_why_and_what_to_do(told, settings,
 
 def test_workers_see_the_chosen_gpu_alone_and_may_use_its_memory(told):
     start = "from reproduce.measuring import runner; runner.set_worker_environment(on_gpu=True)"
-    program, settings = ("dict(os.environ)", start), {"GPUS": "2", "GPU": "1"}
+    program, settings = ("dict(os.environ)", start), {"NVML_GPUS": "2", "GPU": "1"}
     found = told(*program, **settings)
     assert found["CUDA_VISIBLE_DEVICES"] == SECOND
     assert found["XLA_CLIENT_MEM_FRACTION"] == "0.95"
@@ -154,7 +159,7 @@ def test_that_its_used_memory_cannot_be_asked_is_a_sentence(driver):
 
 def test_a_row_stands_for_another_machine_of_the_same_kind(told):
     both = "(environment.identity(True), environment.state(True)['machine'])"
-    there = {"DRIVER": "580.159.04", "GPUS": "2", "GPU": "1", "REFUSED": "MemoryInfo"}
+    there = {"DRIVER": "580.159.04", "NVML_GPUS": "2", "GPU": "1", "REFUSED": "MemoryInfo"}
     (here, first), (elsewhere, second) = told(both), told(both, **there)
     assert here == elsewhere
     assert here["device"] == A100

@@ -28,7 +28,7 @@ def measured(tmp_path, driver):
     """How a part of plan smoke was measured on so many of two GPUs."""
 
     def measured(gpus, **settings):
-        own = driver | {"DRIVER": "570.86.15", "GPUS": "2", "CUDA_VISIBLE_DEVICES": "1,0"}
+        own = driver | {"DRIVER": "570.86.15", "NVML_GPUS": "2", "CUDA_VISIBLE_DEVICES": "1,0"}
         own |= altered_everywhere("fake_worker,part,no_computing") | {"FAKE_SECONDS": "0"}
         command = [sys.executable, "-c", PROGRAM, tmp_path, gpus]
         return run(*command, env=os.environ | own | settings)
