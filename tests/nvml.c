@@ -1,6 +1,6 @@
 /* In NVML's place where there is no GPU: A100s in use. The environment says what they are like:
    DRIVER   the driver's version
-   NVML_GPUS     how many there are, 1 by default
+   NVML_GPUS  how many there are, 1 by default
    MIG      into how many instances each is divided; where it is not set, none is in MIG mode
    REFUSED  names of questions that are answered with "Insufficient Permissions"
    LOST     the index of one that has fallen off the bus
