@@ -12,10 +12,12 @@ from conftest import ROOT
 
 ODD = ["it's", "co$t", "a  b", '"quoted"', "$(touch made)", "`touch made`", "; touch made", "a#b"]
 # What a played interpreter does: it notes its arguments, a line each call, and takes a moment.
+# A line is one write, since two may write at once.
 PYTHON = """#!/bin/sh
 sleep 0.1
 case "$*" in *default-plan*) echo cpu ;; esac
-{ printf '<%s>' "$@"; echo; } >>"${0%/*}/../log"
+line=$(printf '<%s>' "$@")
+echo "$line" >>"${0%/*}/../log"
 """
 # What a played uv does: an environment has an interpreter after a moment, and is then filled.
 UV = """#!/bin/sh
