@@ -2,4 +2,4 @@
 
 
 class UserError(Exception):
-    """An error that the user can mend; its one sentence says what was asked, found, and to do."""
+    """An error that the user can mend. Its one sentence: what was asked, was found, is to do."""
