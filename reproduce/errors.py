@@ -2,4 +2,4 @@
 
 
 class UserError(Exception):
-    """An error that the user can mend. Its one sentence: what was asked, was found, is to do."""
+    """An error that the user can mend: what was asked, what was found and what to do."""
