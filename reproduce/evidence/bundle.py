@@ -98,7 +98,7 @@ def _contents(results: Path) -> dict[str, bytes]:
     A bundle takes only files with names that this program writes, and none of the user's own.
     """
     sources = folders(results)
-    compare.rows_of(results)  # which there must be
+    compare.rows_of(results)  # refuses a folder without rows
     rows_of = {prefix: rows_in(folder) for prefix, folder in sources.items()}
     rows = [row for of_folder in rows_of.values() for row in of_folder]
     files = {
