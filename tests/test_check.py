@@ -204,7 +204,7 @@ def test_missing_and_failed_cases_and_warnings_are_objections_to_a_strict_check_
     assert objections(results) == []
     failed, warned, absent = sorted(set(objections(results, is_strict=True)) - before, key=len)
     found = "\n".join([failed, warned, absent])
-    assert f"{missing.case} is missing of plan cpu" in found
+    assert f"{missing.case} is missing from plan cpu" in found
     assert f"{rows[1].case} ended with timeout: no result within 600 s" in found
     assert f"{rows[2].case}: the spread is 20%; fix the clocks" in found
 
