@@ -1,31 +1,27 @@
 """How the figures look and what they say, as plain data.
 
-All text that a reader of the article's figures sees is here; `beyond` and `at_work` have theirs.
+All text that a reader of the benchmark's figures sees is here; other modules have their own.
 """
 
-import math
 from collections.abc import Iterable
 from typing import Any
 
 import pandas as pd
 
 from reproduce.methods import LABELS, RUNS
+from reproduce.plan import HVPS
 from reproduce.plan import METHODS as ARTICLE_METHODS
-from reproduce.plan import Run
 from reproduce.problems import label as model_label
 from reproduce.results.counters import Counter
 from reproduce.results.origin import ARTICLE_PLAN, is_articles, not_run
 from reproduce.results.rows import Row
 
-HVPS = ARTICLE_METHODS[1:]
 # Keyword arguments of matplotlib's.
 Style = dict[str, Any]
 
 INK = "#222222"
 MUTED = "#555555"
 WARNING = "#8a1c1c"
-FACTOR_RED = "#c1272d"
-FACTOR_BLUE = "#2456a6"
 # Near the article's, but apart in lightness as well (CIELAB 50, 66, 86, 37), so that they
 # hold in greyscale and with colour blindness.
 BLUE, ORANGE, YELLOW, RED = "#4e79b4", "#e98b2c", "#efc53d", "#a3262e"
@@ -304,133 +300,3 @@ def machine_note(row: Row) -> str:
     if not differs:
         return ""
     return f"Device: {row.place} · plan: {row.plan} — not the article's {' or '.join(differs)}"
-
-
-LINE_LABELS = ("Model", "Batch size")
-THEORY_LINE = ("Theory", "")
-NO_ROW = "–"
-MEMORY_TABLE = """# Memory beside the article's
-
-A cell is ours / published, in GiB, and in parentheses the deviation, ours / published − 1.
-Published values were read off the article's images; `memory_against_published.csv` has the
-uncertainty of each."""
-COMPARED_TABLES = {
-    "ours": "",
-    "tensors": "The tensors in that reserve alone:",
-    "unrecorded": (
-        "And with parameters that require no gradients, so that PyTorch does not record every "
-        "HVP once more:"
-    ),
-}
-OPERATIONS_TABLE = """# Floating-point operations
-
-Counted, not run. For JAX, XLA counts the traced program before it optimises it; for PyTorch,
-products and convolutions are counted, and nothing that is done entry by entry. Theory counts
-the products of the layers alone: a JVP and a gradient cost 3 evaluations each, an HVP 8, or 9
-(3 gradients) where it computes the gradient as well."""
-PRODUCTS_TABLE = """# Products beyond the article's: memory and operations
-
-In GiB, and in multiples of the gradient's operations. A Gauss-Newton product is no HVP."""
-PRODUCTS_IN = {
-    "jax": "Temporary bytes of the compiled program, from XLA's memory analysis; its result is as "
-    "large as the parameters, and on top.",
-    "torch": "Peak of the tensors alive during one call, beyond its arguments, with its result.",
-}
-GFLOP_TABLE = "In 10⁹ operations:"
-GRADIENTS_TABLE = "In multiples of the gradient:"
-
-
-def section_title(run: Run, origin: str = "") -> str:
-    """Return the title of a framework's part of a table, with the rows' ``origin``, if given."""
-    return "## " + ", ".join(filter(None, [RUNS[run], origin]))
-
-
-def gflop(operations: float) -> str:
-    """Return a cell with 10⁹ operations."""
-    return f"{operations:.1f}"
-
-
-def memory_and_gradients(gib: float, gradients: float) -> str:
-    """Return the text of a cell: GiB, and multiples of the gradient's operations."""
-    return f"{gib:.2f} · {gradients:.2f}"
-
-
-def gradients(multiple: float) -> str:
-    """Return a cell with a multiple of the gradient, missing or not."""
-    return NO_ROW if math.isnan(multiple) else f"{multiple:.2f}"
-
-
-def compared(ours: float, published: float, deviation: float, status: str) -> str:
-    """Return a cell that compares ``ours``, missing or not, with ``published``, both in GiB."""
-    if math.isnan(ours):
-        return f"{GAPS.get(status, NO_ROW)} / {published:.2f}"
-    failed = "" if status == "done" else f", {GAPS[status]}"
-    sign = "−" if deviation < 0 else "+"
-    return f"{ours:.2f} / {published:.2f} ({sign}{abs(deviation):.1f} %){failed}"
-
-
-EIGENVALUES = {
-    (1, 1): "minimum",
-    (1, 0): "flat direction",
-    (1, -1): "saddle point",
-    (-1, -1): "maximum",
-}
-BETWEEN = {"parents": "parents of $z_i$", "children": "children of $z_j$"}
-FACTORS = {"operation": "one operation", "path": "along paths, by recursion"}
-FACTOR_COLORS = {"operation": FACTOR_RED, "path": FACTOR_BLUE, "plain": MUTED}
-SURFACES_INCHES = (12.8, 3.5)
-SURFACE_TICK_POINTS = 10
-INCHES_PER_UNIT = 0.78
-
-
-# As an image inside the PDF: its 1600 facets would be most of the file.
-SURFACE: Style = {
-    "cmap": "viridis",
-    "rstride": 1,
-    "cstride": 1,
-    "linewidth": 0.15,
-    "rasterized": True,
-}
-SURFACE_AXES: Style = {
-    "xlabel": "$x$",
-    "ylabel": "$y$",
-    "zlabel": "$f(x, y)$",
-    "xticks": (-1, 0, 1),
-    "yticks": (-1, 0, 1),
-}
-# As fractions.
-SURFACES_LAYOUT = {"left": 0.0, "right": 0.955, "bottom": 0.07, "top": 0.84, "wspace": 0.16}
-CENTERED: Style = {"ha": "center", "va": "center"}
-VERTEX: Style = {"facecolor": "#ececec", "edgecolor": "black", "linewidth": 3.2}
-VERTEX_TEXT: Style = CENTERED | {"fontsize": 26}
-OPERATION: Style = VERTEX_TEXT | {"color": MUTED}
-DOTTED: Style = {"color": MUTED, "linestyle": ":", "linewidth": 1.2}
-
-
-def surface_title(first: int, second: int) -> str:
-    """Return the title of the surface with the eigenvalues ``first`` and ``second``."""
-    values = f"{first}, {second}".replace("-", "−")
-    return f"Hessian's eigenvalues {values}\n{EIGENVALUES[first, second]}"
-
-
-def arrow(factor: str) -> Style:
-    """Return the properties of an arrow: dashed where it stands for a path of many edges."""
-    return {
-        "arrowstyle": "-|>,head_width=0.28,head_length=0.6",
-        "color": FACTOR_COLORS[factor],
-        "linewidth": 1.4,
-        "linestyle": (0, (5, 3)) if factor == "path" else "-",
-        "shrinkA": 0,
-        "shrinkB": 0,
-    }
-
-
-def factor(kind: str) -> Style:
-    """Return the keyword arguments of a factor of the chain rule, written on its arrow."""
-    box = {"facecolor": "white", "edgecolor": "none", "pad": 1.5}
-    return VERTEX_TEXT | {"color": FACTOR_COLORS[kind], "bbox": box}
-
-
-def caption(factor: str = "plain") -> Style:
-    """Return the keyword arguments of a caption under a graph."""
-    return CENTERED | {"fontsize": 16, "color": FACTOR_COLORS[factor]}

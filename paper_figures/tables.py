@@ -3,6 +3,7 @@
 Each is written twice: as CSV with one line a cell, and as Markdown to be read.
 """
 
+import math
 from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
 
@@ -34,6 +35,37 @@ DIGITS = {
     "needed_gib": 5,
     "theory_gradients": 4,
 }
+
+NO_ROW = "–"
+MEMORY_TABLE = """# Memory beside the article's
+
+A cell is ours / published, in GiB, and in parentheses the deviation, ours / published − 1.
+Published values were read off the article's images; `memory_against_published.csv` has the
+uncertainty of each."""
+COMPARED_TABLES = {
+    "ours": "",
+    "tensors": "The tensors in that reserve alone:",
+    "unrecorded": (
+        "And with parameters that require no gradients, so that PyTorch does not record every "
+        "HVP once more:"
+    ),
+}
+OPERATIONS_TABLE = """# Floating-point operations
+
+Counted, not run. For JAX, XLA counts the traced program before it optimises it; for PyTorch,
+products and convolutions are counted, and nothing that is done entry by entry. Theory counts
+the products of the layers alone: a JVP and a gradient cost 3 evaluations each, an HVP 8, or 9
+(3 gradients) where it computes the gradient as well."""
+PRODUCTS_TABLE = """# Products beyond the article's: memory and operations
+
+In GiB, and in multiples of the gradient's operations. A Gauss-Newton product is no HVP."""
+PRODUCTS_IN = {
+    "jax": "Temporary bytes of the compiled program, from XLA's memory analysis; its result is as "
+    "large as the parameters, and on top.",
+    "torch": "Peak of the tensors alive during one call, beyond its arguments, with its result.",
+}
+GFLOP_TABLE = "In 10⁹ operations:"
+GRADIENTS_TABLE = "In multiples of the gradient:"
 
 
 def select(name: str, rows: Iterable[Row]) -> tuple[list[Row], str]:
@@ -84,7 +116,7 @@ def memory_against_published(rows: Sequence[Row]) -> tuple[pd.DataFrame, str]:
         raise CannotDraw(
             f"there are no rows for {origin.ARTICLE_DEVICE} of memory that the article published"
         )
-    text = [style.MEMORY_TABLE, *(_memory_section(*part) for part in parts)]
+    text = [MEMORY_TABLE, *(_memory_section(*part) for part in parts)]
     return pd.concat(table for _, table in parts), "\n\n".join(text) + "\n"
 
 
@@ -129,20 +161,17 @@ def _memory_section(rows: Sequence[Row], table: pd.DataFrame) -> str:
         style.settings_note(row),
         style.machine_note(row),
     ]
-    parts = [
-        style.section_title(run, origin.not_run(row)),
-        *notes,
-    ]
+    parts = [_section_title(run, origin.not_run(row)), *notes]
     for ours, deviation in OURS.items():
         if table[f"{ours}_gib"].notna().any():
-            parts += [style.COMPARED_TABLES[ours], _compared(table, ours, deviation)]
+            parts += [COMPARED_TABLES[ours], _compared(table, ours, deviation)]
     return "\n\n".join(filter(None, [*parts, style.deviation_note(row)]))
 
 
 def _compared(table: pd.DataFrame, ours: str, deviation: str) -> str:
     """Return the Markdown that compares the column ``ours`` with the published one."""
     columns = [f"{ours}_gib", "published_gib", f"{deviation}_percent", "status"]
-    texts = [style.compared(*values) for values in table[columns].itertuples(index=False)]
+    texts = [_compared_cell(*values) for values in table[columns].itertuples(index=False)]
     return _markdown(table.assign(text=texts), style.METHODS)
 
 
@@ -167,22 +196,22 @@ def operations(rows: Sequence[Row]) -> tuple[pd.DataFrame, str]:
         methods.OPERATIONS[row.framework, row.mode][row.method] for row in table.itertuples()
     ]
     sections = [_operations_section(*part) for part in table.groupby(CASE[:2], sort=False)]
-    return table, "\n\n".join([style.OPERATIONS_TABLE, *sections]) + "\n"
+    return table, "\n\n".join([OPERATIONS_TABLE, *sections]) + "\n"
 
 
 def _operations_section(run: Run, table: pd.DataFrame) -> str:
-    gflop = table.assign(text=table["gflop"].map(style.gflop))
-    gradients = table.assign(text=table["gradients"].map(style.gradients))
+    gflop = table.assign(text=table["gflop"].map("{:.1f}".format))
+    gradients = table.assign(text=table["gradients"].map(_gradients_cell))
     of_run = methods.OPERATIONS[run]
-    theory = [style.gradients(of_run[method]) for method in style.COUNTED]
+    theory = [_gradients_cell(of_run[method]) for method in style.COUNTED]
     parts = [
-        style.section_title(run),
-        style.GFLOP_TABLE,
+        _section_title(run),
+        GFLOP_TABLE,
         _markdown(gflop, style.COUNTED),
-        style.GRADIENTS_TABLE,
+        GRADIENTS_TABLE,
         _markdown(gradients, style.COUNTED),
     ]
-    return "\n\n".join(parts) + f"\n{_line(*style.THEORY_LINE, *theory)}"
+    return "\n\n".join(parts) + f"\n{_line('Theory', '', *theory)}"
 
 
 def products(rows: Sequence[Row]) -> tuple[pd.DataFrame, str]:
@@ -211,15 +240,15 @@ def products(rows: Sequence[Row]) -> tuple[pd.DataFrame, str]:
     columns = ["status", "temporary_gib", "needed_gib", "gradients"]
     table = pd.DataFrame(records, columns=[*CASE, *columns])
     memory = next(row for row in rows if row.quantity == "memory")
-    parts = [style.PRODUCTS_TABLE, f"Accounted for on {memory.device}; nothing was run."]
+    parts = [PRODUCTS_TABLE, f"Accounted for on {memory.device}; nothing was run."]
     for run, of_run in table.groupby(CASE[:2], sort=False):
         shown = of_run["temporary_gib"].fillna(of_run["needed_gib"])
         texts = [
-            style.memory_and_gradients(*values)
-            for values in zip(shown, of_run["gradients"], strict=True)
+            f"{gib:.2f} · {gradients:.2f}"
+            for gib, gradients in zip(shown, of_run["gradients"], strict=True)
         ]
         methods_of_run = list(dict.fromkeys(of_run["method"]))
-        parts += [style.section_title(run), style.PRODUCTS_IN[run[0]]]
+        parts += [_section_title(run), PRODUCTS_IN[run[0]]]
         parts.append(_markdown(of_run.assign(text=texts), methods_of_run))
     return table, "\n\n".join(parts) + "\n"
 
@@ -249,17 +278,34 @@ def _case(row: Row) -> tuple[str, str, str, int, str]:
 
 def _markdown(table: pd.DataFrame, shown: Collection[str]) -> str:
     """Return the column ``text``: a line for each model and batch size, a column a method."""
-    header = [*style.LINE_LABELS, *map(style.method_label, shown)]
+    header = ["Model", "Batch size", *map(style.method_label, shown)]
     lines = [_line(*header), _line(*["---"] * len(header))]
     for (model, batch_size), of_line in table.groupby(summary.CELL[:2], sort=False):
         texts = dict(zip(of_line["method"], of_line["text"], strict=True))
-        cells = (texts.get(method, style.NO_ROW) for method in shown)
+        cells = (texts.get(method, NO_ROW) for method in shown)
         lines.append(_line(problems.label(model), str(batch_size), *cells))
     return "\n".join(lines)
 
 
 def _line(*cells: str) -> str:
     return f"| {' | '.join(cells)} |"
+
+
+def _section_title(run: Run, origin: str = "") -> str:
+    return "## " + ", ".join(filter(None, [methods.RUNS[run], origin]))
+
+
+def _gradients_cell(multiple: float) -> str:
+    return NO_ROW if math.isnan(multiple) else f"{multiple:.2f}"
+
+
+def _compared_cell(ours: float, published: float, deviation: float, status: str) -> str:
+    """Return a cell that compares ``ours``, missing or not, with ``published``, both in GiB."""
+    if math.isnan(ours):
+        return f"{style.GAPS.get(status, NO_ROW)} / {published:.2f}"
+    failed = "" if status == "done" else f", {style.GAPS[status]}"
+    sign = "−" if deviation < 0 else "+"
+    return f"{ours:.2f} / {published:.2f} ({sign}{abs(deviation):.1f} %){failed}"
 
 
 TABLES: dict[str, Callable[[Sequence[Row]], tuple[pd.DataFrame, str]]] = {

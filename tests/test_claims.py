@@ -15,13 +15,12 @@ from reproduce import problems
 from reproduce.article import claims, judge, sources
 from reproduce.cli import judging
 from reproduce.errors import UserError
-from reproduce.plan import ARTICLE_MODELS, METHODS
+from reproduce.plan import ARTICLE_MODELS, HVPS, METHODS
 from reproduce.report.evidence import COMPILED
 from reproduce.results import origin
 from reproduce.results.published import time as published_times
 from reproduce.results.rows import Row, read_rows
 
-HVPS = METHODS[1:]
 A100 = origin.ARTICLE_DEVICE
 NOISE = np.linspace(-0.002, 0.002, 21)
 COSTS_OF_HVPS = {"forward_over_reverse": 2.5, "reverse_over_forward": 2.5}

@@ -6,11 +6,11 @@ import jax
 import numpy as np
 import pytest
 import torch
-from cases import FAMILIES, FRAMEWORKS, HVPS, NAMES, array, build, flat, mapped, module, random_like
+from cases import FAMILIES, FRAMEWORKS, NAMES, array, build, flat, mapped, module, random_like
 
 from reproduce import problems
 from reproduce.measuring import comparing, timing
-from reproduce.plan import METHODS
+from reproduce.plan import HVPS, METHODS
 
 MODES = {"jax": ("jit", "eager"), "torch": ("eager",)}
 LONG_TO_COMPILE = {"jax": FAMILIES, "torch": ()}

@@ -7,12 +7,12 @@ import msgspec
 import numpy as np
 import pytest
 import torch
-from cases import FAMILIES, FRAMEWORKS, HVPS, array, build, flat, mapped, module, random_like
+from cases import FAMILIES, FRAMEWORKS, array, build, flat, mapped, module, random_like
 from jax.flatten_util import ravel_pytree
 
 from reproduce import methods, problems
 from reproduce.measuring import comparing, worker
-from reproduce.plan import CHECKPOINTED, GAUSS_NEWTON, Case, accounted_cases, cases
+from reproduce.plan import CHECKPOINTED, GAUSS_NEWTON, HVPS, Case, accounted_cases, cases
 from reproduce.problems.loss import LossOfLogits
 
 X = np.random.default_rng(0).standard_normal((6, 4))

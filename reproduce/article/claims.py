@@ -16,6 +16,7 @@ import pandas as pd
 from reproduce.article.sources import IN_GRADIENTS
 from reproduce.plan import (
     ARTICLE_MODELS,
+    HVPS,
     JAX_EAGER,
     JAX_JIT,
     METHODS,
@@ -29,7 +30,6 @@ from reproduce.plan import (
 )
 from reproduce.problems import PROBLEMS, weight_shapes
 
-HVPS = METHODS[1:]
 A100_BYTES = 40e9
 FLOAT32_BYTES = 4
 

@@ -13,21 +13,12 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.checkpoint import checkpoint
 
 from reproduce.in_torch import repair
-from reproduce.in_torch.hvp import (
-    Loss,
-    Tree,
-    forward_over_reverse,
-    reverse_over_forward,
-    reverse_over_reverse,
-)
+from reproduce.in_torch.hvp import METHODS as OF_ARTICLE
+from reproduce.in_torch.hvp import Loss, Tree
 from reproduce.in_torch.peers import autograd_grad
+from reproduce.plan import HVPS
 
-METHODS = {
-    "forward_over_reverse": forward_over_reverse,
-    "reverse_over_forward": reverse_over_forward,
-    "reverse_over_reverse": reverse_over_reverse,
-    "autograd_grad": autograd_grad,
-}
+METHODS = {name: OF_ARTICLE[name] for name in HVPS} | {"autograd_grad": autograd_grad}
 STEP, LIMIT = 1e-5, 1e-4
 
 

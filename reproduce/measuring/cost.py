@@ -84,6 +84,8 @@ WEIGHT_BYTES = {
     "gpt2": 0.5 * GIB,
 }
 LOADED_FRAMEWORKS_BYTES = 1 * GIB
+# Of torch.compile, which keeps the graphs of what it has compiled.
+COMPILER_BYTES = int(1.8 * GIB)
 # The address space that the frameworks map; most of it is never touched.
 MAPPED_BYTES = 6 * GIB
 
@@ -171,7 +173,8 @@ def memory_bytes(setting: Sequence[Case]) -> int:
         + sum(case.method in AMORTISED for case in setting)
     )
     weights = copies * WEIGHT_BYTES.get(case.model, 0)
-    return int(LOADED_FRAMEWORKS_BYTES + activations + weights)
+    compiler = COMPILER_BYTES if case.mode == "compile" else 0
+    return int(LOADED_FRAMEWORKS_BYTES + compiler + activations + weights)
 
 
 def host_bytes(setting: Sequence[Case]) -> int:
