@@ -74,7 +74,7 @@ def hess_eig() -> Figure:
         axes.set(zticks=np.linspace(z.min(), z.max(), 3), **SURFACE_AXES)
         axes.tick_params(labelsize=SURFACE_TICK_POINTS, pad=1)
         axes.zaxis.set_tick_params(pad=4)
-        # Neighbours overlap: a background would cover the label of the axis to its left.
+        # Axes overlap, and a background would cover the label of the axis to the left.
         axes.patch.set_visible(False)
         axes.set_title(_surface_title(first, second))
     figure.subplots_adjust(**SURFACES_LAYOUT)
@@ -82,7 +82,7 @@ def hess_eig() -> Figure:
 
 
 def computational_graph() -> Figure:
-    """Return the graph of f_x(U, W) = (U W x)² / 2: each vertex with its operation."""
+    """Return the computational graph of f_x(U, W) = (U W x)² / 2, with an operation per vertex."""
     figure, axes = _canvas((0, 10.6), (0, 6))
     x, w, u = Node(0.6, 5.3, "$x$"), Node(0.6, 3, "$W$"), Node(0.6, 0.7, "$U$")
     z1, z2, z3 = Node(3, 3, "$z_1$"), Node(5.4, 3, "$z_2$"), Node(7.8, 3, "$z_3$")

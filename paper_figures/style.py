@@ -22,8 +22,8 @@ Style = dict[str, Any]
 INK = "#222222"
 MUTED = "#555555"
 WARNING = "#8a1c1c"
-# Near the article's, but apart in lightness as well (CIELAB 50, 66, 86, 37), so that they
-# hold in greyscale and with colour blindness.
+# Similar to the article's, but also different in lightness (CIELAB 50, 66, 86, 37), so that they
+# can be told apart in greyscale and with colour blindness.
 BLUE, ORANGE, YELLOW, RED = "#4e79b4", "#e98b2c", "#efc53d", "#a3262e"
 # By method: colour, marker, hatch.
 METHODS = {
@@ -51,21 +51,21 @@ GAP_BESIDE_CURVE: Style = GAP_TEXT | {"xytext": (-8, 0), "ha": "right", "va": "c
 ERROR_BAR: Style = {"fmt": "none", "ecolor": INK, "elinewidth": 1.6, "capsize": 3, "capthick": 1.2}
 PUBLISHED: Style = {"markerfacecolor": "white", "markeredgecolor": INK, "markeredgewidth": 1.1}
 PUBLISHED_BAR: Style = PUBLISHED | {"marker": "D", "markersize": 6, "linestyle": "", "zorder": 3}
-# In heights of the panel: the lowest cross, and the distance to the next method's.
+# In heights of the panel: the height of the lowest cross, and the step to the next method's.
 GAP_FOOT = 0.035
 GAP_LINE = 0.06
 DEVIATIONS = {
     ("jax", "jit"): (
-        "Published is what NVML saw of the whole GPU during the first call: at small batch sizes "
-        "nearly the same for every method, probably a workspace."
+        "Published values are what NVML saw of the whole GPU during the first call: at small batch "
+        "sizes nearly the same for every method, probably a workspace."
     ),
     ("jax", "eager"): (
-        "Published has on top what NVML sees: code and workspaces of the libraries. That "
-        "ResNet34's reverse-over-reverse grew by more per sample is not explained."
+        "Published values also contain the code and workspaces of the libraries, which NVML sees. "
+        "Why ResNet34's reverse-over-reverse grew by more per sample is not known."
     ),
     ("torch", "eager"): (
-        "Published has on top what NVML sees: probably code of the CUDA libraries and workspaces, "
-        "large ones of ResNet34's convolutions."
+        "Published values also contain what NVML sees: probably code and workspaces of the CUDA "
+        "libraries, large ones for ResNet34's convolutions."
     ),
 }
 # (size of the unit, its name), smallest first; a larger unit starts at a tenth of itself.
@@ -80,7 +80,7 @@ VECTORS = {
     "seeded": "a seeded normal vector",
 }
 NORMALISATIONS = {"article": "as in the article", "matched": "inference mode in both"}
-# Those of its own runs first. Memory does not depend on which vector it is.
+# The vector of its own runs first. Memory does not depend on the vector.
 ARTICLE_VECTORS = {"time": ("gradient",), "memory": ("params", "gradient")}
 ARTICLE_MACHINE_IN_SHORT = "A100"
 
@@ -90,7 +90,7 @@ FIGURE_WIDTH_INCHES = {1: 6.6, 2: 9.0, 3: 12.4, 4: 15.8}
 AXES_HEIGHT_INCHES = 3.3
 LEFT_INCHES = 1.05
 RIGHT_INCHES = 0.2
-# Above the panels: a title of one line and a legend of two rows, and what each more takes.
+# Above the panels: a title of one line and a legend of two rows; then, each further line and row.
 TOP_INCHES = 1.12
 TITLE_LINE_INCHES = 0.2
 LEGEND_COLUMNS = 2
@@ -189,18 +189,18 @@ def note(kind: str) -> Style:
 
 
 def legend_keys(has_published: bool) -> list[str]:
-    """Return what the legend names, down its two columns: methods and what was published."""
+    """Return the entries of the legend, down its two columns: methods and published values."""
     methods = list(METHODS)
     return [*methods[:2], *(["published"] * has_published), *methods[2:]]
 
 
 def legend_label(key: str) -> str:
-    """Return the text of the legend for a method or what was published."""
+    """Return the text of the legend for a method or for published values."""
     return PUBLISHED_LABEL if key == "published" else method_label(key)
 
 
 def legend(panels: int) -> Style:
-    """Return the keyword arguments of the legend above the panels, two columns as published."""
+    """Return the keyword arguments of the legend above the panels, in two columns as published."""
     return {
         "loc": "upper center",
         "bbox_to_anchor": (0.5, 0.995),
@@ -212,7 +212,7 @@ def legend(panels: int) -> Style:
 def unit(quantity: str, largest: float) -> tuple[float, str]:
     """Return the unit of a figure whose largest value is ``largest``: its size and name.
 
-    ``largest`` is in seconds or bytes; milliseconds and MiB serve below 0.1 s and 0.1 GiB.
+    ``largest`` is in seconds or bytes. Below 0.1 s and 0.1 GiB the units are ms and MiB.
     """
     small, large = UNITS[quantity]
     return small if largest < 0.1 * large[0] else large
@@ -225,7 +225,7 @@ def axis_label(quantity: str, unit_name: str) -> str:
 
 
 def top_inches(legend_rows: int, title_lines: int) -> float:
-    """Return the height of what is above the panels."""
+    """Return the height of the part above the panels."""
     more_rows, more_lines = legend_rows - 2, title_lines - 1
     return TOP_INCHES + more_rows * LEGEND_ROW_INCHES + more_lines * TITLE_LINE_INCHES
 
@@ -245,7 +245,7 @@ def _run(row: Row) -> str:
 
 
 def repetitions_note(rows: Iterable[Row], spread: str) -> str:
-    """Return what is drawn of the repetitions of ``rows``, and as what (``spread``) theirs is."""
+    """Return the note on the repetitions of ``rows``; ``spread`` names how it is drawn."""
     counts = sorted({len(row.seconds) for row in rows if row.status == "done"})
     if counts == [1]:
         return "One repetition per value."
@@ -259,15 +259,15 @@ def memory_note(counter: Counter) -> str:
 
 
 def deviation_note(row: Row) -> str:
-    """Return what keeps values that were not run away from the published ones.
+    """Return the note on why values that were not run differ from the published ones.
 
-    It is empty where there are no published ones, or where ``row`` was run.
+    It is empty if there are no published values, or if ``row`` was run.
     """
     return DEVIATIONS[row.framework, row.mode] if is_articles(row) and not row.was_run else ""
 
 
 def compared_note(ratios: pd.Series) -> str:
-    """Return how far HVPs are from the published values, by their ``ratios`` to those."""
+    """Return the note on how far HVPs are from the published values, given the ``ratios``."""
     low, high = (100 * (ratios.agg(each) - 1) for each in ("min", "max"))
     ends = [f"{abs(end):.0f} % {'below' if end < 0 else 'above'}" for end in (low, high)]
     return f"HVPs here are {' to '.join(ends)} published."
@@ -293,7 +293,7 @@ def settings_note(row: Row) -> str:
 def machine_note(row: Row) -> str:
     """Return the line on device and plan; empty on the article's device with its plan.
 
-    That the device was not run is in the titles of the panels.
+    If the device was not run, the titles of the panels say so.
     """
     differs = [ARTICLE_MACHINE_IN_SHORT] * (not is_articles(row))
     differs += ["plan"] * (row.plan != ARTICLE_PLAN)

@@ -1,6 +1,6 @@
-"""The tables beside the figures: memory against the article's, operations against theory, products.
+"""The tables: memory against the article's, operations against theory, products beyond.
 
-Each is written twice: as CSV with one line a cell, and as Markdown to be read.
+Each is written twice: as CSV with one line per value, and as Markdown for readers.
 """
 
 import math
@@ -19,7 +19,7 @@ from reproduce.results.files import whole_file
 from reproduce.results.rows import Row
 
 CASE = ["framework", "mode", *summary.CELL]
-# What is compared with the published value, and the name of its deviation.
+# The columns that are compared with the published values, and the names of their deviations.
 OURS = {
     "ours": "deviation",
     "tensors": "tensors_deviation",
@@ -39,30 +39,30 @@ DIGITS = {
 NO_ROW = "–"
 MEMORY_TABLE = """# Memory beside the article's
 
-A cell is ours / published, in GiB, and in parentheses the deviation, ours / published − 1.
+Each cell has ours / published, in GiB, and in parentheses the deviation, ours / published − 1.
 Published values were read off the article's images; `memory_against_published.csv` has the
 uncertainty of each."""
 COMPARED_TABLES = {
     "ours": "",
-    "tensors": "The tensors in that reserve alone:",
+    "tensors": "The tensors in that reserve, without the rest of it:",
     "unrecorded": (
-        "And with parameters that require no gradients, so that PyTorch does not record every "
-        "HVP once more:"
+        "The tensors if parameters require no gradients, so that autograd does not record every "
+        "HVP:"
     ),
 }
 OPERATIONS_TABLE = """# Floating-point operations
 
 Counted, not run. For JAX, XLA counts the traced program before it optimises it; for PyTorch,
-products and convolutions are counted, and nothing that is done entry by entry. Theory counts
-the products of the layers alone: a JVP and a gradient cost 3 evaluations each, an HVP 8, or 9
-(3 gradients) where it computes the gradient as well."""
+products and convolutions are counted, and no elementwise operations. Theory counts only the
+products of the layers: a JVP and a gradient cost 3 evaluations each, an HVP 8, or 9 (3 gradients)
+if it computes the gradient as well."""
 PRODUCTS_TABLE = """# Products beyond the article's: memory and operations
 
 In GiB, and in multiples of the gradient's operations. A Gauss-Newton product is no HVP."""
 PRODUCTS_IN = {
-    "jax": "Temporary bytes of the compiled program, from XLA's memory analysis; its result is as "
-    "large as the parameters, and on top.",
-    "torch": "Peak of the tensors alive during one call, beyond its arguments, with its result.",
+    "jax": "Temporary bytes of the compiled program, from XLA's memory analysis. The result, as "
+    "large as the parameters, comes on top.",
+    "torch": "Peak of the live tensors during one call, beyond its arguments, with its result.",
 }
 GFLOP_TABLE = "In 10⁹ operations:"
 GRADIENTS_TABLE = "In multiples of the gradient:"
@@ -81,12 +81,12 @@ def select(name: str, rows: Iterable[Row]) -> tuple[list[Row], str]:
 
 
 def write(name: str, rows: Sequence[Row], folder: Path) -> list[Path]:
-    """Return the two files of the table ``name``, written as CSV and Markdown into ``folder``.
+    """Write the table ``name`` as CSV and Markdown into ``folder``; return the two paths.
 
-    ``rows`` are those that `select` returns for it; the same rows give the same bytes.
+    ``rows`` are those that `select` returns for it. The same rows give the same bytes.
 
     Raises:
-        CannotDraw: as the table's own function.
+        CannotDraw: for the same reasons as the table's own function.
     """
     table, text = TABLES[name](rows)
     csv = table.round(DIGITS).to_csv(index=False, lineterminator="\n")
@@ -100,14 +100,14 @@ def _save(text: str, path: Path) -> Path:
 
 
 def memory_against_published(rows: Sequence[Row]) -> tuple[pd.DataFrame, str]:
-    """Return memory beside the article's, a line for each cell that both have, and its Markdown.
+    """Return memory beside the article's, one line per published value, and its Markdown.
 
-    In GiB; the deviation, ours / published − 1, in percent; and both once more for the tensors
-    in PyTorch's simulated reserve, as they are and without what autograd records.
+    Memory is in GiB, and the deviation, ours / published − 1, in percent. For PyTorch, both are
+    also given for the tensors in the simulated reserve, with and without autograd's record.
 
     Raises:
-        CannotDraw: no row is of the article's device, run or not, and of a cell that it
-            published; or the rows of a framework and mode have no memory counter in common.
+        CannotDraw: no row has the article's device, run or not, and a published value; or the rows
+            of a framework and mode have no memory counter in common.
     """
     own = [row for row in rows if origin.is_articles(row)]
     parts = [(of_run, _beside_published(of_run)) for of_run in _by_run(own)]
@@ -176,7 +176,7 @@ def _compared(table: pd.DataFrame, ours: str, deviation: str) -> str:
 
 
 def operations(rows: Sequence[Row]) -> tuple[pd.DataFrame, str]:
-    """Return the operations of each method, a line for each cell, and their Markdown.
+    """Return the operations of each method, one line per case, and their Markdown.
 
     In 10⁹ floating-point operations, and as multiples of the gradient's, beside theory.
 
@@ -215,10 +215,10 @@ def _operations_section(run: Run, table: pd.DataFrame) -> str:
 
 
 def products(rows: Sequence[Row]) -> tuple[pd.DataFrame, str]:
-    """Return memory and operations of plan beyond's products, a line for each cell, and Markdown.
+    """Return memory and operations of plan beyond's products, one line each, and their Markdown.
 
-    In GiB, what a call needs beyond its arguments, and in JAX what of that is not its result; and
-    in multiples of the gradient's operations.
+    Memory in GiB is what a call needs beyond its arguments (in JAX also without its result).
+    Operations are in multiples of the gradient's.
 
     Raises:
         CannotDraw: no row has both.
@@ -277,7 +277,7 @@ def _case(row: Row) -> tuple[str, str, str, int, str]:
 
 
 def _markdown(table: pd.DataFrame, shown: Collection[str]) -> str:
-    """Return the column ``text``: a line for each model and batch size, a column a method."""
+    """Return the column ``text`` with a line for each model and batch size, a column per method."""
     header = ["Model", "Batch size", *map(style.method_label, shown)]
     lines = [_line(*header), _line(*["---"] * len(header))]
     for (model, batch_size), of_line in table.groupby(summary.CELL[:2], sort=False):
