@@ -39,7 +39,7 @@ def slurm(
 def status(
     results: Annotated[Path, typer.Argument(parser=results_folder, help="A results folder.")],
 ) -> None:
-    """Say how many cases in a results folder are done, failed and missing, plan by plan.
+    """List the failed and missing cases of a results folder, and count those that are done.
 
     Raises:
         Exit: with code 1 if a case failed or is missing.
