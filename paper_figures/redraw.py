@@ -68,7 +68,7 @@ def _differences(
 
 def _difference(there: Path, anew: Path) -> str:
     if not there.exists():
-        return "is missing beside its other format"
+        return "is missing, although its other format is there"
     a, b = there.read_bytes(), anew.read_bytes()
     if a == b:
         return ""

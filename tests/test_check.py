@@ -358,7 +358,7 @@ def test_the_command_prints_an_objection_a_line_and_ends_with_code_1(packed):
     assert "plan article, measured: 0 of 240 cases are done" in holds.stdout
     # 24 are missing, and 18 were measured before results were compared.
     assert "no objections, 42 more with --strict" in holds.stdout
-    assert strict.stdout.count("is missing of plan cpu; measure it with") == 24
+    assert strict.stdout.count("is missing from plan cpu; measure it with") == 24
 
 
 def test_a_machine_is_given_the_same_as_json(packed):

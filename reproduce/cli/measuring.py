@@ -217,7 +217,7 @@ def _takes_gpu(name: str) -> bool:
 def _where(on_gpu: bool) -> str:
     if not on_gpu or environment.gpu()[0] is not None:
         return ""
-    return f" on an A100 with {schedule.MACHINE_WITH_A100.cores} cores beside it (counted, not run)"
+    return f" on an A100 with {schedule.MACHINE_WITH_A100.cores} CPU cores (an estimate, not run)"
 
 
 def _groups(settings: list[Setting], every_setting: bool) -> list[list[Setting]]:

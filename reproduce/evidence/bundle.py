@@ -86,7 +86,7 @@ def write(results: Path, output: Path) -> str:
             unfinished.write_bytes(archive)
     except OSError as error:
         raise UserError(
-            f"the bundle was to be written to {output}, and that failed ({error.strerror}); "
+            f"the bundle could not be written to {output} ({error.strerror}); "
             "give another place with --output"
         ) from None
     return hashlib.sha256(archive).hexdigest()
@@ -229,7 +229,7 @@ def _manifest(bundle: Path, archive: zipfile.ZipFile) -> Manifest:
     except KeyError:
         raise UserError(_no_bundle(bundle, f"there is no {MANIFEST} in it")) from None
     except (ValueError, RecursionError) as error:
-        raise UserError(_no_bundle(bundle, f"its {MANIFEST} is none ({error})")) from None
+        raise UserError(_no_bundle(bundle, f"its {MANIFEST} is not a manifest ({error})")) from None
     if manifest.version != VERSION:
         found = f"it is of version {manifest.version}, where this program reads {VERSION}"
         raise UserError(_no_bundle(bundle, found))

@@ -170,6 +170,6 @@ def _of_drawn(differences: dict[str, str], is_comparable: bool) -> Iterator[Obje
 def _other_matplotlib(manifest: Manifest, differences: dict[str, str]) -> str:
     different = sum(bool(how) for name, how in differences.items() if "figures/" in name)
     return (
-        f"matplotlib {manifest.matplotlib} was there when the figures were bundled, and here is "
+        f"the figures were bundled with matplotlib {manifest.matplotlib}, and this is "
         f"{metadata.version('matplotlib')}, which may be why {different} of them differ"
     )

@@ -102,7 +102,7 @@ class Gpu:
         return self._ask("ClockInfo", sm), self._ask("MaxClockInfo", sm)
 
     def processes(self) -> int | None:
-        """How many processes compute on it."""
+        """The number of processes that compute on it."""
         found = self._ask("ComputeRunningProcesses", of=self.handle)
         return None if found is None else len(found)
 
@@ -172,7 +172,7 @@ def used_bytes_of(uuid: str) -> Callable[[], int]:
         pynvml.nvmlDeviceGetMemoryInfo(handle)
     except pynvml.NVMLError as error:
         raise RuntimeError(
-            f"NVML was asked for the used memory of {uuid} and does not tell it ({error}); "
+            f"NVML was asked for the used memory of {uuid} and does not report it ({error}); "
             "measure memory on another GPU"
         ) from None
     return lambda: pynvml.nvmlDeviceGetMemoryInfo(handle).used

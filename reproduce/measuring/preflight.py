@@ -359,15 +359,15 @@ def _gpu_memory(look: Look) -> str:
 
 def _gpu_processes(look: Look) -> str:
     if count := environment.chosen_gpu().processes():
-        raise Doubt(f"{count} compute on it and would be in the timings; end them")
-    return "this GPU does not tell" if count is None else "none"
+        raise Doubt(f"{count} compute on it and would disturb the timings; end them")
+    return "this GPU does not report them" if count is None else "none"
 
 
 def _gpu_clocks(look: Look) -> str:
     # NVML does not say whether clocks are locked. A clock that idles far below its maximum is not.
     now, most = environment.chosen_gpu().sm_clocks_mhz()
     if now is None or most is None:
-        return "this GPU does not tell"
+        return "this GPU does not report them"
     found = f"the multiprocessors' is at {now} of {most} MHz"
     if now < most / 2:
         raise Doubt(

@@ -63,7 +63,7 @@ def caveat(evidence: Evidence) -> str:
         return ""
     return (
         f"This run differs from the article's: its numbers and verdicts hold for "
-        f"{_place(newest)}, and none stands for one of an A100."
+        f"{_place(newest)}, not for an A100."
     )
 
 

@@ -68,7 +68,7 @@ def _cases(path: Path) -> Iterator[tuple[str, str, bool]]:
         cases = ElementTree.parse(path).iter("testcase")
     except ElementTree.ParseError as error:
         raise UserError(
-            f"{path}: expected what came of the proofs, found {error}; "
+            f"{path}: expected the outcomes of the proofs, found {error}; "
             "remove that file and prove again"
         ) from None
     for case in cases:
