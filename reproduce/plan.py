@@ -120,16 +120,21 @@ class Case(msgspec.Struct, frozen=True, kw_only=True):
         """The case without how often it is measured: equal where two cases are the same."""
         return msgspec.structs.replace(self, warmup=0, repetitions=1)
 
-    def __str__(self) -> str:
-        name = self.setting if self.quantity == "nvml" else f"{self.setting} {self.computed}"
-        unusual = [
+    @property
+    def unusual(self) -> str:
+        """What the settings of this case are that are not the usual ones; empty if all are."""
+        found = [
             f"vector {self.vector}" if self.vector == "seeded" else "",
             f"{self.normalisation} normalisation" if self.normalisation != "article" else "",
             f"seed {self.seed}" if self.seed else "",
             "recorded" if self.recorded else "",
             "native layer norm" if self.layer_norm == "native" else "",
         ]
-        return ", ".join(filter(None, [name, *unusual]))
+        return ", ".join(filter(None, found))
+
+    def __str__(self) -> str:
+        name = self.setting if self.quantity == "nvml" else f"{self.setting} {self.computed}"
+        return ", ".join(filter(None, [name, self.unusual]))
 
 
 Setting = list[Case]
