@@ -4,11 +4,15 @@ import importlib.util
 import json
 import textwrap
 
+import jax
+import numpy as np
 import pytest
 from commands import ROOT, reproduce
 
 from reproduce.errors import UserError
-from reproduce.mine import answer, measure, stages
+from reproduce.in_jax import products
+from reproduce.measuring import comparing
+from reproduce.mine import answer, correct, differences, kit, measure, stages, user_file
 from reproduce.mine.found import Found, Product
 
 EXAMPLES = ROOT / "examples"
@@ -59,6 +63,32 @@ def in_torch(layer="nn.Tanh()", loss="model(batch).pow(2).mean()", further=""):
 
 def in_jax(loss="(jnp.tanh(batch @ params['w']) ** 2).mean()", further=""):
     return JAX.format(loss=loss) + further
+
+
+# Losses whose logits the file gives, too.
+IN_PARTS = {
+    "torch": in_torch(
+        "nn.LayerNorm(4)",
+        "nn.functional.mse_loss(model(batch), batch[:, :2])",
+        """
+def logits(model, batch):
+    return model(batch)
+
+def loss_of_logits(logits, batch):
+    return nn.functional.mse_loss(logits, batch[:, :2])
+""",
+    ),
+    "jax": in_jax(
+        "loss_of_logits(logits(params, batch), batch)",
+        """
+def logits(params, batch):
+    return jnp.tanh(batch @ params['w'])
+
+def loss_of_logits(logits, batch):
+    return -jax.nn.log_softmax(logits)[:, 0].mean()
+""",
+    ),
+}
 
 
 def verdicts(found):
@@ -177,6 +207,9 @@ def test_a_second_derivative_that_jax_does_not_see_is_found_out(find):
         (in_torch(loss="model(batch).mean() * torch.rand(())"), "the loss is random"),
         (in_torch(further="parameters = 'lora_'"), "'lora_' matches none of the model's 4"),
         (in_torch(further="parameters = ['0.weight']"), "a regular expression in quotes"),
+        (in_torch(further="logits = torch.sin"), "take two functions of .*, and it has but one"),
+        (IN_PARTS["torch"].replace("return model(batch)", "return [0]"), "and it gave list"),
+        (IN_PARTS["jax"].replace("h), batch)", "h), batch) + 1"), "was to give all of the loss"),
         (in_jax("batch @ params['w']"), r"an array of shape \(5, 2\)"),
         (in_jax("jnp.argmax(params['w'])"), "and it gave an array of shape"),
         (in_jax("batch.sum()"), "gradient of the loss is zero"),
@@ -203,6 +236,57 @@ def test_what_does_not_fit_is_said_with_the_batch_that_does(find, monkeypatch):
     text = in_torch().replace("randn(5, 3)", "randn(500, 3)")
     with pytest.raises(UserError, match=r"needs \d+ KiB; the largest batch that fits is about"):
         find(text)
+
+
+@pytest.mark.parametrize("framework", IN_PARTS)
+def test_a_gauss_newton_product_is_held_against_its_own_and_never_the_answer(find, framework):
+    found = find(IN_PARTS[framework])
+    (timed,) = [each for each in found.timed if not each.is_hvp]
+    assert timed.is_repaired == (framework == "torch")  # for mse_loss
+    assert timed.difference < 1e-5
+    assert timed.error < 1e-5
+    timed.seconds = [1e-9] * len(timed.seconds)  # however fast it is
+    answers = answer.advice(found)
+    assert found.best.is_hvp
+    (sentence,) = [each for each in answers if "Gauss-Newton" in each]
+    assert sentence.startswith("Where a product that is no HVP will do: ")
+
+
+def test_the_check_of_gauss_newton_products_is_that_of_the_dense_matrix(tmp_path):
+    """By JAX's dense Jacobian and Hessian, in float64."""
+    path = tmp_path / "own.py"
+    path.write_text(IN_PARTS["jax"])
+    user, of = user_file.read(path), kit.load("jax")
+    with of.own.float64_allowed():
+        found = of.own.own(user.problem, user.parameters, user.parts)[0].in_float64()
+        w, batch = found.params["['w']"], user.problem[2]
+        v = correct.vector([np.asarray(w)])
+        (product,), error = differences.gauss_newton_differences(
+            of, found, found.parts, v, differences.STEPS["float64"]
+        )
+        logits, loss_of_logits = user.parts
+
+        def z(flat):
+            return logits({"w": flat.reshape(w.shape)}, batch).ravel()
+
+        jacobian = jax.jacobian(z)(w.ravel())
+        hessian = jax.hessian(lambda z: loss_of_logits(z.reshape(5, 2), batch))(z(w.ravel()))
+        dense = jacobian.T @ hessian @ jacobian @ v[0].ravel()
+    assert error < 1e-7
+    assert comparing.relative_difference([product.ravel()], [np.asarray(dense)]) < 1e-7
+
+
+def test_a_wrong_gauss_newton_product_is_found_out(find, monkeypatch):
+    of = kit.load("jax")
+    wrong = of.methods["gauss_newton"]
+    monkeypatch.setitem(
+        products.METHODS,
+        "gauss_newton",
+        lambda loss, params, v: jax.tree.map(lambda x: 1.01 * x, wrong(loss, params, v)),
+    )
+    found = find(IN_PARTS["jax"])
+    assert verdicts(found)["gauss_newton", False] == "wrong"
+    assert "Do not use: Gauss-Newton (off by 1 %)" in " ".join(answer.advice(found))
 
 
 def product(method, seconds, **settings):

@@ -21,6 +21,8 @@ from reproduce.problems.problem import Problem
 Tree = Any
 Scalar = Any
 LossOfBatch = Callable[[Tree, Tree], Scalar]
+# Of a user's own: logits(model or params, batch), and the loss of (logits, batch).
+Parts = tuple[Callable[[Any, Any], Any], Callable[[Any, Any], Scalar]]
 # Of a loss (by its parts, for a Gauss-Newton product), its parameters and a vector like them: a
 # tree like both, or a scalar.
 Method = Callable[[Any, Tree, Tree], Any]
@@ -130,8 +132,9 @@ class Accounting(Protocol):
 class Own(Protocol):
     """A loss of the user's own, with its parameters as a tree, and all else in ``batch``.
 
-    Of that, ``samples`` are the user's batch. Whether dropout was switched off, and which
-    functions it ``calls`` that a repair replaces.
+    Of that, ``samples`` are the user's batch. ``parts`` is the same loss by its logits, where the
+    user's file has them. Whether dropout was switched off, and which functions it ``calls`` that a
+    repair replaces.
     """
 
     params: Tree
@@ -139,6 +142,10 @@ class Own(Protocol):
     samples: Tree
     without_dropout: bool
     calls: set[str]
+
+    @property
+    def parts(self) -> LossByParts | None:
+        """The loss by its logits, without a penalty."""
 
     def loss(self, params: Tree, batch: Tree) -> Scalar:
         """The loss, a scalar."""
@@ -173,11 +180,16 @@ class OfTheUser(Protocol):
     def CAN_BE_REPAIRED(self) -> bool:
         """Whether ``repaired_loss`` does anything."""
 
-    def own(self, problem: Any, pattern: str | None) -> tuple[Own, list[str]]:
+    def own(
+        self, problem: Any, pattern: str | None, parts: Parts | None = ...
+    ) -> tuple[Own, list[str]]:
         """What ``problem`` has, of parameters that ``pattern`` finds, and a sentence a finding."""
 
     def repaired_loss(self, loss: LossOfBatch) -> LossOfBatch:
-        """``loss`` with equal functions in place of those that are differentiated wrongly."""
+        """``loss`` with equal functions in place of those that are differentiated wrongly.
+
+        It may be another function of a tree and a batch.
+        """
 
     def float64_allowed(self) -> AbstractContextManager[None]:
         """What float64 is computed in."""

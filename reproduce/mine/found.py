@@ -7,7 +7,7 @@ import numpy as np
 
 from reproduce import methods
 from reproduce.errors import UserError
-from reproduce.plan import AMORTISED, Framework
+from reproduce.plan import AMORTISED, GAUSS_NEWTON, Framework
 
 FILE = "mine.json"
 # From a file's name in the results folder on.
@@ -16,10 +16,11 @@ Verdict = Literal["right", "wrong", "refused", "too large"]
 
 
 class Product(msgspec.Struct, kw_only=True):
-    """The HVPs of one method: whether they are right, and what they cost.
+    """The products of one method: whether they are right, and what they cost.
 
-    ``difference`` is ‖Hv − reference‖ / ‖reference‖ in the precision of the check, ``error`` the
-    same in the precision of the user. What is timed has ``seconds`` and, from the same rounds,
+    They are HVPs, or Gauss-Newton products, which have a reference of their own. ``difference`` is
+    ‖Hv − reference‖ / ‖reference‖ in the precision of the check, ``error`` the same in the
+    precision of the user. What is timed has ``seconds`` and, from the same rounds,
     ``gradient_seconds``; of ``vectors`` at once, they are of all. ``point_seconds`` is what is
     computed once at a point.
     """
@@ -47,9 +48,14 @@ class Product(msgspec.Struct, kw_only=True):
         return "".join(parts) + (f", {self.vectors} vectors at once" if self.vectors > 1 else "")
 
     @property
+    def is_hvp(self) -> bool:
+        """Whether it multiplies with the Hessian."""
+        return self.method not in GAUSS_NEWTON
+
+    @property
     def is_direct(self) -> bool:
-        """Whether each HVP of it starts anew, at whatever point."""
-        return self.method not in AMORTISED and self.vectors == 1
+        """Whether it is one HVP that starts anew, at whatever point."""
+        return self.is_hvp and self.method not in AMORTISED and self.vectors == 1
 
     @property
     def seconds_of_one(self) -> float:
@@ -99,7 +105,8 @@ class Found(msgspec.Struct, kw_only=True):
         for each in self.timed:
             if each.is_direct and not each.is_compiled:
                 return each
-        why = "; ".join(f"{each.label}: {each.reason or each.verdict}" for each in self.products)
+        hvps = [each for each in self.products if each.is_hvp]
+        why = "; ".join(f"{each.label}: {each.reason or each.verdict}" for each in hvps)
         raise UserError(
             f"an HVP of the loss was asked for, and no method gives a right one ({why})"
         )

@@ -10,7 +10,7 @@ from reproduce.measuring import cost
 from reproduce.mine.found import STEPS, Found, Product
 from reproduce.mine.measure import seconds
 
-COLUMNS = ("HVP", "is", "gradients", "time", "at the point", "compiling", "memory", "error")
+COLUMNS = ("method", "is", "gradients", "time", "at the point", "compiling", "memory", "error")
 NONE = "–"
 
 
@@ -42,7 +42,7 @@ def checked(found: Found) -> str:
 
 
 def table(found: Found) -> list[tuple[str, ...]]:
-    """Columns, then a line for each HVP: what is timed, the fastest first, then the rest."""
+    """Columns, then a line for each method: what is timed, the fastest first, then the rest."""
     timed = found.timed
     others = [each for each in found.products if not each.seconds]
     gradient = (

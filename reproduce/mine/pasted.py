@@ -10,7 +10,8 @@ from typing import Any
 
 from reproduce.measuring import comparing
 from reproduce.measuring.framework import Own
-from reproduce.mine.correct import Leaves, vector
+from reproduce.mine.correct import vector
+from reproduce.mine.differences import Leaves
 from reproduce.mine.found import Product
 from reproduce.mine.kit import Kit
 from reproduce.mine.user_file import UserFile

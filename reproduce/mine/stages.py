@@ -40,7 +40,7 @@ def find(say: Say, path: Path, folder: Path, repairs: bool, on_gpu: bool) -> Fou
         told("Look")(sentence)
     checked = correct.check(of, found, repairs, told("Correct"))
     result.products = checked.products
-    subject = measure.subject(of, found, checked.reference)
+    subject = measure.subject(of, found, checked.right)
     measure.fits(subject, result.products, environment.free_bytes(on_gpu), told("Fits?"))
     result.gradient_seconds, result.gradient_bytes = measure.time_all(
         subject, result.products, told("Time")
@@ -48,7 +48,7 @@ def find(say: Say, path: Path, folder: Path, repairs: bool, on_gpu: bool) -> Fou
     result.code = pasted.code(of, found, result.best)
     code_path = folder / CODE
     code_path.write_text(result.code, encoding="utf-8")
-    result.code_difference = pasted.difference(of, found, user, code_path, checked.reference)
+    result.code_difference = pasted.difference(of, found, user, code_path, checked.right.hvp)
     return result
 
 
@@ -56,13 +56,13 @@ def compile_best(path: Path, best: Product) -> Product:
     """``best`` by ``torch.compile``, held against itself and timed in turn with the gradient."""
     _, of, found, _ = _opened(path)
     product = Product(method=best.method, is_repaired=best.is_repaired, is_compiled=True)
-    subject = measure.subject(of, found, [])
+    subject = measure.subject(of, found, correct.Right([]))
     function = subject.function(best)
-    reference = of.device.to_numpy(function(*subject.arguments))
+    right = correct.Right(of.device.to_numpy(function(*subject.arguments)))
     start = time.perf_counter()
     program = of.own.compiled(function, *subject.arguments)
     product.compile_seconds = time.perf_counter() - start
-    measure.time_one(subject._replace(reference=reference), product, program)
+    measure.time_one(subject._replace(right=right), product, program)
     return product
 
 
@@ -72,4 +72,6 @@ def _opened(path: Path) -> tuple[UserFile, Kit, Own, list[str]]:
     of = kit.load(user.framework)
     of.device.use_cores(cores())
     with user_file.blamed(path):
-        return user, of, *of.own.own(user.problem, user.parameters)
+        found, seen = of.own.own(user.problem, user.parameters, user.parts)
+        correct.check_parts(of, found)
+    return user, of, found, seen
