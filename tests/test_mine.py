@@ -12,7 +12,7 @@ from commands import ROOT, reproduce
 from reproduce.errors import UserError
 from reproduce.in_jax import products
 from reproduce.measuring import comparing
-from reproduce.mine import answer, correct, differences, kit, measure, stages, user_file
+from reproduce.mine import answer, correct, differences, kit, measure, pasted, stages, user_file
 from reproduce.mine.found import Found, Product
 
 EXAMPLES = ROOT / "examples"
@@ -108,6 +108,23 @@ def test_where_all_is_well_every_hvp_is_right_and_the_pasted_code_agrees(find, t
     assert len(found.timed) > 4
     assert all(each.error < 1e-5 for each in found.timed)
     assert "WRONG" not in said(found)
+
+
+@pytest.mark.parametrize(
+    ("framework", "method"),
+    [(name, method) for name in IN_PARTS for method in kit.load(name).own.DIRECT],
+)
+def test_the_code_to_paste_of_every_method_gives_its_hvp(tmp_path, framework, method):
+    path, code = tmp_path / "own.py", tmp_path / "hvp.py"
+    path.write_text(IN_PARTS[framework])
+    user, of = user_file.read(path), kit.load(framework)
+    found, _ = of.own.own(user.problem, user.parameters)
+    hvp = Product(method=method, is_repaired=of.own.CAN_BE_REPAIRED)
+    code.write_text(pasted.code(of, found, hvp))
+    v = of.own.from_numpy(correct.vector(of.device.to_numpy(found.params)), found.params)
+    right = of.device.to_numpy(of.product(hvp, found)(found.params, v, found.batch))
+    assert f"return {of.methods[method].__name__}(of_params" in code.read_text()
+    assert pasted.difference(of, found, user, code, right) < 1e-6
 
 
 def test_layer_norm_is_found_wrong_by_reverse_over_forward_and_repaired(find):

@@ -18,9 +18,14 @@ from reproduce.in_jax.many_vectors import LossOfBatch
 from reproduce.plan import Mode
 from reproduce.problems.loss import LossByParts
 
-DIRECT = ("forward_over_reverse", "reverse_over_forward", "reverse_over_reverse")
+DIRECT = (
+    "forward_over_reverse",
+    "reverse_over_forward",
+    "reverse_over_reverse",
+    "checkpointed",
+)
 AT_A_POINT = ("linearized",)
-AT_ONCE = DIRECT
+AT_ONCE = DIRECT[:3]
 MODE: Mode = "jit"
 Parts = tuple[Callable[..., Any], Callable[..., Any]]
 CAN_BE_REPAIRED = False

@@ -71,7 +71,7 @@ def code(kit: Kit, found: Own, product: Product) -> str:
     else:
         body = JAX.replace("METHOD", method)
     scope: dict[str, Any] = {}
-    for module in ("repair", "own", "peers", "hvp")[kit.framework == "jax" :]:
+    for module in ("repair", "own", "products", "peers", "hvp")[kit.framework == "jax" :]:
         scope |= vars(import_module(f"reproduce.in_{kit.framework}.{module}"))
     sources: dict[str, str] = {}
     imports: set[str] = set()
