@@ -2,17 +2,30 @@
 
 import importlib.util
 import json
+import re
 import textwrap
 
 import jax
+import msgspec
 import numpy as np
 import pytest
 from commands import ROOT, reproduce
 
 from reproduce.errors import UserError
 from reproduce.in_jax import products
+from reproduce.machine.target import load
 from reproduce.measuring import comparing
-from reproduce.mine import answer, correct, differences, kit, measure, pasted, stages, user_file
+from reproduce.mine import (
+    answer,
+    correct,
+    differences,
+    kit,
+    measure,
+    page,
+    pasted,
+    stages,
+    user_file,
+)
 from reproduce.mine.found import Found, Product
 
 EXAMPLES = ROOT / "examples"
@@ -46,13 +59,13 @@ def find(tmp_path, monkeypatch):
     """Runs the steps in this process, with few rounds, on a file of the given text."""
     monkeypatch.setattr(measure, "TIMING_SECONDS", 0)
     monkeypatch.setattr(measure, "POINT_SECONDS", 0)
-    monkeypatch.setattr(measure, "POINT_SECONDS", 0)
     monkeypatch.syspath_prepend(str(tmp_path))
 
-    def found(text, repairs=True):
+    def found(text, repairs=True, target=None):
         path = tmp_path / "own.py"
         path.write_text(textwrap.dedent(text))
-        return stages.find(lambda step, sentence: None, path, tmp_path, repairs, on_gpu=False)
+        say = lambda step, sentence: None  # noqa: E731
+        return stages.find(say, path, tmp_path, repairs, on_gpu=False, target=target)
 
     return found
 
@@ -306,6 +319,34 @@ def test_a_wrong_gauss_newton_product_is_found_out(find, monkeypatch):
     assert "Do not use: Gauss-Newton (off by 1 %)" in " ".join(answer.advice(found))
 
 
+@pytest.mark.parametrize("framework", IN_PARTS)
+def test_memory_of_every_product_is_told_of_a_gpu_that_is_not_there(find, framework):
+    found = find(IN_PARTS[framework], target=load("a100"))
+    right = [each for each in found.products if each.verdict == "right" and each.vectors == 1]
+    assert {each.is_hvp for each in right} == {True, False}
+    assert all(each.target_bytes and each.seconds for each in right)
+    head, _, *lines = page.table(found)
+    assert head[7] == "needed on NVIDIA A100-SXM4-40GB"
+    assert [line[7] != page.NONE for line in lines] == [
+        bool(each.target_bytes)
+        for each in [*found.timed, *(each for each in found.products if not each.seconds)]
+    ]
+
+
+def test_what_does_not_fit_a_gpu_that_is_not_there_is_timed_here(find):
+    small = msgspec.structs.replace(load("a100"), memory_bytes=40_000)
+    found = find(in_torch().replace("randn(5, 3)", "randn(500, 3)"), target=small)
+    told = [each for each in found.said["Fits?"] if "DOES NOT FIT" in each]
+    batches = [re.search(r"fits is about (\d+) of 500", each)[1] for each in told]
+    assert len(told) == len(found.timed) - 1  # one is of several vectors at once
+    assert all(each.startswith("On the NVIDIA A100-SXM4-40GB ") for each in told)
+    needed = [each.target_bytes for each in found.timed if each.target_bytes]
+    assert max(needed) < 2 * min(needed)  # of one, too, whose recording takes five times as much
+    assert all(0 < int(batch) < 500 for batch in batches)
+    assert {each.verdict for each in found.timed} == {"right"}
+    assert page.table(found)[2][7].endswith("KiB (too large)")
+
+
 def product(method, seconds, **settings):
     return Product(method=method, seconds=[seconds] * 3, gradient_seconds=[1.0] * 3, **settings)
 
@@ -361,6 +402,13 @@ def test_a_file_that_is_not_there_is_refused(tmp_path, name):
     done = reproduce("mine", name, str(tmp_path))
     assert done.returncode == 2
     assert "give one of your own" in done.stderr
+
+
+def test_a_gpu_that_is_not_known_is_refused_before_the_file_is_run(tmp_path):
+    (tmp_path / "own.py").write_text("raise RuntimeError")
+    done = reproduce("mine", str(tmp_path / "own.py"), str(tmp_path), "--target", "b300")
+    assert done.returncode == 2
+    assert "target 'b300' was asked for" in done.stderr
 
 
 def test_the_verb_ends_with_the_workers_sentence(tmp_path):

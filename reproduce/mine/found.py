@@ -22,7 +22,7 @@ class Product(msgspec.Struct, kw_only=True):
     ‖Hv − reference‖ / ‖reference‖ in the precision of the check, ``error`` the same in the
     precision of the user. What is timed has ``seconds`` and, from the same rounds,
     ``gradient_seconds``; of ``vectors`` at once, they are of all. ``point_seconds`` is what is
-    computed once at a point.
+    computed once at a point, ``target_bytes`` what is needed on a GPU that was asked for.
     """
 
     method: str
@@ -34,6 +34,7 @@ class Product(msgspec.Struct, kw_only=True):
     difference: float | None = None
     error: float | None = None
     needed_bytes: int | None = None
+    target_bytes: int | None = None
     memory_bytes: int | None = None
     point_seconds: float = 0.0
     compile_seconds: float = 0.0
@@ -75,6 +76,8 @@ class Found(msgspec.Struct, kw_only=True):
     framework: Framework
     device: str
     versions: str
+    target: str = ""
+    target_memory_bytes: int = 0
     said: dict[str, list[str]] = {}
     products: list[Product] = []
     gradient_seconds: list[float] = []

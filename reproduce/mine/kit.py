@@ -28,19 +28,21 @@ class Kit(NamedTuple):
     device: Device
     own: OfTheUser
 
-    def product(self, product: Product, found: Own) -> Callable[[Tree, Tree, Tree], Tree]:
-        """What computes ``product`` of the user's loss, from parameters, vector and batch."""
+    def product(
+        self, product: Product, found: Own, batch: Tree = None
+    ) -> Callable[[Tree, Tree, Tree], Tree]:
+        """What computes ``product`` of the user's loss, from parameters, vector and batch.
+
+        That is a batch like the user's, or like ``batch`` if it is given.
+        """
         method, loss = product.method, self.loss(product, found)
         if method in self.methods:
             compute = self.methods[method]
             at = loss.at if isinstance(loss, LossByParts) else partial(_at, loss)
             return lambda params, v, batch: compute(at(batch), params, v)
-
-        def at_point_and_after(params: Tree, v: Tree, batch: Tree) -> Tree:
-            at_point, product = self.many_vectors.METHODS[method](loss, params, v, batch)
-            return product(at_point(params, batch), v)
-
-        return at_point_and_after
+        like, params = batch or found.batch, found.params
+        at_point, after = self.many_vectors.METHODS[method](loss, params, params, like)
+        return lambda params, v, batch: after(at_point(params, batch), v)
 
     def program(self, function: Callable[..., Tree], *arguments: Tree) -> Callable[..., Tree]:
         """``function`` as the framework computes it, for arguments like these."""

@@ -1,4 +1,4 @@
-"""What right HVPs cost: the memory that they need, and their time in turn with the gradient."""
+"""What right products cost: their time in turn with the gradient, and memory as they run."""
 
 import random
 import time
@@ -52,46 +52,6 @@ def subject(kit: Kit, found: Own, right: Right) -> Subject:
     """The user's loss with the vector that all HVPs are taken of."""
     v = kit.own.from_numpy(vector(kit.device.to_numpy(found.params)), found.params)
     return Subject(kit, found, v, right, {})
-
-
-def fits(of: Subject, products: list[Product], free_bytes: int, say: Say) -> None:
-    """Notes how much memory each right product needs; what is free decides whether it is timed."""
-    for each in products:
-        if each.verdict != "right":
-            continue
-        function = of.function(each)
-        try:
-            each.needed_bytes = of.kit.own.needed_bytes(function, *of.arguments)
-        except Exception as error:  # whatever the user's code does that needs numbers
-            say(f"{each.label}: its memory cannot be told beforehand ({first_line(error)}).")
-            continue
-        if each.needed_bytes > free_bytes:
-            each.verdict, each.reason = "too large", _too_large(of, function, each, free_bytes)
-            say(f"{each.label}: DOES NOT FIT; it {each.reason}.")
-    needed = [each.needed_bytes for each in products if each.needed_bytes]
-    if needed:
-        low, high = (cost.readable_bytes(choose(needed)) for choose in (min, max))
-        free = cost.readable_bytes(free_bytes)
-        say(f"The products need {low} to {high}, parameters and batch included; {free} are free.")
-
-
-def _too_large(
-    of: Subject, function: Callable[..., Tree], product: Product, free_bytes: int
-) -> str:
-    needed = product.needed_bytes or 0
-    sentence = f"needs {cost.readable_bytes(needed)}"
-    samples = of.found.samples
-    sizes = {leaf.shape[0] for leaf in samples.values() if leaf.ndim}
-    if len(sizes) != 1 or sizes == {1}:
-        return sentence
-    (size,) = sizes
-    half = {name: leaf[: size // 2] for name, leaf in samples.items() if leaf.ndim}
-    of_half = of.kit.own.needed_bytes(function, of.found.params, of.v, of.found.batch | half)
-    of_sample = (needed - of_half) / (size - size // 2)
-    largest = size - (needed - free_bytes) / max(of_sample, 1)
-    if largest < 1:
-        return f"{sentence}, and more than is free even for a single sample"
-    return f"{sentence}; the largest batch that fits is about {int(largest)} of {size}"
 
 
 def time_all(of: Subject, products: list[Product], say: Say) -> tuple[list[float], int | None]:

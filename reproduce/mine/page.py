@@ -11,6 +11,7 @@ from reproduce.mine.found import STEPS, Found, Product
 from reproduce.mine.measure import seconds
 
 COLUMNS = ("method", "is", "gradients", "time", "at the point", "compiling", "memory", "error")
+TARGET_COLUMN = COLUMNS.index("error")
 NONE = "–"
 
 
@@ -49,7 +50,20 @@ def table(found: Found) -> list[tuple[str, ...]]:
         "gradient", "", "1", seconds(float(np.median(found.gradient_seconds))), NONE, NONE,
         _bytes(found.gradient_bytes), NONE,
     )  # fmt: skip
-    return [COLUMNS, gradient, *map(_line, [*timed, *others])]
+    lines = [COLUMNS, gradient, *map(_line, [*timed, *others])]
+    if not found.target:
+        return lines
+    cells = (_on_target(found, each) for each in [*timed, *others])
+    on_target = [f"needed on {found.target}", NONE, *cells]
+    return [
+        (*line[:TARGET_COLUMN], cell, *line[TARGET_COLUMN:])
+        for line, cell in zip(lines, on_target, strict=True)
+    ]
+
+
+def _on_target(found: Found, product: Product) -> str:
+    too_large = (product.target_bytes or 0) > found.target_memory_bytes
+    return _bytes(product.target_bytes) + " (too large)" * too_large
 
 
 def _line(product: Product) -> tuple[str, ...]:

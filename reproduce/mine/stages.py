@@ -6,8 +6,9 @@ from pathlib import Path
 
 from reproduce.machine import environment
 from reproduce.machine.limits import cores
+from reproduce.machine.target import Target
 from reproduce.measuring.framework import Own
-from reproduce.mine import correct, kit, measure, pasted, user_file
+from reproduce.mine import correct, fits, kit, measure, pasted, user_file
 from reproduce.mine.found import Found, Product
 from reproduce.mine.kit import Kit
 from reproduce.mine.user_file import UserFile
@@ -16,8 +17,17 @@ Say = Callable[[str, str], None]
 CODE = "hvp.py"
 
 
-def find(say: Say, path: Path, folder: Path, repairs: bool, on_gpu: bool) -> Found:
+def find(
+    say: Say,
+    path: Path,
+    folder: Path,
+    repairs: bool,
+    on_gpu: bool,
+    target: Target | None = None,
+) -> Found:
     """All five steps but ``torch.compile``; ``say`` takes a step and a sentence.
+
+    With a ``target``, memory is told of that GPU, too.
 
     Raises:
         UserError: if the file, its loss or its parameters are not what is needed.
@@ -28,6 +38,7 @@ def find(say: Say, path: Path, folder: Path, repairs: bool, on_gpu: bool) -> Fou
     result = Found(
         file=path.name, framework=user.framework, device=device, versions=f"{name} {packages[name]}"
     )
+    elsewhere = fits.of_target(of, target, folder / "programs") if target else None
 
     def told(step: str) -> Callable[[str], None]:
         def tell(sentence: str) -> None:
@@ -41,7 +52,11 @@ def find(say: Say, path: Path, folder: Path, repairs: bool, on_gpu: bool) -> Fou
     checked = correct.check(of, found, repairs, told("Correct"))
     result.products = checked.products
     subject = measure.subject(of, found, checked.right)
-    measure.fits(subject, result.products, environment.free_bytes(on_gpu), told("Fits?"))
+    if elsewhere and target:
+        result.target, result.target_memory_bytes = target.device, target.memory_bytes
+        fits.elsewhere(subject, result.products, elsewhere, told("Fits?"))
+    here = fits.Room("Here", environment.free_bytes(on_gpu), of.own.needed_bytes)
+    fits.here(subject, result.products, here, told("Fits?"))
     result.gradient_seconds, result.gradient_bytes = measure.time_all(
         subject, result.products, told("Time")
     )
