@@ -165,6 +165,7 @@ def _bars_and_curve(model: str, curve: tuple[int, ...], **bars: int) -> Sizes:
 
 
 ARTICLE_MODELS = ("resnet34", "vit", "bert")
+LANGUAGE_MODELS = ("gpt2", "llama")
 _ARTICLE: Sizes = dict.fromkeys(ARTICLE_MODELS, POWERS_OF_TWO)
 _ARTICLE_MEMORY = _bars_and_curve("resnet34", POWERS_OF_TWO[2:], vit=64, bert=64)
 _QUICK = _bars_and_curve("resnet34", (4, 16, 64, 128), vit=64, bert=64)
@@ -224,7 +225,7 @@ PLANS: dict[str, tuple[Grid, ...]] = {
         Grid("time", "torch", "eager", _FOUR, 3, 2, (*_TWO_HVPS, "graph_kept", *_TWO_PEERS)),
         Grid("time", "torch", "eager", {"bert": (4,)}, 3, 2, (*_TWO_MORE_PEERS, *GAUSS_NEWTON)),
         Grid("time", "jax", "jit", {"bert": (4,)}, 3, 2, (*CHECKPOINTED[1:], *GAUSS_NEWTON)),
-        Grid("time", "jax", "jit", {"gpt2": (1,)}, 3, 2, _TWO_HVPS[:1]),
+        Grid("time", "jax", "jit", dict.fromkeys(LANGUAGE_MODELS, (1,)), 3, 2, _TWO_HVPS[:1]),
         Grid("time", "jax", "jit", _ONE_RESNET, 3, 2, _TWO_HVPS[:1], _VECTORS),
         Grid("time", "torch", "eager", _ONE_RESNET, 3, 2, _TWO_HVPS[:1], _VECTORS),
     ),
@@ -232,13 +233,13 @@ PLANS: dict[str, tuple[Grid, ...]] = {
 # Of a plan without memory cases: what is accounted for on a GPU that is not there.
 _OF_JAX: tuple[Method, ...] = ("gradient", *_TWO_HVPS, *CHECKPOINTED, *GAUSS_NEWTON)
 _OF_TORCH: tuple[Method, ...] = ("gradient", *_TWO_HVPS, _TWO_PEERS[0], *GAUSS_NEWTON)
-_WITH_GPT2: Sizes = _SIXTY_FOUR | {"gpt2": (32,)}
+_FIVE: Sizes = _SIXTY_FOUR | dict.fromkeys(LANGUAGE_MODELS, (32,))
 ACCOUNTED: dict[str, tuple[Grid, ...]] = {
     BEYOND: (
-        Grid("memory", *JAX_JIT, _WITH_GPT2, methods=_OF_JAX),
-        Grid("memory", *TORCH, _WITH_GPT2, methods=_OF_TORCH),
-        Grid("operations", *JAX_JIT, _WITH_GPT2, methods=_OF_JAX),
-        Grid("operations", *TORCH, _WITH_GPT2, methods=_OF_TORCH),
+        Grid("memory", *JAX_JIT, _FIVE, methods=_OF_JAX),
+        Grid("memory", *TORCH, _FIVE, methods=_OF_TORCH),
+        Grid("operations", *JAX_JIT, _FIVE, methods=_OF_JAX),
+        Grid("operations", *TORCH, _FIVE, methods=_OF_TORCH),
     )
 }
 # Of PyTorch in each plan: whether parameters require gradients, and which layer normalisation is
