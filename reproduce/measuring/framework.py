@@ -133,8 +133,8 @@ class Own(Protocol):
     """A loss of the user's own, with its parameters as a tree and everything else in ``batch``.
 
     ``samples`` is the part of ``batch`` that is the user's own batch. ``parts`` is the same loss by
-    its logits, where the user's file has them. ``without_dropout`` says whether dropout was switched
-    off, and ``calls`` names the functions that a repair replaces.
+    its logits, where the user's file has them. ``without_dropout`` says whether dropout was
+    switched off, and ``calls`` names the functions that a repair replaces.
     """
 
     params: Tree
