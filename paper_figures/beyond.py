@@ -85,8 +85,8 @@ def select(name: str, rows: Iterable[Row]) -> tuple[list[Row], str]:
     largest = max((row.batch_size for row in own), default=0)
     others = sorted({row.model for row in own if row.batch_size != largest}, key=problems.order)
     if others:
-        names = ", ".join(map(problems.label, others))
-        left_out = f"{left_out} Left out {names}, which has another batch size.".strip()
+        names = " and ".join(map(problems.label, others))
+        left_out = f"{left_out} Left out {names}, of another batch size.".strip()
     return [row for row in own if row.batch_size == largest], left_out
 
 

@@ -20,7 +20,6 @@ NOTE = (
     "Medians; error bars: 20 % to 80 % quantiles. A method without a bar is wrong, refused or too "
     "large, as its text says."
 )
-KINDS = {"direct": "One HVP", "amortised": "A further HVP at the same point"}
 LETTER_INCHES = 0.092
 AT_ONCE = "One of several HVPs at once"
 
@@ -28,7 +27,7 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_mar
 
 
 def draw(found: Found) -> Figure:
-    """Return the figure of every HVP's time, in gradients, and memory, one line each."""
+    """Return the figure of every product's time, in gradients, and memory, one line each."""
     shown = [*found.timed, *found.without_use]
     figure = layout.empty()
     time, memory = figure.subplots(1, 2, sharey=True)
@@ -79,8 +78,9 @@ def _kind(product: Product) -> tuple[str, str]:
     """Return the legend's text for ``product``, and the number of its colour."""
     if product.vectors > 1:
         return AT_ONCE, "peer"
-    name = "amortised" if kind(product.method) == "amortised" else "direct"
-    return KINDS[name], name
+    of_method = kind(product.method)
+    name = "direct" if of_method == "peer" else of_method
+    return beyond.KINDS[name][0], name
 
 
 def _bar(product: Product) -> dict[str, Any]:

@@ -103,6 +103,7 @@ LINE_INCHES = 0.2
 # Warnings are bold, and wider.
 NOTE_COLUMNS_PER_INCH = {"deviation": 12.5, "values": 12.5, "settings": 11, "machine": 11}
 BETWEEN_PANELS = 0.28
+BETWEEN_ROWS_INCHES = 1.0
 
 
 # To be laid over matplotlib's defaults.

@@ -2,13 +2,30 @@
 
 import importlib.util
 import json
+import re
 import textwrap
 
+import jax
+import msgspec
+import numpy as np
 import pytest
 from commands import ROOT, reproduce
 
 from reproduce.errors import UserError
-from reproduce.mine import answer, measure, stages
+from reproduce.in_jax import products
+from reproduce.machine.target import load
+from reproduce.measuring import comparing
+from reproduce.mine import (
+    answer,
+    correct,
+    differences,
+    kit,
+    measure,
+    page,
+    pasted,
+    stages,
+    user_file,
+)
 from reproduce.mine.found import Found, Product
 
 EXAMPLES = ROOT / "examples"
@@ -42,13 +59,13 @@ def find(tmp_path, monkeypatch):
     """Runs the steps in this process, with few rounds, on a file of the given text."""
     monkeypatch.setattr(measure, "TIMING_SECONDS", 0)
     monkeypatch.setattr(measure, "POINT_SECONDS", 0)
-    monkeypatch.setattr(measure, "POINT_SECONDS", 0)
     monkeypatch.syspath_prepend(str(tmp_path))
 
-    def found(text, repairs=True):
+    def found(text, repairs=True, target=None):
         path = tmp_path / "own.py"
         path.write_text(textwrap.dedent(text))
-        return stages.find(lambda step, sentence: None, path, tmp_path, repairs, on_gpu=False)
+        say = lambda step, sentence: None  # noqa: E731
+        return stages.find(say, path, tmp_path, repairs, on_gpu=False, target=target)
 
     return found
 
@@ -59,6 +76,32 @@ def in_torch(layer="nn.Tanh()", loss="model(batch).pow(2).mean()", further=""):
 
 def in_jax(loss="(jnp.tanh(batch @ params['w']) ** 2).mean()", further=""):
     return JAX.format(loss=loss) + further
+
+
+# Losses whose logits the file gives, too.
+IN_PARTS = {
+    "torch": in_torch(
+        "nn.LayerNorm(4)",
+        "nn.functional.mse_loss(model(batch), batch[:, :2])",
+        """
+def logits(model, batch):
+    return model(batch)
+
+def loss_of_logits(logits, batch):
+    return nn.functional.mse_loss(logits, batch[:, :2])
+""",
+    ),
+    "jax": in_jax(
+        "loss_of_logits(logits(params, batch), batch)",
+        """
+def logits(params, batch):
+    return jnp.tanh(batch @ params['w'])
+
+def loss_of_logits(logits, batch):
+    return -jax.nn.log_softmax(logits)[:, 0].mean()
+""",
+    ),
+}
 
 
 def verdicts(found):
@@ -78,6 +121,23 @@ def test_where_all_is_well_every_hvp_is_right_and_the_pasted_code_agrees(find, t
     assert len(found.timed) > 4
     assert all(each.error < 1e-5 for each in found.timed)
     assert "WRONG" not in said(found)
+
+
+@pytest.mark.parametrize(
+    ("framework", "method"),
+    [(name, method) for name in IN_PARTS for method in kit.load(name).own.DIRECT],
+)
+def test_the_code_to_paste_of_every_method_gives_its_hvp(tmp_path, framework, method):
+    path, code = tmp_path / "own.py", tmp_path / "hvp.py"
+    path.write_text(IN_PARTS[framework])
+    user, of = user_file.read(path), kit.load(framework)
+    found, _ = of.own.own(user.problem, user.parameters)
+    hvp = Product(method=method, is_repaired=of.own.CAN_BE_REPAIRED)
+    code.write_text(pasted.code(of, found, hvp))
+    v = of.own.from_numpy(correct.vector(of.device.to_numpy(found.params)), found.params)
+    right = of.device.to_numpy(of.product(hvp, found)(found.params, v, found.batch))
+    assert f"return {of.methods[method].__name__}(of_params" in code.read_text()
+    assert pasted.difference(of, found, user, code, right) < 1e-6
 
 
 def test_layer_norm_is_found_wrong_by_reverse_over_forward_and_repaired(find):
@@ -177,6 +237,9 @@ def test_a_second_derivative_that_jax_does_not_see_is_found_out(find):
         (in_torch(loss="model(batch).mean() * torch.rand(())"), "the loss is random"),
         (in_torch(further="parameters = 'lora_'"), "'lora_' matches none of the model's 4"),
         (in_torch(further="parameters = ['0.weight']"), "a regular expression in quotes"),
+        (in_torch(further="logits = torch.sin"), "take two functions of .*, and it has but one"),
+        (IN_PARTS["torch"].replace("return model(batch)", "return [0]"), "and it gave list"),
+        (IN_PARTS["jax"].replace("h), batch)", "h), batch) + 1"), "was to give all of the loss"),
         (in_jax("batch @ params['w']"), r"an array of shape \(5, 2\)"),
         (in_jax("jnp.argmax(params['w'])"), "and it gave an array of shape"),
         (in_jax("batch.sum()"), "gradient of the loss is zero"),
@@ -203,6 +266,85 @@ def test_what_does_not_fit_is_said_with_the_batch_that_does(find, monkeypatch):
     text = in_torch().replace("randn(5, 3)", "randn(500, 3)")
     with pytest.raises(UserError, match=r"needs \d+ KiB; the largest batch that fits is about"):
         find(text)
+
+
+@pytest.mark.parametrize("framework", IN_PARTS)
+def test_a_gauss_newton_product_is_held_against_its_own_and_never_the_answer(find, framework):
+    found = find(IN_PARTS[framework])
+    (timed,) = [each for each in found.timed if not each.is_hvp]
+    assert timed.is_repaired == (framework == "torch")  # for mse_loss
+    assert timed.difference < 1e-5
+    assert timed.error < 1e-5
+    timed.seconds = [1e-9] * len(timed.seconds)  # however fast it is
+    answers = answer.advice(found)
+    assert found.best.is_hvp
+    (sentence,) = [each for each in answers if "Gauss-Newton" in each]
+    assert sentence.startswith("Where a product that is no HVP will do: ")
+
+
+def test_the_check_of_gauss_newton_products_is_that_of_the_dense_matrix(tmp_path):
+    """By JAX's dense Jacobian and Hessian, in float64."""
+    path = tmp_path / "own.py"
+    path.write_text(IN_PARTS["jax"])
+    user, of = user_file.read(path), kit.load("jax")
+    with of.own.float64_allowed():
+        found = of.own.own(user.problem, user.parameters, user.parts)[0].in_float64()
+        w, batch = found.params["['w']"], user.problem[2]
+        v = correct.vector([np.asarray(w)])
+        (product,), error = differences.gauss_newton_differences(
+            of, found, found.parts, v, differences.STEPS["float64"]
+        )
+        logits, loss_of_logits = user.parts
+
+        def z(flat):
+            return logits({"w": flat.reshape(w.shape)}, batch).ravel()
+
+        jacobian = jax.jacobian(z)(w.ravel())
+        hessian = jax.hessian(lambda z: loss_of_logits(z.reshape(5, 2), batch))(z(w.ravel()))
+        dense = jacobian.T @ hessian @ jacobian @ v[0].ravel()
+    assert error < 1e-7
+    assert comparing.relative_difference([product.ravel()], [np.asarray(dense)]) < 1e-7
+
+
+def test_a_wrong_gauss_newton_product_is_found_out(find, monkeypatch):
+    of = kit.load("jax")
+    wrong = of.methods["gauss_newton"]
+    monkeypatch.setitem(
+        products.METHODS,
+        "gauss_newton",
+        lambda loss, params, v: jax.tree.map(lambda x: 1.01 * x, wrong(loss, params, v)),
+    )
+    found = find(IN_PARTS["jax"])
+    assert verdicts(found)["gauss_newton", False] == "wrong"
+    assert "Do not use: Gauss-Newton (off by 1 %)" in " ".join(answer.advice(found))
+
+
+@pytest.mark.parametrize("framework", IN_PARTS)
+def test_memory_of_every_product_is_told_of_a_gpu_that_is_not_there(find, framework):
+    found = find(IN_PARTS[framework], target=load("a100"))
+    right = [each for each in found.products if each.verdict == "right" and each.vectors == 1]
+    assert {each.is_hvp for each in right} == {True, False}
+    assert all(each.target_bytes and each.seconds for each in right)
+    head, _, *lines = page.table(found)
+    assert head[7] == "needed on NVIDIA A100-SXM4-40GB"
+    assert [line[7] != page.NONE for line in lines] == [
+        bool(each.target_bytes)
+        for each in [*found.timed, *(each for each in found.products if not each.seconds)]
+    ]
+
+
+def test_what_does_not_fit_a_gpu_that_is_not_there_is_timed_here(find):
+    small = msgspec.structs.replace(load("a100"), memory_bytes=40_000)
+    found = find(in_torch().replace("randn(5, 3)", "randn(500, 3)"), target=small)
+    told = [each for each in found.said["Fits?"] if "DOES NOT FIT" in each]
+    batches = [re.search(r"fits is about (\d+) of 500", each)[1] for each in told]
+    assert len(told) == len(found.timed) - 1  # one is of several vectors at once
+    assert all(each.startswith("On the NVIDIA A100-SXM4-40GB ") for each in told)
+    needed = [each.target_bytes for each in found.timed if each.target_bytes]
+    assert max(needed) < 2 * min(needed)  # of one, too, whose recording takes five times as much
+    assert all(0 < int(batch) < 500 for batch in batches)
+    assert {each.verdict for each in found.timed} == {"right"}
+    assert page.table(found)[2][7].endswith("KiB (too large)")
 
 
 def product(method, seconds, **settings):
@@ -260,6 +402,13 @@ def test_a_file_that_is_not_there_is_refused(tmp_path, name):
     done = reproduce("mine", name, str(tmp_path))
     assert done.returncode == 2
     assert "give one of your own" in done.stderr
+
+
+def test_a_gpu_that_is_not_known_is_refused_before_the_file_is_run(tmp_path):
+    (tmp_path / "own.py").write_text("raise RuntimeError")
+    done = reproduce("mine", str(tmp_path / "own.py"), str(tmp_path), "--target", "b300")
+    assert done.returncode == 2
+    assert "target 'b300' was asked for" in done.stderr
 
 
 def test_the_verb_ends_with_the_workers_sentence(tmp_path):

@@ -106,7 +106,8 @@ def compare(
         list[Path] | None, typer.Argument(parser=results_folder, help="Further ones, for a page.")
     ] = None,
     page: Annotated[
-        Path | None, typer.Option(help="Write a page instead, with a column for each device.")
+        Path | None,
+        typer.Option(help="Write a page instead, with a column for each device and versions."),
     ] = None,
     tolerance: Annotated[
         float,
@@ -117,12 +118,13 @@ def compare(
     """Compare two runs case by case, as ratios of the second to the first; or several on a page.
 
     Raises:
-        UserError: if more than two are to be compared without a page.
+        UserError: if more than two are to be compared without a page, or no number could be.
     """
     runs = {str(path): rows_of(path) for path in (first, second, *(others or ()))}
     if page is not None:
+        text = comparison.html(runs)
         with whole_file(page) as unfinished:
-            unfinished.write_text(comparison.html(runs), "utf-8", "backslashreplace")
+            unfinished.write_text(text, "utf-8", "backslashreplace")
         print(page)
         return
     if others:
@@ -141,3 +143,8 @@ def compare(
     console.print(table)
     counts = Counter(each.verdict for each in found)
     console.print(", ".join(f"{verdict}: {count}" for verdict, count in counts.items()))
+    if counts.keys() == {"not compared"}:
+        raise UserError(
+            f"two runs were to be compared, and none of their cases ({len(found)}) could be, for "
+            "the reasons above; compare runs in which the same cases are done"
+        )

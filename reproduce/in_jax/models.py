@@ -15,14 +15,17 @@ from transformers import (
     BertConfig,
     FlaxBertForSequenceClassification,
     FlaxGPT2LMHeadModel,
+    FlaxLlamaForCausalLM,
     FlaxResNetForImageClassification,
     FlaxViTForImageClassification,
     GPT2Config,
+    LlamaConfig,
     ResNetConfig,
     ViTConfig,
 )
 from transformers.models.bert.modeling_flax_bert import FlaxBertLayer
 from transformers.models.gpt2.modeling_flax_gpt2 import FlaxGPT2Block
+from transformers.models.llama.modeling_flax_llama import FlaxLlamaDecoderLayer
 from transformers.models.resnet.modeling_flax_resnet import (
     FlaxResNetBasicLayer,
     FlaxResNetBottleNeckLayer,
@@ -39,6 +42,7 @@ MODELS: dict[str, tuple[Any, Any]] = {
     "vit": (ViTConfig, FlaxViTForImageClassification),
     "bert": (BertConfig, FlaxBertForSequenceClassification),
     "gpt2": (GPT2Config, FlaxGPT2LMHeadModel),
+    "llama": (LlamaConfig, FlaxLlamaForCausalLM),
 }
 # The layers that a network is a chain of.
 LAYERS = (
@@ -47,10 +51,13 @@ LAYERS = (
     FlaxViTLayer,
     FlaxBertLayer,
     FlaxGPT2Block,
+    FlaxLlamaDecoderLayer,
 )
 WEIGHT_DECAY = 0.5e-4
 NORM = re.compile(r"norm|^ln_", re.IGNORECASE)
-EMBEDDING = re.compile(r"_embeddings$|^wte$|^wpe$")
+# Llama's, which Flax names as PyTorch does.
+ROOT_MEAN_SQUARE = re.compile(r"^norm$|_layernorm$")
+EMBEDDING = re.compile(r"_embeddings$|^wte$|^wpe$|^embed_tokens$")
 
 
 def build(
@@ -166,7 +173,7 @@ def _flax_path(problem: Problem, name: str) -> tuple[str, ...]:
     *parents, leaf = name.split(".")
     if leaf.startswith("running_"):
         return ("batch_stats", *parents, leaf.removeprefix("running_"))
-    if leaf == "weight":
+    if leaf == "weight" and not ROOT_MEAN_SQUARE.search(parents[-1]):
         is_norm, is_embedding = (kind.search(parents[-1]) for kind in (NORM, EMBEDDING))
         leaf = "scale" if is_norm else "embedding" if is_embedding else "kernel"
     return ("params", *parents, leaf)

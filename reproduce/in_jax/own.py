@@ -16,11 +16,18 @@ from reproduce.in_jax.device import compile
 from reproduce.in_jax.hvp import Tree
 from reproduce.in_jax.many_vectors import LossOfBatch
 from reproduce.plan import Mode
+from reproduce.problems.loss import LossByParts
 
-DIRECT = ("forward_over_reverse", "reverse_over_forward", "reverse_over_reverse")
+DIRECT = (
+    "forward_over_reverse",
+    "reverse_over_forward",
+    "reverse_over_reverse",
+    "checkpointed",
+)
 AT_A_POINT = ("linearized",)
-AT_ONCE = DIRECT
+AT_ONCE = DIRECT[:3]
 MODE: Mode = "jit"
+Parts = tuple[Callable[..., Any], Callable[..., Any]]
 CAN_BE_REPAIRED = False
 Program = tuple[Callable[..., Tree], dict[str, int], float]
 PROGRAMS: MutableMapping[Callable[..., Tree], Program] = WeakKeyDictionary()
@@ -37,9 +44,14 @@ class Own:
     calls: set[str] = set()
 
     def __init__(
-        self, loss: Callable[..., Any], params: Tree, batch: Tree, names: set[str]
+        self,
+        loss: Callable[..., Any],
+        params: Tree,
+        batch: Tree,
+        names: set[str],
+        parts: Parts | None,
     ) -> None:
-        self.users_loss = loss
+        self.users_loss, self.users_parts = loss, parts
         self.leaves, self.structure = by_path(params)
         self.params = {name: leaf for name, leaf in self.leaves.items() if name in names}
         constants = {name: leaf for name, leaf in self.leaves.items() if name not in names}
@@ -53,18 +65,29 @@ class Own:
         Raises:
             UserError: if it is none.
         """
+        return _scalar("loss(params, batch)", self._called(self.users_loss, params, batch))
+
+    @property
+    def parts(self) -> LossByParts | None:
+        """The loss by its logits, without a penalty, if the user's file has them."""
+        if self.users_parts is None:
+            return None
+        logits, of_logits = self.users_parts
+        return LossByParts(
+            lambda params, batch: _logits(self._called(logits, params, batch)),
+            lambda z, batch: _scalar(
+                "loss_of_logits(logits, batch)", of_logits(z, self._users_batch(batch))
+            ),
+            lambda params: jnp.zeros(()),
+        )
+
+    def _called(self, function: Callable[..., Any], params: Tree, batch: Tree) -> Any:
         leaves = [batch.get(name, params.get(name, leaf)) for name, leaf in self.leaves.items()]
-        whole = jax.tree.unflatten(self.structure, leaves)
+        return function(jax.tree.unflatten(self.structure, leaves), self._users_batch(batch))
+
+    def _users_batch(self, batch: Tree) -> Tree:
         leaves = [batch.get(f"batch{name}", leaf) for name, leaf in self.batch_leaves.items()]
-        batch = jax.tree.unflatten(self.batch_structure, leaves)
-        found = self.users_loss(whole, batch)
-        is_scalar = hasattr(found, "shape") and found.shape in {(), (1,)}
-        if not is_scalar or not jnp.issubdtype(found.dtype, jnp.floating):
-            raise UserError(
-                f"loss(params, batch) was to give a scalar, and it gave {_named(found)}; "
-                "have it return the mean or the sum, as jax.grad needs it"
-            )
-        return found.reshape(())
+        return jax.tree.unflatten(self.batch_structure, leaves)
 
     def value_and_gradient(self, params: Tree) -> tuple[float, Tree]:
         """f(params) and ∇f(params), as ``jax.grad`` computes it."""
@@ -84,10 +107,10 @@ class Own:
                 (self.batch_leaves, self.batch_structure),
             )
         )
-        return Own(self.users_loss, params, batch, set(self.params))
+        return Own(self.users_loss, params, batch, set(self.params), self.users_parts)
 
 
-def own(problem: Any, pattern: str | None) -> tuple[Own, list[str]]:
+def own(problem: Any, pattern: str | None, parts: Parts | None = None) -> tuple[Own, list[str]]:
     """The user's loss, of the parameters that ``pattern`` finds, and what was seen of it.
 
     Raises:
@@ -95,7 +118,7 @@ def own(problem: Any, pattern: str | None) -> tuple[Own, list[str]]:
     """
     loss, params, batch = problem
     names = _varying(by_path(params)[0], pattern)
-    found = Own(loss, params, batch, names)
+    found = Own(loss, params, batch, names, parts)
     return found, _sizes(found) + _seen(found)
 
 
@@ -199,6 +222,25 @@ def _is_real(leaf: Any) -> bool:
 
 def _double(leaf: Any) -> Any:
     return jnp.asarray(leaf, "float64") if _is_real(leaf) else leaf
+
+
+def _scalar(what: str, found: Any) -> jax.Array:
+    is_scalar = hasattr(found, "shape") and found.shape in {(), (1,)}
+    if not is_scalar or not _is_real(found):
+        raise UserError(
+            f"{what} was to give a scalar, and it gave {_named(found)}; "
+            "have it return the mean or the sum, as jax.grad needs it"
+        )
+    return found.reshape(())
+
+
+def _logits(found: Any) -> jax.Array:
+    if not _is_real(found):
+        raise UserError(
+            f"logits(params, batch) was to give an array of numbers, and it gave {_named(found)}; "
+            "have it return what loss_of_logits takes"
+        )
+    return found
 
 
 def _named(found: Any) -> str:

@@ -13,6 +13,8 @@ from transformers import (
     BertForSequenceClassification,
     GPT2Config,
     GPT2LMHeadModel,
+    LlamaConfig,
+    LlamaForCausalLM,
     ResNetConfig,
     ResNetForImageClassification,
     ViTConfig,
@@ -30,17 +32,20 @@ MODELS = {
     "vit": (ViTConfig, ViTForImageClassification),
     "bert": (BertConfig, BertForSequenceClassification),
     "gpt2": (GPT2Config, GPT2LMHeadModel),
+    "llama": (LlamaConfig, LlamaForCausalLM),
 }
 WEIGHT_DECAY = 0.5e-4
 # Buffers by the end of their names, made from their shapes: positions; the types of tokens if a
-# batch has none; how many batches a normalisation has seen, which only training uses; and in GPT-2,
-# the causal mask, and a number that its code no longer reads.
+# batch has none; how many batches a normalisation has seen, which only training uses; in GPT-2,
+# the causal mask, and a number that its code no longer reads; in Llama, the angles by which the
+# entries of queries and keys are rotated from one token to the next.
 BUFFERS: dict[str, Callable[[torch.Size], torch.Tensor]] = {
     "position_ids": lambda shape: torch.arange(shape[-1]).expand(shape),
     "token_type_ids": lambda shape: torch.zeros(shape, dtype=torch.int64),
     "num_batches_tracked": lambda shape: torch.zeros(shape, dtype=torch.int64),
     ".attn.bias": lambda shape: torch.ones(shape, dtype=torch.bool).tril(),
     ".attn.masked_bias": lambda shape: torch.full(shape, -1e4),
+    ".rotary_emb.inv_freq": lambda shape: 1 / 10_000 ** (torch.arange(shape[0]) / shape[0]),
 }
 
 

@@ -22,6 +22,7 @@ from reproduce.in_torch.device import compile
 from reproduce.in_torch.hvp import Tree
 from reproduce.in_torch.many_vectors import LossOfBatch, recorded_vjp
 from reproduce.plan import Mode
+from reproduce.problems.loss import LossByParts
 
 DIRECT = (
     "forward_over_reverse",
@@ -34,6 +35,7 @@ AT_A_POINT = ("graph_kept", "linearized")
 AT_ONCE = DIRECT[:3]
 MODE: Mode = "eager"
 CAN_BE_REPAIRED = True
+Parts = tuple[Callable[..., Any], Callable[..., Any]]
 HALF = (torch.float16, torch.bfloat16)
 # Around a model, and the name of the model in it.
 WRAPPERS = {
@@ -63,9 +65,14 @@ class Own:
     """
 
     def __init__(
-        self, model: torch.nn.Module, loss: Callable[..., Any], batch: Any, names: list[str]
+        self,
+        model: torch.nn.Module,
+        loss: Callable[..., Any],
+        batch: Any,
+        names: list[str],
+        parts: Parts | None,
     ) -> None:
-        self.model, self.whole = model, Whole(model, loss)
+        self.model, self.whole, self.users_parts = model, Whole(model, loss), parts
         detached = {name: value.detach() for name, value in model.named_parameters()}
         self.params = {name: detached.pop(name) for name in names}
         self.constants = {name: detached[name] for name in sorted(detached)}
@@ -85,18 +92,33 @@ class Own:
         Raises:
             UserError: if it is no scalar.
         """
+        return _scalar("loss(model, batch)", self._called(self.whole, params, batch))
+
+    @property
+    def parts(self) -> LossByParts | None:
+        """The loss by its logits, without a penalty, if the user's file has them."""
+        if self.users_parts is None:
+            return None
+        logits, of_logits = self.users_parts
+        whole = Whole(self.model, logits)
+        return LossByParts(
+            lambda params, batch: _logits(self._called(whole, params, batch)),
+            lambda z, batch: _scalar(
+                "loss_of_logits(logits, batch)", of_logits(z, self._users_batch(batch))
+            ),
+            lambda params: torch.zeros(()),
+        )
+
+    def _called(self, whole: Whole, params: Tree, batch: Tree) -> Any:
         constants = {name: batch[name] for name in self.constants}
         buffers = {name: batch[name].clone() for name in self.buffers}
         values = {f"model.{name}": x for name, x in (constants | buffers | params).items()}
-        leaves = [batch.get(str(place), leaf) for place, leaf in self.leaves.items()]
         with repair.without_dropout() if self.without_dropout else nullcontext():
-            found = functional_call(self.whole, values, (tree_unflatten(leaves, self.structure),))
-        if not torch.is_tensor(found) or found.numel() != 1 or not found.is_floating_point():
-            raise UserError(
-                f"loss(model, batch) was to give a scalar tensor, and it gave {_named(found)}; "
-                "have it return the mean or the sum, as 'loss.backward()' needs it"
-            )
-        return found.reshape(())
+            return functional_call(whole, values, (self._users_batch(batch),))
+
+    def _users_batch(self, batch: Tree) -> Any:
+        leaves = [batch.get(str(place), leaf) for place, leaf in self.leaves.items()]
+        return tree_unflatten(leaves, self.structure)
 
     def value_and_gradient(self, params: Tree) -> tuple[float, Tree]:
         """f(params) and ∇f(params), by autograd, as ``loss.backward()`` computes it."""
@@ -110,12 +132,12 @@ class Own:
         batch = [_double(leaf) for leaf in self.leaves.values()]
         model = copy.deepcopy(self.model).double()
         loss, names = self.whole.loss, list(self.params)
-        found = Own(model, loss, tree_unflatten(batch, self.structure), names)
+        found = Own(model, loss, tree_unflatten(batch, self.structure), names, self.users_parts)
         found.without_dropout, found.calls = self.without_dropout, self.calls
         return found
 
 
-def own(problem: Any, pattern: str | None) -> tuple[Own, list[str]]:
+def own(problem: Any, pattern: str | None, parts: Parts | None = None) -> tuple[Own, list[str]]:
     """The user's loss, of the parameters that ``pattern`` finds, and what was seen of the model.
 
     Raises:
@@ -135,7 +157,7 @@ def own(problem: Any, pattern: str | None) -> tuple[Own, list[str]]:
     if half:
         findings.append(f"It is in {' and '.join(half)}; what follows is of a copy in float32.")
         model, batch = copy.deepcopy(model).float(), _float(batch)
-    found = Own(model, loss, batch, _varying(model, pattern))
+    found = Own(model, loss, batch, _varying(model, pattern), parts)
     return found, findings + _sizes(model, found) + _seen(found)
 
 
@@ -301,6 +323,24 @@ def _float(batch: Any) -> Any:
 
 def _is_mapping(batch: Any) -> bool:
     return isinstance(batch, Mapping)
+
+
+def _scalar(what: str, found: Any) -> torch.Tensor:
+    if not torch.is_tensor(found) or found.numel() != 1 or not found.is_floating_point():
+        raise UserError(
+            f"{what} was to give a scalar tensor, and it gave {_named(found)}; "
+            "have it return the mean or the sum, as 'loss.backward()' needs it"
+        )
+    return found.reshape(())
+
+
+def _logits(found: Any) -> torch.Tensor:
+    if not torch.is_tensor(found) or not found.is_floating_point():
+        raise UserError(
+            f"logits(model, batch) was to give a tensor of numbers, and it gave {_named(found)}; "
+            "have it return what loss_of_logits takes"
+        )
+    return found
 
 
 def _named(found: Any) -> str:

@@ -21,6 +21,8 @@ from reproduce.problems.problem import Problem
 Tree = Any
 Scalar = Any
 LossOfBatch = Callable[[Tree, Tree], Scalar]
+# A user's own logits(model or params, batch), and the loss of (logits, batch).
+Parts = tuple[Callable[[Any, Any], Any], Callable[[Any, Any], Scalar]]
 # A function of a loss (for a Gauss-Newton product, by its parts), its parameters and a vector like
 # them. It returns a tree like both, or a scalar.
 Method = Callable[[Any, Tree, Tree], Any]
@@ -130,8 +132,9 @@ class Accounting(Protocol):
 class Own(Protocol):
     """A loss of the user's own, with its parameters as a tree and everything else in ``batch``.
 
-    ``samples`` is the part of ``batch`` that is the user's own batch. ``without_dropout`` says
-    whether dropout was switched off, and ``calls`` names the functions that a repair replaces.
+    ``samples`` is the part of ``batch`` that is the user's own batch. ``parts`` is the same loss by
+    its logits, where the user's file has them. ``without_dropout`` says whether dropout was
+    switched off, and ``calls`` names the functions that a repair replaces.
     """
 
     params: Tree
@@ -139,6 +142,10 @@ class Own(Protocol):
     samples: Tree
     without_dropout: bool
     calls: set[str]
+
+    @property
+    def parts(self) -> LossByParts | None:
+        """The loss by its logits, without a penalty."""
 
     def loss(self, params: Tree, batch: Tree) -> Scalar:
         """The loss, a scalar."""
@@ -173,11 +180,16 @@ class OfTheUser(Protocol):
     def CAN_BE_REPAIRED(self) -> bool:
         """Whether ``repaired_loss`` does anything."""
 
-    def own(self, problem: Any, pattern: str | None) -> tuple[Own, list[str]]:
+    def own(
+        self, problem: Any, pattern: str | None, parts: Parts | None = ...
+    ) -> tuple[Own, list[str]]:
         """The loss in ``problem``, of the parameters that match ``pattern``, and notes on it."""
 
     def repaired_loss(self, loss: LossOfBatch) -> LossOfBatch:
-        """``loss`` with equal functions instead of those that are differentiated wrongly."""
+        """``loss`` with equal functions instead of those that are differentiated wrongly.
+
+        It may be another function of a tree and a batch.
+        """
 
     def float64_allowed(self) -> AbstractContextManager[None]:
         """A context in which float64 can be computed."""

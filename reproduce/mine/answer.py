@@ -18,12 +18,13 @@ def advice(found: Found) -> list[str]:
     Raises:
         UserError: if no method gave a right HVP.
     """
-    best = found.best
+    best, hvps = found.best, [each for each in found.timed if each.is_hvp]
     return [
         f"For one HVP, or each at a new point: {best.label}, {_cost(best)}.",
-        *_at_one_point(best, found.timed),
-        *_compiled(best, found.timed),
-        *_little_memory(found.timed),
+        *_at_one_point(best, hvps),
+        *_compiled(best, hvps),
+        *_little_memory(hvps),
+        *_no_hvps(found.timed),
         *_unusable(found.products),
     ]
 
@@ -68,6 +69,14 @@ def _little_memory(timed: Sequence[Product]) -> list[str]:
     return [
         f"For little memory: {smallest}, {cost.readable_bytes(least)} "
         f"(most: {largest}, {cost.readable_bytes(most)})."
+    ]
+
+
+def _no_hvps(timed: Sequence[Product]) -> list[str]:
+    others = [each for each in timed if not each.is_hvp]
+    return [
+        f"Where a product that is no HVP will do: {each.label}, {_cost(each)}."
+        for each in others[:1]
     ]
 
 

@@ -7,7 +7,7 @@ import numpy as np
 
 from reproduce import methods
 from reproduce.errors import UserError
-from reproduce.plan import AMORTISED, Framework
+from reproduce.plan import AMORTISED, GAUSS_NEWTON, Framework
 
 FILE = "mine.json"
 # From a file's name in the results folder on.
@@ -16,12 +16,13 @@ Verdict = Literal["right", "wrong", "refused", "too large"]
 
 
 class Product(msgspec.Struct, kw_only=True):
-    """The HVPs of one method: whether they are right, and what they cost.
+    """The products of one method: whether they are right, and what they cost.
 
-    ``difference`` is ‖Hv − reference‖ / ‖reference‖ in the precision of the check, ``error`` the
-    same in the precision of the user. What is timed has ``seconds`` and, from the same rounds,
+    They are HVPs, or Gauss-Newton products, which have a reference of their own. ``difference`` is
+    ‖Hv − reference‖ / ‖reference‖ in the precision of the check, ``error`` the same in the
+    precision of the user. What is timed has ``seconds`` and, from the same rounds,
     ``gradient_seconds``; of ``vectors`` at once, they are of all. ``point_seconds`` is what is
-    computed once at a point.
+    computed once at a point, ``target_bytes`` what is needed on a GPU that was asked for.
     """
 
     method: str
@@ -33,6 +34,7 @@ class Product(msgspec.Struct, kw_only=True):
     difference: float | None = None
     error: float | None = None
     needed_bytes: int | None = None
+    target_bytes: int | None = None
     memory_bytes: int | None = None
     point_seconds: float = 0.0
     compile_seconds: float = 0.0
@@ -47,9 +49,14 @@ class Product(msgspec.Struct, kw_only=True):
         return "".join(parts) + (f", {self.vectors} vectors at once" if self.vectors > 1 else "")
 
     @property
+    def is_hvp(self) -> bool:
+        """Whether it multiplies with the Hessian."""
+        return self.method not in GAUSS_NEWTON
+
+    @property
     def is_direct(self) -> bool:
-        """Whether each HVP of it starts anew, at whatever point."""
-        return self.method not in AMORTISED and self.vectors == 1
+        """Whether it is one HVP that starts anew, at whatever point."""
+        return self.is_hvp and self.method not in AMORTISED and self.vectors == 1
 
     @property
     def seconds_of_one(self) -> float:
@@ -69,6 +76,8 @@ class Found(msgspec.Struct, kw_only=True):
     framework: Framework
     device: str
     versions: str
+    target: str = ""
+    target_memory_bytes: int = 0
     said: dict[str, list[str]] = {}
     products: list[Product] = []
     gradient_seconds: list[float] = []
@@ -99,7 +108,8 @@ class Found(msgspec.Struct, kw_only=True):
         for each in self.timed:
             if each.is_direct and not each.is_compiled:
                 return each
-        why = "; ".join(f"{each.label}: {each.reason or each.verdict}" for each in self.products)
+        hvps = [each for each in self.products if each.is_hvp]
+        why = "; ".join(f"{each.label}: {each.reason or each.verdict}" for each in hvps)
         raise UserError(
             f"an HVP of the loss was asked for, and no method gives a right one ({why})"
         )

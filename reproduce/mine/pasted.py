@@ -10,7 +10,8 @@ from typing import Any
 
 from reproduce.measuring import comparing
 from reproduce.measuring.framework import Own
-from reproduce.mine.correct import Leaves, vector
+from reproduce.mine.correct import vector
+from reproduce.mine.differences import Leaves
 from reproduce.mine.found import Product
 from reproduce.mine.kit import Kit
 from reproduce.mine.user_file import UserFile
@@ -70,7 +71,7 @@ def code(kit: Kit, found: Own, product: Product) -> str:
     else:
         body = JAX.replace("METHOD", method)
     scope: dict[str, Any] = {}
-    for module in ("repair", "own", "peers", "hvp")[kit.framework == "jax" :]:
+    for module in ("repair", "own", "products", "peers", "hvp")[kit.framework == "jax" :]:
         scope |= vars(import_module(f"reproduce.in_{kit.framework}.{module}"))
     sources: dict[str, str] = {}
     imports: set[str] = set()

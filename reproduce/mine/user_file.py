@@ -9,17 +9,23 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from reproduce.errors import UserError
+from reproduce.measuring.framework import Parts
 from reproduce.plan import Framework
 
 SHAPE = "def problem(): return model, loss, batch (PyTorch) or loss, params, batch (JAX)"
+PARTS = ("logits", "loss_of_logits")
 
 
 class UserFile(NamedTuple):
-    """What ``problem()`` returned, of which framework, and which parameters are to vary."""
+    """What ``problem()`` returned, of which framework, and which parameters are to vary.
+
+    ``parts`` are the functions ``logits`` and ``loss_of_logits``, where the file has them.
+    """
 
     framework: Framework
     problem: tuple[Any, Any, Any]
     parameters: str | None
+    parts: Parts | None
 
 
 def read(path: Path) -> UserFile:
@@ -38,7 +44,8 @@ def read(path: Path) -> UserFile:
         count = f" of {len(problem)}" if isinstance(problem, tuple) else ""
         found = f"{type(problem).__name__}{count}"
         raise UserError(f"problem() in {path} was to return three things, not a {found}: {SHAPE}")
-    return UserFile(_framework(path, problem), problem, _parameters(path, module))
+    parameters, parts = _parameters(path, module), _parts(path, module)
+    return UserFile(_framework(path, problem), problem, parameters, parts)
 
 
 @contextmanager
@@ -100,3 +107,15 @@ def _parameters(path: Path, module: Any) -> str | None:
             'write, for example, parameters = r"lora_|classifier"'
         )
     return found
+
+
+def _parts(path: Path, module: Any) -> Parts | None:
+    logits, of_logits = (getattr(module, name, None) for name in PARTS)
+    if callable(logits) and callable(of_logits):
+        return logits, of_logits
+    if logits is None and of_logits is None:
+        return None
+    raise UserError(
+        f"Gauss-Newton products take two functions of {path}, {' and '.join(PARTS)}, and it has "
+        "but one of them; write the other, or give that one another name"
+    )

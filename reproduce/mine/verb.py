@@ -11,6 +11,7 @@ from rich.table import Table
 from reproduce import drawing, printing
 from reproduce.errors import UserError
 from reproduce.machine import environment
+from reproduce.machine.target import load
 from reproduce.measuring import cost, preflight
 from reproduce.measuring.runner import set_worker_environment
 from reproduce.mine import answer, page, stages, workers
@@ -27,20 +28,23 @@ def mine(
     compile_seconds: Annotated[
         float, typer.Option(min=0, help="Time limit of torch.compile; 0 leaves it out.")
     ] = 120,
+    target: Annotated[
+        str | None, typer.Option(help="Memory on a GPU that is not here: a100, h100, or a file.")
+    ] = None,
 ) -> None:
     """Say which HVP of your own loss is right, fits and is fast; PyTorch or JAX.
 
     Raises:
-        Exit: with code 1 if no right HVP was found, or the page cannot be drawn.
+        Exit: with code 1 if the page cannot be drawn.
+        UserError: if there is no such file or target, or what the file gives is not what is needed.
     """
     start = time.perf_counter()
     on_gpu = environment.gpu()[0] is not None
     path = _checked(file, results)
     set_worker_environment(on_gpu)
     printer = _Printer()
-    found = workers.run(
-        stages.find, (path, results.resolve(), not as_is, on_gpu), results, printer.say
-    )
+    wanted = (path, results.resolve(), not as_is, on_gpu, load(target) if target else None)
+    found = workers.run(stages.find, wanted, results, printer.say)
     if found.framework == "torch" and compile_seconds:
         _compile(found, path, results, compile_seconds, printer)
     for sentence in answer.advice(found):

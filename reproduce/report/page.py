@@ -15,6 +15,7 @@ from reproduce.article.judge import Judgement, Verdict
 from reproduce.beyond import advice
 from reproduce.report import figures, origins, proofs, tables
 from reproduce.report.evidence import Evidence
+from reproduce.report.templates import templates
 from reproduce.results.rows import rows_in
 
 SYMBOLS: dict[Verdict, str] = {
@@ -73,16 +74,10 @@ def _given(folder: Path, name: str) -> str:
 
 
 def _templates() -> jinja2.Environment:
-    templates = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-    )
-    templates.filters |= {"cell": _cell, "key": _key, "amount": judge.amount, "told": judge.told}
-    templates.globals |= {"symbols": SYMBOLS, "zip": zip}
-    return templates
+    found = templates(Path(__file__).parent)
+    found.filters |= {"cell": _cell, "key": _key, "amount": judge.amount, "told": judge.told}
+    found.globals |= {"symbols": SYMBOLS, "zip": zip}
+    return found
 
 
 def _cell(value: Any, column: str) -> str:
