@@ -69,8 +69,7 @@ def _checked(file: Path, results: Path) -> Path:
         raise UserError(f"{file} was asked for, and there is no such file; give one of your own")
     preflight.check_settings()
     try:
-        results.mkdir(parents=True, exist_ok=True)
-        (results / workers.LOG).write_text("")
+        (results / workers.LOGS).mkdir(parents=True, exist_ok=True)
     except OSError:
         raise UserError(
             f"results go to {results}, which cannot be written; give another RESULTS"
