@@ -6,7 +6,7 @@ from typing import Annotated
 
 import msgspec
 import typer
-from rich.table import Table
+from rich.table import Column, Table
 
 from reproduce import drawing, printing
 from reproduce.errors import UserError
@@ -102,7 +102,7 @@ def _write(found: Found, results: Path) -> None:
 
 def _print_table(found: Found) -> None:
     rows = page.table(found)
-    table = Table(*rows[0])
+    table = Table(Column(rows[0][0], no_wrap=True), *rows[0][1:])
     for row in rows[1:]:
         table.add_row(*row)
     printing.console_of_tables().print(table)

@@ -16,6 +16,7 @@ from reproduce.machine import memory
 from reproduce.measuring import endings
 
 LOGS = "logs"
+ENDING_SECONDS = 10.0
 Say = Callable[[str, str], None]
 
 
@@ -49,6 +50,7 @@ def run(
             elif kind == "refused":
                 raise UserError(found)
             elif kind == "returned":
+                process.join(ENDING_SECONDS)  # or it would leave semaphores behind
                 return found
         raise UserError(f"it took more than {limit_seconds:g} s")
     except EOFError:
