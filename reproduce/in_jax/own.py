@@ -76,16 +76,17 @@ class Own:
         return LossByParts(
             lambda params, batch: _logits(self._called(logits, params, batch)),
             lambda z, batch: _scalar(
-                "loss_of_logits(logits, batch)", of_logits(z, self._users_batch(batch))
+                "loss_of_logits(logits, batch)", of_logits(z, self.users_batch(batch))
             ),
             lambda params: jnp.zeros(()),
         )
 
     def _called(self, function: Callable[..., Any], params: Tree, batch: Tree) -> Any:
         leaves = [batch.get(name, params.get(name, leaf)) for name, leaf in self.leaves.items()]
-        return function(jax.tree.unflatten(self.structure, leaves), self._users_batch(batch))
+        return function(jax.tree.unflatten(self.structure, leaves), self.users_batch(batch))
 
-    def _users_batch(self, batch: Tree) -> Tree:
+    def users_batch(self, batch: Tree) -> Tree:
+        """``batch`` as the user's functions take it."""
         leaves = [batch.get(f"batch{name}", leaf) for name, leaf in self.batch_leaves.items()]
         return jax.tree.unflatten(self.batch_structure, leaves)
 

@@ -104,7 +104,7 @@ class Own:
         return LossByParts(
             lambda params, batch: _logits(self._called(whole, params, batch)),
             lambda z, batch: _scalar(
-                "loss_of_logits(logits, batch)", of_logits(z, self._users_batch(batch))
+                "loss_of_logits(logits, batch)", of_logits(z, self.users_batch(batch))
             ),
             lambda params: torch.zeros(()),
         )
@@ -114,9 +114,10 @@ class Own:
         buffers = {name: batch[name].clone() for name in self.buffers}
         values = {f"model.{name}": x for name, x in (constants | buffers | params).items()}
         with repair.without_dropout() if self.without_dropout else nullcontext():
-            return functional_call(whole, values, (self._users_batch(batch),))
+            return functional_call(whole, values, (self.users_batch(batch),))
 
-    def _users_batch(self, batch: Tree) -> Any:
+    def users_batch(self, batch: Tree) -> Any:
+        """``batch`` as the user's functions take it."""
         leaves = [batch.get(str(place), leaf) for place, leaf in self.leaves.items()]
         return tree_unflatten(leaves, self.structure)
 
@@ -302,10 +303,12 @@ def compiled(function: Callable[..., Tree], *arguments: Tree) -> Callable[..., T
     """``function`` by ``torch.compile``, for arguments like these.
 
     What it calls is recorded first, with the repair if it has one: the compiler sees PyTorch's
-    operations alone, and nothing of the model's code.
+    operations alone, and nothing of the model's code; nor autograd's checks, which it refuses.
     """
-    record = make_fx(function, tracing_mode="fake", _allow_non_fake_inputs=True)
-    return compile(record(*arguments), "compile", *arguments)[0]
+    recorded = make_fx(function, tracing_mode="fake", _allow_non_fake_inputs=True)(*arguments)
+    recorded.graph.eliminate_dead_code()
+    recorded.recompile()
+    return compile(recorded, "compile", *arguments)[0]
 
 
 def _double(leaf: Any) -> Any:

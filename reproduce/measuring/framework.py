@@ -150,6 +150,9 @@ class Own(Protocol):
     def loss(self, params: Tree, batch: Tree) -> Scalar:
         """The loss, a scalar."""
 
+    def users_batch(self, batch: Tree) -> Any:
+        """``batch`` as the user's functions take it."""
+
     def value_and_gradient(self, params: Tree) -> tuple[float, Tree]:
         """The loss and its gradient, computed as users do it."""
 

@@ -103,8 +103,8 @@ def _check(kit: Kit, found: Own, precision: str, repairs: bool, say: Say) -> Che
         others = _results(kit, found, GAUSS_NEWTON, v, repairs)
         right = right._replace(gauss_newton=_gauss_newton(kit, found, others, v, precision, say))
     products = _needed([product for product, _ in hvps + others])
-    for product in products:
-        say(_sentence(product))
+    for sentence in _verdicts(products):
+        say(sentence)
     return Checked(right, products)
 
 
@@ -216,10 +216,19 @@ def _needed(products: list[Product]) -> list[Product]:
     return list(filter(is_needed, products))
 
 
-def _sentence(product: Product) -> str:
-    if product.verdict == "right":
-        return f"{product.label}: right (differs by {product.difference:.0e})."
-    return f"{product.label}: {product.verdict.upper()} ({product.reason})."
+def _verdicts(products: list[Product]) -> list[str]:
+    """A sentence a verdict, with the methods that share it."""
+    of_verdict: dict[str, list[Product]] = {}
+    for each in products:
+        reason = "Right" if each.verdict == "right" else f"{each.verdict.upper()} ({each.reason})"
+        of_verdict.setdefault(reason, []).append(each)
+    if "Right" in of_verdict:
+        largest = max(each.difference or 0 for each in of_verdict["Right"])
+        of_verdict[f"Right (to {largest:.0e})"] = of_verdict.pop("Right")
+    return [
+        f"{verdict}: {'; '.join(each.label for each in own)}."
+        for verdict, own in of_verdict.items()
+    ]
 
 
 def percent(share: float) -> str:

@@ -80,10 +80,10 @@ def _needs(
             say(f"{room.where} {each.label} DOES NOT FIT; it {reason}.")
         yield each, needed, reason
     if counts:
-        low, high, free = map(cost.readable_bytes, (min(counts), max(counts), room.free_bytes))
+        ends = dict.fromkeys(map(cost.readable_bytes, (min(counts), max(counts))))
         say(
-            f"{room.where} the products need {low} to {high}, parameters and batch "
-            f"included; {free} are free."
+            f"{room.where} the products need {' to '.join(ends)}, parameters and batch included; "
+            f"{cost.readable_bytes(room.free_bytes)} are free."
         )
 
 

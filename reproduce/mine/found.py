@@ -70,7 +70,7 @@ class Product(msgspec.Struct, kw_only=True):
 
 
 class Found(msgspec.Struct, kw_only=True):
-    """All that is found out, and what is said about it by step."""
+    """All that is found out, and what is said about it by step; ``target`` names another GPU."""
 
     file: str
     framework: Framework

@@ -38,17 +38,15 @@ def checked(found: Found) -> str:
 
 def table(found: Found) -> list[tuple[str, ...]]:
     """Columns, then a line for each method: what is timed, the fastest first, then the rest."""
-    timed = found.timed
-    others = [each for each in found.products if not each.seconds]
+    shown = [*found.timed, *found.without_use]
     gradient = (
         "gradient", "", "1", seconds(float(np.median(found.gradient_seconds))), NONE, NONE,
         _bytes(found.gradient_bytes), NONE,
     )  # fmt: skip
-    lines = [COLUMNS, gradient, *map(_line, [*timed, *others])]
+    lines = [COLUMNS, gradient, *map(_line, shown)]
     if not found.target:
         return lines
-    cells = (_on_target(found, each) for each in [*timed, *others])
-    on_target = [f"needed on {found.target}", NONE, *cells]
+    on_target = [f"on {found.target}", NONE, *(_on_target(found, each) for each in shown)]
     return [
         (*line[:TARGET_COLUMN], cell, *line[TARGET_COLUMN:])
         for line, cell in zip(lines, on_target, strict=True)

@@ -88,7 +88,8 @@ def difference(kit: Kit, found: Own, user: UserFile, code_path: Path, reference:
     namespace: dict[str, Any] = {"__name__": "pasted"}
     exec(compile(code_path.read_text(encoding="utf-8"), str(code_path), "exec"), namespace)
     v = kit.own.from_numpy(vector(kit.device.to_numpy(found.params)), found.params)
-    first, second, batch = user.problem
+    first, second, _ = user.problem
+    batch = found.users_batch(found.batch)
     product = namespace["hvp"](getattr(found, "model", first), second, batch, v)
     return comparing.relative_difference(kit.device.to_numpy(product), reference)
 

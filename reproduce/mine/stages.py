@@ -52,8 +52,8 @@ def find(
     checked = correct.check(of, found, repairs, told("Correct"))
     result.products = checked.products
     subject = measure.subject(of, found, checked.right)
-    if elsewhere and target:
-        result.target, result.target_memory_bytes = target.device, target.memory_bytes
+    if elsewhere and target:  # first, since what does not fit here may fit there
+        result.target, result.target_memory_bytes = target.name, target.memory_bytes
         fits.elsewhere(subject, result.products, elsewhere, told("Fits?"))
     here = fits.Room("Here", environment.free_bytes(on_gpu), of.own.needed_bytes)
     fits.here(subject, result.products, here, told("Fits?"))

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import msgspec
 import typer
-from rich.table import Table
+from rich.table import Column, Table
 
 from reproduce import drawing, printing
 from reproduce.errors import UserError
@@ -69,8 +69,7 @@ def _checked(file: Path, results: Path) -> Path:
         raise UserError(f"{file} was asked for, and there is no such file; give one of your own")
     preflight.check_settings()
     try:
-        results.mkdir(parents=True, exist_ok=True)
-        (results / workers.LOG).write_text("")
+        (results / workers.LOGS).mkdir(parents=True, exist_ok=True)
     except OSError:
         raise UserError(
             f"results go to {results}, which cannot be written; give another RESULTS"
@@ -103,7 +102,7 @@ def _write(found: Found, results: Path) -> None:
 
 def _print_table(found: Found) -> None:
     rows = page.table(found)
-    table = Table(*rows[0])
+    table = Table(Column(rows[0][0], no_wrap=True), *rows[0][1:])
     for row in rows[1:]:
         table.add_row(*row)
     printing.console_of_tables().print(table)
