@@ -316,7 +316,10 @@ WRONG_INPUT = {
     "no archive": (lambda path: path.write_text("a text"), "it cannot be read"),
     "no file": (Path.unlink, "it cannot be read"),
     "no manifest": (archive_of(rows=""), "there is no manifest.json in it"),
-    "another manifest": (archive_of(**{"manifest.json": "[]"}), "its manifest.json is not a manifest"),
+    "another manifest": (
+        archive_of(**{"manifest.json": "[]"}),
+        "its manifest.json is not a manifest",
+    ),
     "a file outside": (archive_of(**{"../outside": ""}), "leads outside of any folder"),
 }
 
