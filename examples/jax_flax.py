@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-parameters = r"params"  # all but what else Flax keeps
+parameters = r"params"  # everything except Flax's other collections
 
 
 class Network(nn.Module):

@@ -45,6 +45,7 @@ Count = Annotated[int, Meta(ge=1)]
 # Counted and not measured: the article's figures have neither.
 COUNTED = ("evaluation", "jvp")
 METHODS: tuple[Method, ...] = tuple(each for each in get_args(ArticleMethod) if each not in COUNTED)
+HVPS = METHODS[1:]
 AMORTISED: tuple[Method, ...] = get_args(AmortisedMethod)
 PEERS: tuple[Method, ...] = get_args(Peer)
 REPAIRED: tuple[Method, ...] = get_args(Repaired)
@@ -120,16 +121,21 @@ class Case(msgspec.Struct, frozen=True, kw_only=True):
         """The case without how often it is measured: equal where two cases are the same."""
         return msgspec.structs.replace(self, warmup=0, repetitions=1)
 
-    def __str__(self) -> str:
-        name = self.setting if self.quantity == "nvml" else f"{self.setting} {self.computed}"
-        unusual = [
+    @property
+    def unusual(self) -> str:
+        """What the settings of this case are that are not the usual ones; empty if all are."""
+        found = [
             f"vector {self.vector}" if self.vector == "seeded" else "",
             f"{self.normalisation} normalisation" if self.normalisation != "article" else "",
             f"seed {self.seed}" if self.seed else "",
             "recorded" if self.recorded else "",
             "native layer norm" if self.layer_norm == "native" else "",
         ]
-        return ", ".join(filter(None, [name, *unusual]))
+        return ", ".join(filter(None, found))
+
+    def __str__(self) -> str:
+        name = self.setting if self.quantity == "nvml" else f"{self.setting} {self.computed}"
+        return ", ".join(filter(None, [name, self.unusual]))
 
 
 Setting = list[Case]
@@ -159,6 +165,7 @@ def _bars_and_curve(model: str, curve: tuple[int, ...], **bars: int) -> Sizes:
 
 
 ARTICLE_MODELS = ("resnet34", "vit", "bert")
+LANGUAGE_MODELS = ("gpt2", "llama")
 _ARTICLE: Sizes = dict.fromkeys(ARTICLE_MODELS, POWERS_OF_TWO)
 _ARTICLE_MEMORY = _bars_and_curve("resnet34", POWERS_OF_TWO[2:], vit=64, bert=64)
 _QUICK = _bars_and_curve("resnet34", (4, 16, 64, 128), vit=64, bert=64)
@@ -170,10 +177,11 @@ _SIXTY_FOUR: Sizes = dict.fromkeys(ARTICLE_MODELS, (64,))
 _BARS: Sizes = dict.fromkeys(("vit", "bert"), BARS)
 _BAR: Sizes = dict.fromkeys(_BARS, BARS[:1])
 _ONE_RESNET: Sizes = {"resnet34": (1,)}
-_TWO_HVPS: tuple[Method, ...] = ("forward_over_reverse", "reverse_over_forward")
+_TWO_HVPS = HVPS[:2]
 # Compiled, the three HVPs of ViT and of BERT take the same time, and minutes of compiling each.
 _COMPILED: tuple[Method, ...] = ("gradient", "forward_over_reverse", "linearized")
 _FOUR_WITH_LAYER_NORM: Sizes = dict.fromkeys(_BARS, (4,))
+_TINY_WITH_LAYER_NORM: Sizes = dict.fromkeys(("tiny_vit", "tiny_bert"), (2,))
 _TWO_PEERS: tuple[Method, ...] = ("autograd_grad", "curvlinops")
 _TWO_MORE_PEERS: tuple[Method, ...] = ("autograd_hvp", "autograd_vhp")
 _VECTORS = (1, 2, 4, 8)
@@ -195,42 +203,43 @@ PLANS: dict[str, tuple[Grid, ...]] = {
     ),
     # Without JAX's time without jit, which the article has not and which takes minutes here.
     "cpu": (
-        Grid("time", "jax", "jit", _CPU, 6, 1),
-        Grid("time", "torch", "eager", _CPU, 6, 1),
+        Grid("time", "jax", "jit", _CPU, 6, 2),
+        Grid("time", "torch", "eager", _CPU, 6, 2),
         Grid("memory", "jax", "eager", dict.fromkeys(_CPU, (1,))),
     ),
     # Its programs are not optimised: they are to run, and compiling them is most of the work.
     SMOKE: (
         Grid("time", "jax", "jit", _SMOKE, 2, 2),
         Grid("time", "torch", "eager", _SMOKE, 2, 2),
+        Grid("time", "torch", "eager", _TINY_WITH_LAYER_NORM, 2, 2, REPAIRED, in_article=False),
         Grid("memory", "jax", "eager", dict.fromkeys(_SMOKE, (2,))),
         Grid("time", "jax", "eager", {"tiny_resnet": (2,)}, 2, 1, in_article=False),
     ),
     # What the article did not measure: compiled PyTorch, many vectors, other libraries. Sparse,
     # since an HVP takes seconds: what costs the same by its operations stands for its kind.
     BEYOND: (
-        Grid("time", "torch", "compile", {"resnet34": (4,)}, 3, 1, (*METHODS, "linearized")),
-        Grid("time", "torch", "compile", _FOUR_WITH_LAYER_NORM, 3, 1, _COMPILED),
-        Grid("time", "jax", "jit", _FOUR, 3, 1, (*_TWO_HVPS, "linearized")),
-        Grid("time", "jax", "jit", {"resnet34": (4,)}, 3, 1, ("reverse_over_reverse",)),
-        Grid("time", "torch", "eager", _FOUR, 3, 1, (*_TWO_HVPS, "graph_kept", *_TWO_PEERS)),
-        Grid("time", "torch", "eager", {"bert": (4,)}, 3, 1, (*_TWO_MORE_PEERS, *GAUSS_NEWTON)),
-        Grid("time", "jax", "jit", {"bert": (4,)}, 3, 1, (*CHECKPOINTED[1:], *GAUSS_NEWTON)),
-        Grid("time", "jax", "jit", {"gpt2": (1,)}, 3, 1, _TWO_HVPS[:1]),
-        Grid("time", "jax", "jit", _ONE_RESNET, 3, 1, _TWO_HVPS[:1], _VECTORS),
-        Grid("time", "torch", "eager", _ONE_RESNET, 3, 1, _TWO_HVPS[:1], _VECTORS),
+        Grid("time", "torch", "compile", {"resnet34": (4,)}, 3, 2, (*METHODS, "linearized")),
+        Grid("time", "torch", "compile", _FOUR_WITH_LAYER_NORM, 3, 2, _COMPILED),
+        Grid("time", "jax", "jit", _FOUR, 3, 2, (*_TWO_HVPS, "linearized")),
+        Grid("time", "jax", "jit", {"resnet34": (4,)}, 3, 2, ("reverse_over_reverse",)),
+        Grid("time", "torch", "eager", _FOUR, 3, 2, (*_TWO_HVPS, "graph_kept", *_TWO_PEERS)),
+        Grid("time", "torch", "eager", {"bert": (4,)}, 3, 2, (*_TWO_MORE_PEERS, *GAUSS_NEWTON)),
+        Grid("time", "jax", "jit", {"bert": (4,)}, 3, 2, (*CHECKPOINTED[1:], *GAUSS_NEWTON)),
+        Grid("time", "jax", "jit", dict.fromkeys(LANGUAGE_MODELS, (1,)), 3, 2, _TWO_HVPS[:1]),
+        Grid("time", "jax", "jit", _ONE_RESNET, 3, 2, _TWO_HVPS[:1], _VECTORS),
+        Grid("time", "torch", "eager", _ONE_RESNET, 3, 2, _TWO_HVPS[:1], _VECTORS),
     ),
 }
 # Of a plan without memory cases: what is accounted for on a GPU that is not there.
 _OF_JAX: tuple[Method, ...] = ("gradient", *_TWO_HVPS, *CHECKPOINTED, *GAUSS_NEWTON)
 _OF_TORCH: tuple[Method, ...] = ("gradient", *_TWO_HVPS, _TWO_PEERS[0], *GAUSS_NEWTON)
-_WITH_GPT2: Sizes = _SIXTY_FOUR | {"gpt2": (32,)}
+_FIVE: Sizes = _SIXTY_FOUR | dict.fromkeys(LANGUAGE_MODELS, (32,))
 ACCOUNTED: dict[str, tuple[Grid, ...]] = {
     BEYOND: (
-        Grid("memory", *JAX_JIT, _WITH_GPT2, methods=_OF_JAX),
-        Grid("memory", *TORCH, _WITH_GPT2, methods=_OF_TORCH),
-        Grid("operations", *JAX_JIT, _WITH_GPT2, methods=_OF_JAX),
-        Grid("operations", *TORCH, _WITH_GPT2, methods=_OF_TORCH),
+        Grid("memory", *JAX_JIT, _FIVE, methods=_OF_JAX),
+        Grid("memory", *TORCH, _FIVE, methods=_OF_TORCH),
+        Grid("operations", *JAX_JIT, _FIVE, methods=_OF_JAX),
+        Grid("operations", *TORCH, _FIVE, methods=_OF_TORCH),
     )
 }
 # Of PyTorch in each plan: whether parameters require gradients, and which layer normalisation is
@@ -239,7 +248,7 @@ _TORCH: dict[str, tuple[bool, LayerNorm]] = {
     "article": (True, "native"),
     "quick": (True, "native"),
     "cpu": (False, "repaired"),
-    SMOKE: (True, "repaired"),
+    SMOKE: (True, "native"),
     BEYOND: (False, "repaired"),
 }
 # The article's memory grid, by the counter that it used; added to a plan on demand.

@@ -3,12 +3,12 @@
 import base64
 from pathlib import Path
 
-import jinja2
 import numpy as np
 
 from reproduce.measuring import cost
 from reproduce.mine.found import STEPS, Found, Product
 from reproduce.mine.measure import seconds
+from reproduce.report.templates import templates
 
 COLUMNS = ("method", "is", "gradients", "time", "at the point", "compiling", "memory", "error")
 TARGET_COLUMN = COLUMNS.index("error")
@@ -17,16 +17,10 @@ NONE = "–"
 
 def html(found: Found, folder: Path) -> str:
     """The page of ``found``, with the figure that is in ``folder``."""
-    templates = jinja2.Environment(
-        loader=jinja2.FileSystemLoader([Path(__file__).parent, Path(__file__).parents[1]]),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-    )
+    pages = templates(Path(__file__).parent, Path(__file__).parents[1])
     png = (folder / "figures" / "mine.png").read_bytes()
     columns, *rows = table(found)
-    return templates.get_template("page.html.jinja").render(
+    return pages.get_template("page.html.jinja").render(
         found=found,
         columns=columns,
         rows=rows,

@@ -14,10 +14,10 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-from reproduce.problems import bert, gpt2, resnet, vit
+from reproduce.problems import bert, gpt2, llama, resnet, vit
 from reproduce.problems.problem import Array, Dtype, Problem, Shape
 
-FAMILIES = {"resnet": resnet, "vit": vit, "bert": bert, "gpt2": gpt2}
+FAMILIES = {"resnet": resnet, "vit": vit, "bert": bert, "gpt2": gpt2, "llama": llama}
 # Family by family, and the tiny networks last.
 _NETWORKS = sorted(
     (network for family in FAMILIES.values() for network in family.NETWORKS.items()),

@@ -1,0 +1,16 @@
+"""How the pages are filled in: templates beside their code, in which every value is escaped."""
+
+from pathlib import Path
+
+import jinja2
+
+
+def templates(*folders: Path) -> jinja2.Environment:
+    """The templates in ``folders``; a name that one asks for and is not given is an error."""
+    return jinja2.Environment(
+        loader=jinja2.FileSystemLoader(folders),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
