@@ -103,7 +103,7 @@ def _write(found: Found, results: Path) -> None:
 
 def _print_table(found: Found) -> None:
     rows = page.table(found)
-    head = [Column(rows[0][0], no_wrap=True), *rows[0][1:]]
+    head: list[Column | str] = [Column(rows[0][0], no_wrap=True), *rows[0][1:]]
     table = Table(*head, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for row in rows[1:]:
         table.add_row(*row)
