@@ -6,6 +6,7 @@ from typing import Annotated
 
 import msgspec
 import typer
+from rich import box
 from rich.table import Column, Table
 
 from reproduce import drawing, printing
@@ -102,7 +103,8 @@ def _write(found: Found, results: Path) -> None:
 
 def _print_table(found: Found) -> None:
     rows = page.table(found)
-    table = Table(Column(rows[0][0], no_wrap=True), *rows[0][1:])
+    head: list[Column | str] = [Column(rows[0][0], no_wrap=True), *rows[0][1:]]
+    table = Table(*head, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for row in rows[1:]:
         table.add_row(*row)
     printing.console_of_tables().print(table)
