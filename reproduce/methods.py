@@ -26,7 +26,7 @@ LABELS = {
     "autograd_vhp": "autograd.functional.vhp",
     "autograd_hvp": "autograd.functional.hvp",
     "curvlinops": "curvlinops",
-    "checkpointed": "checkpointed but for products",
+    "checkpointed": "checkpointed, keeping products",
     "checkpointed_layers": "checkpointed by layer",
     "gauss_newton": "Gauss-Newton",
 }

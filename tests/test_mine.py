@@ -280,7 +280,7 @@ def test_a_second_derivative_that_jax_does_not_see_is_found_out(find):
     ("text", "sentence"),
     [
         ("x = 1", "was to have a function 'problem', and has none"),
-        ("def problem(): return 1, 2", "return three things, not a tuple of 2"),
+        ("def problem(): return 1, 2", "return three things, and returned a tuple of 2"),
         ("def problem(): return 1, 2, 3", "returned int, int, int, of which no loss can be made"),
         ("def problem(:", "line 1 of .*own.py raised SyntaxError"),
         ("import nowhere_to_be_found", "line 1 of .* raised ModuleNotFoundError"),
@@ -299,7 +299,7 @@ def test_a_second_derivative_that_jax_does_not_see_is_found_out(find):
         (in_jax("batch.sum()"), "gradient of the loss is zero"),
         (in_jax("params['v'].sum()"), "line 10 of .* raised KeyError: 'v'"),
         (in_jax(further="parameters = 'lora_'"), "'lora_' matches none of the 2 leaves"),
-        (in_jax(further="parameters = 'steps'"), "none of the 1 leaves of params is in floating"),
+        (in_jax(further="parameters = 'steps'"), "none of the 1 leaves of params has floating-point numbers"),
     ],
 )
 def test_a_mistake_in_the_file_is_one_sentence(find, text, sentence):

@@ -139,7 +139,7 @@ def _varying(leaves: dict[str, Any], pattern: str | None) -> set[str]:
     names = {name for name in matching if _is_real(leaves[name])}
     if not names:
         raise UserError(
-            f"none of the {len(matching)} leaves of params is in floating point; "
+            f"none of the {len(matching)} leaves of params has floating-point numbers; "
             "return parameters that a gradient can be taken by"
         )
     return names

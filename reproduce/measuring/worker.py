@@ -129,8 +129,8 @@ def _instance(case: Case, site: Site) -> Instance:
     wanted = "cpu" if site.gpu is None else "gpu"
     if device.platform() != wanted:
         raise RuntimeError(
-            f"a {wanted} was asked for, the framework uses the {device.platform()}: "
-            "it could not load the other"
+            f"a {wanted} was asked for, and the framework uses the {device.platform()}: "
+            f"it could not load what the {wanted} needs"
         )
     # torch.compile would compile again if the number of threads changed.
     device.use_cores(limits.cores() if case.mode == "compile" else site.preparing_cores)

@@ -85,7 +85,7 @@ def check(kit: Kit, found: Own, repairs: bool, say: Say) -> Checked:
             exact = found.in_float64()
             exact.value_and_gradient(exact.params)
         except (RuntimeError, TypeError, ValueError, MemoryError) as error:
-            say(f"In float64 it cannot be computed ({first_line(error)}): float32 has to do.")
+            say(f"It cannot be computed in float64 ({first_line(error)}): the check is in float32.")
         else:
             return _check(kit, exact, "float64", repairs, say)
     return _check(kit, found, "float32", repairs, say)
@@ -190,8 +190,8 @@ def _reference(differences: Differences, results: list[Leaves], say: Say) -> Lea
         say(f"Central differences of the gradient are good to {differences.product_error:.0e}.")
         return differences.product
     say(
-        f"Central differences of the gradient are good to {percent(differences.product_error)} "
-        "only, which is too little to judge by: the methods are held against each other."
+        "Central differences of the gradient are only good to "
+        f"{percent(differences.product_error)}; the methods are compared with each other instead."
     )
     agreeing = [sum(comparing.relative_difference(a, b) < 1e-3 for a in results) for b in results]
     return results[int(np.argmax(agreeing))]

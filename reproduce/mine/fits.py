@@ -72,7 +72,7 @@ def _needs(
         try:
             needed = room.needed_bytes(of.function(each), *of.arguments)
         except Exception as error:  # whatever the user's code does that needs numbers
-            say(f"{each.label}: its memory cannot be told beforehand ({first_line(error)}).")
+            say(f"{each.label}: its memory cannot be found before it runs ({first_line(error)}).")
             continue
         counts.append(needed)
         reason = _too_large(of, each, needed, room)

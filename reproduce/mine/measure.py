@@ -71,8 +71,8 @@ def time_all(of: Subject, products: list[Product], say: Say) -> tuple[list[float
     low, median, high = np.quantile(seconds[0], [0.2, 0.5, 0.8])
     if high - low > timing.SPREAD_LIMIT * median:
         say(
-            f"The gradient's own times span {(high - low) / median:.0%} of their median: something "
-            "else runs here; close it, and run the same command again."
+            f"The gradient's own times span {(high - low) / median:.0%} of their median: another "
+            "program is running; close it, and run the same command again."
         )
     return seconds[0], gradient.product.memory_bytes
 

@@ -43,7 +43,9 @@ def read(path: Path) -> UserFile:
     if not isinstance(problem, tuple) or len(problem) != 3:
         count = f" of {len(problem)}" if isinstance(problem, tuple) else ""
         found = f"{type(problem).__name__}{count}"
-        raise UserError(f"problem() in {path} was to return three things, not a {found}: {SHAPE}")
+        raise UserError(
+            f"problem() in {path} must return three things, and returned a {found}: {SHAPE}"
+        )
     parameters, parts = _parameters(path, module), _parts(path, module)
     return UserFile(_framework(path, problem), problem, parameters, parts)
 
