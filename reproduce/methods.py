@@ -62,6 +62,23 @@ OPERATIONS: dict[Run, dict[str, float]] = {
         "curvlinops": HVP_AND_GRADIENT,
     },
 }
+# The time of a call in gradients that an estimate expects: about what two cores took.
+EXPECTED_GRADIENTS: dict[str, float] = {
+    "gradient": 1,
+    "forward_over_reverse": 2.7,
+    "reverse_over_forward": 2.7,
+    "reverse_over_reverse": 3.5,
+    "linearized": 2,
+    "graph_kept": 2.2,
+    "autograd_grad": 3.5,
+    "autograd_hvp": 5.5,
+    "autograd_vhp": 3.5,
+    "curvlinops": 3.7,
+    "repaired_reverse_over_forward": 2.7,
+    "checkpointed": 3,
+    "checkpointed_layers": 4,
+    "gauss_newton": 1.8,
+}
 
 
 def name(framework: Framework, mode: Mode, method: str) -> str:

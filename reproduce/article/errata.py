@@ -106,10 +106,11 @@ LISTINGS = (
     ),
     Erratum(
         "reverse-over-reverse-transpose",
-        "error",
+        "doubt",
         "Listing reverse_over_reverse, by hand",
         "dz1 += dz2 * U",
-        "dz1 += U.T @ dz2; the printed line is right only where there is one output",
+        "dz1 += U.T @ dz2, as in the other listings; the printed line is right for one output, as "
+        "in the text's example, and for no more",
     ),
 )
 
@@ -201,9 +202,9 @@ RESULTS = (
         "four-to-five-gradients",
         "error",
         "Time complexity, PyTorch, ViT and BERT",
-        "an HVP takes between four and five gradients",
-        "the released timings give 3.0 to 3.6 at batch 64 and 128, and at most 4.1 at any batch "
-        "size",
+        'HVPs take "between four and five more time" than the gradient',
+        "read as four to five gradients; the released timings give 3.0 to 3.6 at batch 64 and 128, "
+        "and at most 4.1 at any batch size",
     ),
     Erratum(
         "discrepancy-with-theory",
@@ -218,8 +219,8 @@ RESULTS = (
         "omission",
         "Time complexity, JAX",
         "an HVP takes two to three gradients, for three networks",
-        "the released timings have a fourth network: ResNet50, where reverse-over-reverse takes "
-        "3.3 to 8.4",
+        "true of the three networks that the article announces; the released timings have a "
+        "fourth, ResNet50, where reverse-over-reverse takes 3.3 to 8.4",
     ),
     Erratum(
         "linear-in-batch-size",
@@ -305,8 +306,8 @@ MEASUREMENTS = (
         "confounder",
         "Memory complexity, PyTorch",
         "forward-over-reverse needs more memory than reverse-over-forward in all cases",
-        "for transformers this is only because the parameters kept requires_grad, so that autograd "
-        "also recorded each HVP; without that, it needs less",
+        "for transformers this is only because the parameters kept requires_grad, PyTorch's "
+        "default, so that autograd also recorded each HVP; without that, it needs less",
     ),
     Erratum(
         "layer-normalisation",

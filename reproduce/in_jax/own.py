@@ -34,7 +34,7 @@ PROGRAMS: MutableMapping[Callable[..., Tree], Program] = WeakKeyDictionary()
 
 
 class Own:
-    """A loss with the parameters that vary, by path, and all else that it is computed from.
+    """A loss with the parameters that vary, by path, and all its other inputs.
 
     ``samples`` are the arrays of the user's batch; ``batch`` has the constant parameters, too.
     """
@@ -63,7 +63,7 @@ class Own:
         """The loss, a scalar.
 
         Raises:
-            UserError: if it is none.
+            UserError: if it is not a scalar.
         """
         return _scalar("loss(params, batch)", self._called(self.users_loss, params, batch))
 
@@ -100,7 +100,7 @@ class Own:
         return jax.jit(jax.value_and_grad(self.loss))
 
     def in_float64(self) -> "Own":
-        """The same with all that is in floating point in float64, where that is allowed."""
+        """The same loss with all floating-point numbers in float64, where that is allowed."""
         params, batch = (
             jax.tree.unflatten(structure, map(_double, leaves.values()))
             for leaves, structure in (
@@ -154,7 +154,7 @@ def _sizes(found: Own) -> list[str]:
 
 
 def _seen(found: Own) -> list[str]:
-    """What one call of the loss and its gradient show.
+    """Sentences on what one call of the loss and its gradient show.
 
     Raises:
         UserError: if there is no gradient.
@@ -176,13 +176,13 @@ def _seen(found: Own) -> list[str]:
 
 
 def repaired_loss(loss: LossOfBatch) -> LossOfBatch:
-    """``loss`` as it is: there is no repair for JAX."""
+    """``loss``, unchanged: there is no repair for JAX."""
     return loss
 
 
 @contextmanager
 def float64_allowed() -> Iterator[None]:
-    """Inside the block, JAX computes in float64 what is in float64."""
+    """Inside the block, JAX computes float64 arrays in float64."""
     with jax.enable_x64(True):
         yield
 
@@ -204,12 +204,12 @@ def program(function: Callable[..., Tree], *arguments: Tree) -> Program:
 
 
 def needed_bytes(function: Callable[..., Tree], *arguments: Tree) -> int:
-    """The bytes that a call needs, arguments included, as XLA says once it has compiled it."""
+    """The bytes that a call needs, arguments included, according to XLA after compiling."""
     return sum(program(function, *arguments)[1].values())
 
 
 def compiled(function: Callable[..., Tree], *arguments: Tree) -> Callable[..., Tree]:
-    """``function`` by XLA, for arguments like these."""
+    """``function`` compiled by XLA, for arguments like these."""
     return compile(function, MODE, *arguments)[0]
 
 

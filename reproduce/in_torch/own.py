@@ -46,7 +46,7 @@ WRAPPERS = {
 
 
 class Whole(torch.nn.Module):
-    """``loss(model, batch)`` as a module, so that all its parameters can be given as arguments."""
+    """``loss(model, batch)`` as a module, so that all parameters can be passed as arguments."""
 
     def __init__(self, model: torch.nn.Module, loss: Callable[..., Any]) -> None:
         super().__init__()
@@ -58,7 +58,7 @@ class Whole(torch.nn.Module):
 
 
 class Own:
-    """A loss with its parameters, by name, and all else that it is computed from.
+    """A loss with its parameters, by name, and all its other inputs.
 
     ``samples`` are the tensors of the user's batch, by number; ``batch`` has the model's constants
     and buffers, too.
@@ -87,10 +87,10 @@ class Own:
         self.calls: set[str] = set()
 
     def loss(self, params: Tree, batch: Tree) -> torch.Tensor:
-        """The loss, a scalar; the model's own statistics stay as they are.
+        """The loss, a scalar; the model's own statistics do not change.
 
         Raises:
-            UserError: if it is no scalar.
+            UserError: if it is not a scalar.
         """
         return _scalar("loss(model, batch)", self._called(self.whole, params, batch))
 
@@ -129,7 +129,7 @@ class Own:
         return loss.item(), dict(zip(leaves, gradients, strict=True))
 
     def in_float64(self) -> "Own":
-        """The same with all that is in floating point in float64."""
+        """The same loss with all floating-point numbers in float64."""
         batch = [_double(leaf) for leaf in self.leaves.values()]
         model = copy.deepcopy(self.model).double()
         loss, names = self.whole.loss, list(self.params)
@@ -202,7 +202,7 @@ def _sizes(model: torch.nn.Module, found: Own) -> list[str]:
 
 
 def _seen(found: Own) -> list[str]:
-    """What one call of the loss and its gradient show; dropout is switched off where it is on.
+    """Sentences on what one call of the loss and its gradient show; switches dropout off.
 
     Raises:
         UserError: if there is no gradient, or the loss is random.
@@ -250,7 +250,7 @@ def _is_repeated(found: Own) -> bool:
 
 
 class Calls(TorchFunctionMode):
-    """Counts the calls of functions that `repair` has another for, of attention and dropout."""
+    """Counts the calls of functions that `repair` replaces, and of attention and dropout."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -271,7 +271,7 @@ class Calls(TorchFunctionMode):
 
 
 def repaired_loss(loss: LossOfBatch) -> LossOfBatch:
-    """``loss`` with equal functions in place of those that PyTorch differentiates wrongly."""
+    """``loss`` with equal functions instead of those that PyTorch differentiates wrongly."""
 
     def with_equal_functions(*arguments: Any) -> torch.Tensor:
         with repair.repaired():
@@ -282,7 +282,7 @@ def repaired_loss(loss: LossOfBatch) -> LossOfBatch:
 
 @contextmanager
 def float64_allowed() -> Iterator[None]:
-    """Nothing: PyTorch always allows float64."""
+    """A context that does nothing: PyTorch always allows float64."""
     yield
 
 
@@ -302,7 +302,7 @@ def program(
 
 
 def needed_bytes(function: Callable[..., Tree], *arguments: Tree) -> int:
-    """The bytes that a call needs, arguments included; it is made without arithmetic."""
+    """The bytes that a call needs, arguments included, found by a call without arithmetic."""
     live = live_tensors(function, *arguments)
     return live.argument_bytes + live.peak_bytes
 

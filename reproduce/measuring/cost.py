@@ -8,7 +8,8 @@ H200: no plan has been run in full on a GPU.
 from collections.abc import Sequence
 
 from reproduce.machine.target import Target
-from reproduce.plan import AMORTISED, NEEDING_A_GPU, Case, Method
+from reproduce.methods import EXPECTED_GRADIENTS
+from reproduce.plan import AMORTISED, NEEDING_A_GPU, Case
 
 GIB = 1 << 30
 
@@ -32,22 +33,6 @@ CPU_GRADIENT_SECONDS = {
     "torch": {"resnet34": (0.1, 0.15), "vit": (0.4, 0.1), "bert": (0.4, 0.1)},
 }
 GRADIENT_SECONDS_OF_OTHERS = (0.005, 0.0)
-GRADIENTS_IN: dict[Method, float] = {
-    "gradient": 1,
-    "forward_over_reverse": 2.7,
-    "reverse_over_forward": 2.7,
-    "reverse_over_reverse": 3.5,
-    "linearized": 2,
-    "graph_kept": 2.2,
-    "autograd_grad": 3.5,
-    "autograd_hvp": 5.5,
-    "autograd_vhp": 3.5,
-    "curvlinops": 3.7,
-    "repaired_reverse_over_forward": 2.7,
-    "checkpointed": 3,
-    "checkpointed_layers": 4,
-    "gauss_newton": 1.8,
-}
 # Without jit, JAX compiles single operations, and then most of its time passes between them.
 WITHOUT_JIT_GRADIENT_SECONDS = {"resnet34": 1.4, "vit": 2.5, "bert": 2.5}
 WITHOUT_JIT_GRADIENT_SECONDS_OF_OTHERS = 0.25
@@ -132,7 +117,7 @@ def accounting_seconds(setting: Sequence[Case]) -> float:
 
 def _call_seconds(setting: Sequence[Case]) -> float:
     """The seconds of one call of the gradient and of each HVP."""
-    hvps = sum(GRADIENTS_IN[c.method] * c.vectors for c in setting if c.method != "gradient")
+    hvps = sum(EXPECTED_GRADIENTS[c.method] * c.vectors for c in setting if c.method != "gradient")
     return _gradient_seconds(setting[0]) * (1 + hvps)
 
 

@@ -4,11 +4,11 @@ import ast
 import hashlib
 from functools import cache, cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from reproduce.machine import environment
 from reproduce.machine.target import Target
-from reproduce.plan import AMORTISED, CHECKPOINTED, GAUSS_NEWTON, PEERS, Case
+from reproduce.plan import AMORTISED, PEERS, REPAIRED, ArticleMethod, Case
 from reproduce.results.rows import How
 
 PACKAGE = environment.ROOT / "reproduce"
@@ -59,9 +59,9 @@ class Measured:
         names = list(OF_FRAMEWORK)
         if case.vectors > 1 or case.method in (*AMORTISED, *PEERS):
             names.append("many_vectors.py")
-        if case.method in PEERS or case.method.startswith("repaired"):
+        if case.method in (*PEERS, *REPAIRED):
             names.append("peers.py")
-        if case.method in (*CHECKPOINTED, *GAUSS_NEWTON):
+        elif case.method not in (*AMORTISED, *get_args(ArticleMethod)):
             names.append("products.py")
         own = PACKAGE / f"in_{case.framework}"
         shared = [path for pattern in SHARED for path in sorted(PACKAGE.glob(pattern))]

@@ -1,7 +1,7 @@
 """Whether products are right: each method against the others and against central differences.
 
-Where those of the gradient cannot be trusted, what most methods agree on is the reference of an
-HVP. A Gauss-Newton product is another one, and has its own reference.
+If central differences of the gradient cannot be trusted, the HVP on which most methods agree is
+the reference. A Gauss-Newton product is another product and has its own reference.
 """
 
 import math
@@ -35,13 +35,13 @@ SAME_LOSS = 1e-3
 
 
 class Right(NamedTuple):
-    """The right HVP, and the right Gauss-Newton product where the user's file allows one."""
+    """The right HVP, and the right Gauss-Newton product if the user's file allows one."""
 
     hvp: Leaves
     gauss_newton: Leaves = []
 
     def of(self, product: Product) -> Leaves:
-        """What ``product`` is to give."""
+        """The right result for ``product``."""
         return self.hvp if product.is_hvp else self.gauss_newton
 
 
@@ -57,7 +57,7 @@ Results = list[tuple[Product, Leaves | None]]
 
 
 def check_parts(kit: Kit, found: Own) -> None:
-    """Holds the loss of the user's logits against the loss.
+    """Compares the loss of the user's logits with the loss.
 
     Raises:
         UserError: if they differ.
@@ -76,9 +76,9 @@ def check_parts(kit: Kit, found: Own) -> None:
 
 
 def check(kit: Kit, found: Own, repairs: bool, say: Say) -> Checked:
-    """The verdict on each method, as it is, and repaired where that is not right.
+    """The verdict on each method as it is and, if that is not right, repaired.
 
-    In float64 where that is possible, else in the user's own precision.
+    The check is in float64 if possible, else in the user's own precision.
     """
     with kit.own.float64_allowed():
         try:
@@ -109,7 +109,7 @@ def _check(kit: Kit, found: Own, precision: str, repairs: bool, say: Say) -> Che
 
 
 def _results(kit: Kit, found: Own, methods: Sequence[str], v: Leaves, repairs: bool) -> Results:
-    """What each method gives, as it is and repaired."""
+    """The result of each method, as it is and repaired."""
     both = (False, True)[: 1 + (repairs and kit.own.CAN_BE_REPAIRED)]
     products = [
         Product(method=method, is_repaired=is_repaired)
@@ -150,7 +150,7 @@ def _gauss_newton(
 
 
 def vector(params: Leaves) -> Leaves:
-    """The normal vector that all HVPs are taken of, shaped like ``params``."""
+    """The normal vector that all HVPs multiply by, shaped like ``params``."""
     rng = np.random.default_rng(SEED)
     return [rng.standard_normal(leaf.shape).astype(leaf.dtype) for leaf in params]
 
@@ -174,7 +174,7 @@ def _check_gradient(
 
 
 def _computed(kit: Kit, found: Own, product: Product, v: object) -> Leaves | None:
-    """The product, or None where the framework refuses it, which ``product`` then tells."""
+    """The product, or None if the framework refuses it, which ``product`` then records."""
     arguments = found.params, v, found.batch
     try:
         program = kit.program(kit.product(product, found), *arguments)
@@ -185,7 +185,7 @@ def _computed(kit: Kit, found: Own, product: Product, v: object) -> Leaves | Non
 
 
 def _reference(differences: Differences, results: list[Leaves], say: Say) -> Leaves:
-    """Central differences, or where they cannot be trusted, what most methods agree on."""
+    """Central differences or, if they cannot be trusted, the result on which most methods agree."""
     if differences.product_error <= TOO_LARGE_ERROR or not results:
         say(f"Central differences of the gradient are good to {differences.product_error:.0e}.")
         return differences.product
@@ -205,7 +205,7 @@ def _judge(product: Product, leaves: Leaves, reference: Leaves, limit: float) ->
 
 
 def _needed(products: list[Product]) -> list[Product]:
-    """``products`` without those repaired where the method is right as it is, or refused alike."""
+    """``products`` without repaired ones whose method is right anyway, or refused all the same."""
     as_is = {each.method: each for each in products if not each.is_repaired}
 
     def is_needed(product: Product) -> bool:
@@ -232,11 +232,11 @@ def _verdicts(products: list[Product]) -> list[str]:
 
 
 def percent(share: float) -> str:
-    """``share`` in percent with two digits, or that it is none."""
+    """``share`` in percent with two digits, or text that it is not a number."""
     return f"{100 * share:.2g} %" if math.isfinite(share) else "something that is no number"
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of what ``error`` says, with what it is called where that says nothing."""
+    """The first line of the text of ``error``, or the name of its type if it has none."""
     text = str(error).strip().splitlines()
     return (text[0] if text else type(error).__name__)[:160]

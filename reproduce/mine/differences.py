@@ -1,7 +1,7 @@
-"""Central differences of the user's loss, by which derivatives are judged: they use one fewer.
+"""Central differences of the user's loss, by which derivatives of one order more are judged.
 
-Those of a function F along v are (F(x + hv) − F(x − hv)) / 2h. Several steps h are tried, and how
-far the best two neighbouring ones are apart is how far they can be trusted.
+The central difference of a function F along v is (F(x + hv) − F(x − hv)) / 2h. Several steps h are
+tried; the distance between the best two neighbouring ones is the error to expect.
 """
 
 from collections.abc import Sequence
@@ -21,7 +21,7 @@ STEPS = {"float64": (1e-2, 1e-3, 1e-4, 1e-5, 1e-6), "float32": (1e-1, 3e-2, 1e-2
 
 
 class Differences(NamedTuple):
-    """Central differences along v: of the gradient, of the loss, and how far to trust each."""
+    """Central differences along v, of the gradient and of the loss, and the error of each."""
 
     product: Leaves
     product_error: float
@@ -30,7 +30,7 @@ class Differences(NamedTuple):
 
 
 def central_differences(kit: Kit, found: Own, v: Leaves, steps: Sequence[float]) -> Differences:
-    """Of gradient and loss along ``v``: those of the two neighbouring steps that agree best."""
+    """Central differences of gradient and loss along ``v``, with the steps that agree best."""
     scale = _scale(kit, found, v)
     tried = [_difference(kit, found, v, step * scale) for step in steps]
     slopes_apart = [abs(a - b) for (a, _), (b, _) in pairwise(tried)]
@@ -42,10 +42,10 @@ def central_differences(kit: Kit, found: Own, v: Leaves, steps: Sequence[float])
 def gauss_newton_differences(
     kit: Kit, found: Own, loss: LossByParts, v: Leaves, steps: Sequence[float]
 ) -> tuple[Leaves, float]:
-    """Jᵀ H J v, by first derivatives in reverse mode alone, and how far it can be trusted.
+    """Jᵀ H J v, by first derivatives in reverse mode only, and its error.
 
-    J v is the difference of the logits along v, H J v that of the loss's gradient in the logits
-    along J v; and Jᵀ u is the gradient of ⟨logits, u⟩.
+    J v is the central difference of the logits along v, H J v that of the loss's gradient in the
+    logits along J v, and Jᵀ u is the gradient of ⟨logits, u⟩.
     """
     gradient, params, batch = kit.methods["gradient"], found.params, found.batch
 
@@ -82,7 +82,7 @@ def _difference(kit: Kit, found: Own, v: Leaves, h: float) -> tuple[float, Leave
 
 
 def _steadiest(tried: list[Leaves]) -> tuple[Leaves, float]:
-    """Of products by smaller and smaller steps, where two agree best, and how well."""
+    """The product at which two neighbouring steps agree best, and how well they agree."""
     apart = [comparing.relative_difference(a, b) for a, b in pairwise(tried)]
     best = int(np.nanargmin(apart))
     return tried[best + 1], apart[best]

@@ -1,4 +1,4 @@
-"""Whether products fit: the memory that each needs, before it runs, here and on another GPU."""
+"""Whether products fit into memory, here and on another GPU, found before they run."""
 
 from collections.abc import Callable, Iterator, Sequence
 from importlib import import_module
@@ -14,12 +14,12 @@ from reproduce.mine.found import Product
 from reproduce.mine.kit import Kit
 from reproduce.mine.measure import Subject
 
-# A function and its arguments to the bytes that the call needs, these included.
+# From a function and its arguments to the bytes that the call needs, arguments included.
 NeededBytes = Callable[..., int]
 
 
 class Room(NamedTuple):
-    """The memory of a device, as "Here" or "On an A100", and what tells how much a call needs."""
+    """A device's memory and name, and the function that finds the bytes that a call needs."""
 
     where: str
     free_bytes: int
@@ -30,7 +30,7 @@ def of_target(kit: Kit, target: Target, cache: Path) -> Room:
     """The memory of the GPU ``target``, which need not be here; ``cache`` keeps what XLA compiled.
 
     Raises:
-        UserError: if there is nothing that compiles for it.
+        UserError: if no compiler for it is installed.
     """
     try:
         module = import_module(f"reproduce.in_{kit.framework}.accounting")
@@ -49,7 +49,7 @@ def of_target(kit: Kit, target: Target, cache: Path) -> Room:
 
 
 def here(of: Subject, products: Sequence[Product], room: Room, say: Say) -> None:
-    """Notes how much memory each right product needs; what does not fit is not timed."""
+    """Notes how much memory each right product needs; one that does not fit is not timed."""
     for each, needed, reason in _needs(of, products, room, say):
         each.needed_bytes = needed
         if reason:
@@ -57,7 +57,7 @@ def here(of: Subject, products: Sequence[Product], room: Room, say: Say) -> None
 
 
 def elsewhere(of: Subject, products: Sequence[Product], room: Room, say: Say) -> None:
-    """Notes how much memory each right product needs on another GPU; it is timed here anyway."""
+    """Notes how much memory each right product needs on another GPU; all are still timed here."""
     for each, needed, _ in _needs(of, products, room, say):
         each.target_bytes = needed
 

@@ -20,7 +20,7 @@ from reproduce.problems.loss import LossByParts
 
 
 class Kit(NamedTuple):
-    """What computes in one framework."""
+    """The modules that compute in one framework."""
 
     framework: Framework
     methods: Mapping[str, Method]
@@ -31,9 +31,9 @@ class Kit(NamedTuple):
     def product(
         self, product: Product, found: Own, batch: Tree = None
     ) -> Callable[[Tree, Tree, Tree], Tree]:
-        """What computes ``product`` of the user's loss, from parameters, vector and batch.
+        """The function of parameters, vector and batch that computes ``product``.
 
-        That is a batch like the user's, or like ``batch`` if it is given.
+        The batch is like the user's, or like ``batch`` if it is given.
         """
         method, loss = product.method, self.loss(product, found)
         if method in self.methods:
@@ -49,7 +49,7 @@ class Kit(NamedTuple):
         return self.device.compile(function, self.own.MODE, *arguments)[0]
 
     def loss(self, product: Product, found: Own) -> LossOfBatch:
-        """The user's loss, by its parts for a Gauss-Newton product; repaired if that one is."""
+        """The user's loss, in parts for a Gauss-Newton product; repaired if ``product`` is."""
         repair = self.own.repaired_loss if product.is_repaired else lambda loss: loss
         if found.parts and product.method in GAUSS_NEWTON:
             parts = found.parts

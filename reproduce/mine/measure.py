@@ -15,7 +15,7 @@ from reproduce.mine.found import Product
 from reproduce.mine.kit import Kit
 
 VECTORS = 4
-# About how long all that is timed takes, and what is computed once at a point.
+# The approximate seconds for timing all products, and for the parts computed once at a point.
 TIMING_SECONDS, POINT_SECONDS = 30.0, 2.0
 FEWEST_ROUNDS, MOST_ROUNDS = 3, 50
 # The largest relative error that the user's precision explains.
@@ -23,7 +23,7 @@ ROUNDING = 1e-2
 
 
 class Subject(NamedTuple):
-    """What is timed: the user's loss in one framework, the vector, and the right products."""
+    """The subject of timing: the user's loss in one framework, the vector, the right products."""
 
     kit: Kit
     found: Own
@@ -32,7 +32,7 @@ class Subject(NamedTuple):
     functions: dict[str, Callable[..., Tree]]
 
     def function(self, product: Product) -> Callable[..., Tree]:
-        """What computes ``product``, the same each time."""
+        """The function that computes ``product``; always the same object."""
         return self.functions.setdefault(product.label, self.kit.product(product, self.found))
 
     @property
@@ -42,14 +42,14 @@ class Subject(NamedTuple):
 
 
 class Prepared(NamedTuple):
-    """A product that is ready to be timed, and what computes it once more."""
+    """A product that is ready to be timed, and the function that computes it again."""
 
     product: Product
     call: Callable[[], Tree]
 
 
 def subject(kit: Kit, found: Own, right: Right) -> Subject:
-    """The user's loss with the vector that all HVPs are taken of."""
+    """The user's loss with the vector that all HVPs multiply by."""
     v = kit.own.from_numpy(vector(kit.device.to_numpy(found.params)), found.params)
     return Subject(kit, found, v, right, {})
 
@@ -57,7 +57,7 @@ def subject(kit: Kit, found: Own, right: Right) -> Subject:
 def time_all(of: Subject, products: list[Product], say: Say) -> tuple[list[float], int | None]:
     """Times all right ``products`` in turn with the gradient, whose seconds and bytes it returns.
 
-    What is right directly is timed for several vectors at once, too: the first such method.
+    The first direct method that is right is also timed for several vectors at once.
     """
     gradient = _gradient(of)
     prepared = [_prepared(of, each, say) for each in products if each.verdict == "right"]

@@ -32,12 +32,12 @@ def html(found: Found, folder: Path) -> str:
 
 
 def checked(found: Found) -> str:
-    """That the pasted code was run, and how far its HVP is off."""
+    """The sentence that the pasted code was run, and how far its HVP is off."""
     return f"it was run, and is off by {found.code_difference:.0e}"
 
 
 def table(found: Found) -> list[tuple[str, ...]]:
-    """Columns, then a line for each method: what is timed, the fastest first, then the rest."""
+    """The columns, then one line per method: timed ones, the fastest first, then the others."""
     shown = [*found.timed, *found.without_use]
     gradient = (
         "gradient", "", "1", seconds(float(np.median(found.gradient_seconds))), NONE, NONE,

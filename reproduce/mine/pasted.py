@@ -1,4 +1,4 @@
-"""The winning HVP as code to paste: the package's own functions, and those that they need."""
+"""The best HVP as code to paste: the package's own functions, and those that they need."""
 
 import ast
 import inspect
@@ -97,7 +97,7 @@ def difference(kit: Kit, found: Own, user: UserFile, code_path: Path, reference:
 def _collect(
     name: str, scope: dict[str, Any], calls: set[str], sources: dict[str, str], imports: set[str]
 ) -> None:
-    """Adds what ``name`` stands for, after all that it needs itself."""
+    """Adds the source of ``name``, after the source of everything that it needs."""
     if name in IMPORTS:
         imports.add(IMPORTS[name])
     elif name in scope and name not in sources:
@@ -110,7 +110,7 @@ def _collect(
 
 
 def _source(name: str, value: Any, calls: set[str]) -> str | None:
-    """The text that defines ``name``; None if it is none of this package's."""
+    """The text that defines ``name``; None if it is not from this package."""
     if name == "EQUAL":
         entries = [
             f"    {_public(native)}: {equal.__name__},\n"
@@ -126,7 +126,7 @@ def _source(name: str, value: Any, calls: set[str]) -> str | None:
 
 
 def _public(function: Any) -> str:
-    """How a function of PyTorch is written."""
+    """The public name of a function of PyTorch, as code."""
     functional = sys.modules["torch.nn.functional"]
     name = function.__name__
     return f"functional.{name}" if getattr(functional, name, None) is function else f"torch.{name}"

@@ -1,4 +1,4 @@
-"""What is found out in a process of its own, which runs the user's file: the five steps."""
+"""The five steps, in a separate process that runs the user's file."""
 
 import time
 from collections.abc import Callable
@@ -27,10 +27,10 @@ def find(
 ) -> Found:
     """All five steps but ``torch.compile``; ``say`` takes a step and a sentence.
 
-    With a ``target``, memory is told of that GPU, too.
+    With a ``target``, memory is also found for that GPU.
 
     Raises:
-        UserError: if the file, its loss or its parameters are not what is needed.
+        UserError: if the file, its loss or its parameters cannot be used.
     """
     user, of, found, seen = _opened(path)
     device, packages = environment.device(on_gpu), environment.installed()
@@ -68,7 +68,7 @@ def find(
 
 
 def compile_best(path: Path, best: Product) -> Product:
-    """``best`` by ``torch.compile``, held against itself and timed in turn with the gradient."""
+    """``best`` by ``torch.compile``, compared with ``best`` and timed in turn with the gradient."""
     _, of, found, _ = _opened(path)
     product = Product(method=best.method, is_repaired=best.is_repaired, is_compiled=True)
     subject = measure.subject(of, found, correct.Right([]))
@@ -82,7 +82,7 @@ def compile_best(path: Path, best: Product) -> Product:
 
 
 def _opened(path: Path) -> tuple[UserFile, Kit, Own, list[str]]:
-    """The user's file, its framework, its loss, and what was seen of it."""
+    """The user's file, its framework, its loss, and sentences on what was seen."""
     user = user_file.read(path)
     of = kit.load(user.framework)
     of.device.use_cores(cores())

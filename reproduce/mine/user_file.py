@@ -1,4 +1,4 @@
-"""The user's file: what must be in it, and whose fault an exception in it is."""
+"""The user's file: what must be in it, and where an exception in it comes from."""
 
 import importlib.util
 import sys
@@ -17,9 +17,9 @@ PARTS = ("logits", "loss_of_logits")
 
 
 class UserFile(NamedTuple):
-    """What ``problem()`` returned, of which framework, and which parameters are to vary.
+    """The result of ``problem()``, its framework, and the pattern of parameters that vary.
 
-    ``parts`` are the functions ``logits`` and ``loss_of_logits``, where the file has them.
+    ``parts`` are the functions ``logits`` and ``loss_of_logits``, if the file has them.
     """
 
     framework: Framework
@@ -29,7 +29,7 @@ class UserFile(NamedTuple):
 
 
 def read(path: Path) -> UserFile:
-    """What is in the file at ``path``, whose code is run.
+    """The contents of the file at ``path``, whose code is run.
 
     Raises:
         UserError: if it lacks a ``problem`` of three parts, or raises an exception.
@@ -50,7 +50,7 @@ def read(path: Path) -> UserFile:
 
 @contextmanager
 def blamed(path: Path) -> Iterator[None]:
-    """Makes an exception that the user's code raises in the block a sentence and where it was.
+    """Turns an exception of the user's code in the block into a sentence with its place.
 
     Raises:
         UserError: for any other exception.

@@ -25,7 +25,7 @@ def mine(
     results: Annotated[Path, typer.Argument(help="The folder for the page.")] = Path(
         "results/mine"
     ),
-    as_is: Annotated[bool, typer.Option("--as-is", help="Repair nothing of PyTorch's.")] = False,
+    as_is: Annotated[bool, typer.Option("--as-is", help="Repair no function.")] = False,
     compile_seconds: Annotated[
         float, typer.Option(min=0, help="Time limit of torch.compile; 0 leaves it out.")
     ] = 120,
@@ -37,7 +37,7 @@ def mine(
 
     Raises:
         Exit: with code 1 if the page cannot be drawn.
-        UserError: if there is no such file or target, or what the file gives is not what is needed.
+        UserError: if there is no such file or target, or the file cannot be used.
     """
     start = time.perf_counter()
     on_gpu = environment.gpu()[0] is not None
@@ -61,10 +61,10 @@ def mine(
 
 
 def _checked(file: Path, results: Path) -> Path:
-    """The file's whole path, if it is there and results can be written.
+    """The file's absolute path, if it exists and results can be written.
 
     Raises:
-        UserError: if not.
+        UserError: otherwise.
     """
     if not file.is_file():
         raise UserError(f"{file} was asked for, and there is no such file; give one of your own")

@@ -1,4 +1,4 @@
-"""A process for the user's file: whoever asks loads nothing of it, and no framework."""
+"""A process for the user's file, so that this process loads neither the file nor a framework."""
 
 import contextlib
 import multiprocessing
@@ -32,7 +32,7 @@ def run(
     If ``say`` is given, the function's first argument is one that takes a step and a sentence.
 
     Raises:
-        UserError: what the function raises; if it fails otherwise, or not in time.
+        UserError: if the function raises it, fails in another way, or takes too long.
     """
     context = multiprocessing.get_context("spawn")
     receiving, sending = context.Pipe(duplex=False)
