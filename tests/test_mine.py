@@ -170,6 +170,26 @@ def test_parameters_in_half_precision_in_jax_are_said_and_not_blamed(find):
     assert found.best.error > 1e-4
 
 
+def test_checkpointing_as_that_of_transformers_is_switched_off(find):
+    further = """
+class Checkpointed(nn.Module):
+    gradient_checkpointing = True
+
+    def __init__(self):
+        super().__init__()
+        self.inner = nn.Linear(4, 4)
+
+    def forward(self, x):
+        if self.gradient_checkpointing:
+            return torch.utils.checkpoint.checkpoint(self.inner, x, use_reentrant=False).tanh()
+        return self.inner(x).tanh()
+"""
+    found = find("import torch.utils.checkpoint\n" + in_torch("Checkpointed()", further=further))
+    assert "Checkpointing is on: it is switched off" in said(found)
+    assert set(verdicts(found).values()) == {"right"}
+    assert found.code_difference < 1e-5
+
+
 @pytest.fixture
 def loopback(monkeypatch):
     """Processes of PyTorch reach each other on this machine alone, and part at the end."""

@@ -154,6 +154,16 @@ def own(problem: Any, pattern: str | None, parts: Parts | None = None) -> tuple[
             "the model is sharded by FSDP, which PyTorch's transforms do not see through; "
             "return the model as it is before it is sharded"
         )
+    checkpointed = [
+        each for each in model.modules() if getattr(each, "gradient_checkpointing", False)
+    ]
+    for each in checkpointed:
+        each.gradient_checkpointing = False
+    if checkpointed:
+        findings.append(
+            "Checkpointing is on: it is switched off, which changes no value, since torch.func "
+            "refuses it; call model.gradient_checkpointing_disable() for the code to paste."
+        )
     half = {str(each.dtype) for each in model.parameters() if each.dtype in HALF}
     if half:
         findings.append(f"It is in {' and '.join(half)}; what follows is of a copy in float32.")
@@ -216,8 +226,6 @@ def _seen(found: Own) -> list[str]:
     if calls.suspects:
         names = ", ".join(f"{name} ({count})" for name, count in calls.suspects.items())
         said.append(f"It calls what PyTorch may differentiate wrongly or not at all: {names}.")
-    if any(getattr(each, "gradient_checkpointing", False) for each in found.model.modules()):
-        said.append("Checkpointing is on: torch.func refuses it, autograd twice does not.")
     _, gradient = found.value_and_gradient(found.params)
     unused = [name for name, value in gradient.items() if not value.any()]
     if len(unused) == len(gradient):

@@ -103,7 +103,7 @@ def _write(found: Found, results: Path) -> None:
 
 def _print_table(found: Found) -> None:
     rows = page.table(found)
-    head: list[Column | str] = [Column(rows[0][0], no_wrap=True), *rows[0][1:]]
+    head = [Column(name, min_width=max(map(len, name.split()))) for name in rows[0]]
     table = Table(*head, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for row in rows[1:]:
         table.add_row(*row)
