@@ -6,8 +6,8 @@ import sys
 
 import pytest
 
-from reproduce.cli import versions
 from reproduce.errors import UserError
+from reproduce.measuring import versions
 
 
 @pytest.fixture
