@@ -29,7 +29,13 @@ GPU_GRADIENT_SECONDS = {
     },
 }
 CPU_GRADIENT_SECONDS = {
-    "jax": {"resnet34": (0.1, 0.16), "vit": (0.2, 0.1), "bert": (0.2, 0.08), "gpt2": (0.4, 0.6)},
+    "jax": {
+        "resnet34": (0.1, 0.16),
+        "vit": (0.2, 0.1),
+        "bert": (0.2, 0.08),
+        "gpt2": (0.4, 0.6),
+        "llama": (0.3, 0.4),
+    },
     "torch": {"resnet34": (0.1, 0.15), "vit": (0.4, 0.1), "bert": (0.4, 0.1)},
 }
 GRADIENT_SECONDS_OF_OTHERS = (0.005, 0.0)
@@ -40,7 +46,7 @@ WITHOUT_JIT_COMPILING_SECONDS = 12
 # Seconds to compile one program: with XLA for a GPU (where XLA tries algorithms out, and a setting
 # compiles two programs at a time), with XLA on one core, and with torch.compile.
 GPU_COMPILING_SECONDS = {"resnet34": 12, "vit": 25, "bert": 25}
-CPU_COMPILING_SECONDS = {"resnet34": 6, "vit": 5, "bert": 5, "gpt2": 5}
+CPU_COMPILING_SECONDS = {"resnet34": 6, "vit": 5, "bert": 5, "gpt2": 5, "llama": 5}
 COMPILING_SECONDS_OF_OTHERS = 1.5
 TORCH_COMPILING_SECONDS = {"resnet34": 80, "vit": 150, "bert": 150}
 # A process for a GPU imports its framework and starts CUDA; one for a CPU forks after the import.
@@ -59,6 +65,7 @@ PROGRAM_SAMPLE_BYTES = {
     "vit": 0.065 * GIB,
     "bert": 0.065 * GIB,
     "gpt2": 0.5 * GIB,
+    "llama": 0.5 * GIB,
 }
 SAMPLE_BYTES = {"resnet34": 0.12 * GIB, "resnet50": 0.3 * GIB, "vit": 0.2 * GIB, "bert": 0.2 * GIB}
 WEIGHT_BYTES = {
@@ -67,6 +74,7 @@ WEIGHT_BYTES = {
     "vit": 0.35 * GIB,
     "bert": 0.45 * GIB,
     "gpt2": 0.5 * GIB,
+    "llama": 0.5 * GIB,
 }
 LOADED_FRAMEWORKS_BYTES = 1 * GIB
 # Of torch.compile, which keeps the graphs of what it has compiled.
