@@ -9,8 +9,8 @@ import pytest
 from commands import ROOT
 from packaging.specifiers import SpecifierSet
 
-from reproduce.cli import versions
 from reproduce.errors import UserError
+from reproduce.measuring import versions
 
 
 @pytest.fixture
