@@ -1,4 +1,4 @@
-"""What each product costs against what it needs: operations or time, and memory."""
+"""The figure of every product's memory against its operations or time."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -32,9 +32,9 @@ NO_HVPS = ("gradient", "gauss_newton")
 IN_A_ROW = 3
 FRONT: Style = {"color": MUTED, "linestyle": ":", "linewidth": 1.6, "zorder": 1}
 NOTE = (
-    "Dotted: HVPs than which no other of the framework is both smaller and cheaper. Memory is what "
-    "a call needs beyond its arguments: the program's, by XLA, in JAX; in PyTorch the peak of its "
-    "tensors or of its allocator."
+    "Dotted: the HVPs for which no other in the same framework is both smaller and cheaper. Memory "
+    "is what a call needs beyond its arguments: in JAX the program's, by XLA; in PyTorch the peak "
+    "of its tensors or of its allocator."
 )
 
 
@@ -47,14 +47,14 @@ class Point(NamedTuple):
 
 
 def select(rows: Iterable[Row]) -> tuple[list[Row], str]:
-    """Return plan beyond's accounted rows, or else its timed ones, and who is left out."""
+    """Return plan beyond's accounted rows, or else its timed ones, and what is left out."""
     rows = list(rows)
     accounted, left_out = summary.accounted_of_beyond(rows)
     return (accounted, left_out) if accounted else summary.of_beyond(rows)
 
 
 def beyond_front(rows: Sequence[Row]) -> Figure:
-    """Return the memory of each product over its operations, or its time where that is known.
+    """Return the figure of each product's memory over its operations, or over its time if known.
 
     Raises:
         CannotDraw: there are no rows with both.
@@ -111,7 +111,7 @@ def _panel(axes: Axes, points: list[Point]) -> None:
 
 
 def _front(points: Iterable[Point]) -> list[Point]:
-    """Return the points than which no other is smaller for as little cost, the cheapest first."""
+    """Return the points for which no other is both smaller and cheaper, the cheapest first."""
     found: list[Point] = []
     for point in sorted(points, key=lambda point: (point.gradients, point.gib)):
         if not found or point.gib < found[-1].gib:

@@ -1,4 +1,4 @@
-"""How a figure of panels is put together: its size, a legend above, notes below."""
+"""The layout of a figure with panels: its size, a legend above, notes below."""
 
 import math
 import textwrap
@@ -12,12 +12,12 @@ from paper_figures import style
 
 
 class CannotDraw(Exception):
-    """The rows do not hold what a figure shows; the message is one sentence that says why."""
+    """A figure cannot be drawn from its rows; the message is one sentence that says why."""
 
 
 def empty(inches: tuple[float, float] | None = None) -> Figure:
-    """Return a figure whose parts stay where they are put."""
-    # matplotlib takes "none", and its types do not say so.
+    """Return an empty figure without automatic layout."""
+    # matplotlib accepts "none", but its types do not say so.
     return Figure(figsize=inches, layout="none")  # type: ignore[arg-type]
 
 

@@ -22,7 +22,7 @@ IMAGE = "hvp-repro"
 REVISION_LABEL = "org.opencontainers.image.revision"
 RESULTS_INSIDE = "/hvp/results"
 COST = "3 minutes on a good line and 10 GB of the engine's disk"
-# What an engine says, and in one sentence what it means and what to do.
+# Messages of an engine, and for each a sentence on what it means and what to do.
 MEANINGS = {
     "no space left on device": "the engine's disk is full; 'docker system prune' makes room",
     "could not select device driver": (
@@ -39,10 +39,10 @@ MEANINGS = {
     "no such file": "none listens; install and start docker, or name its socket in DOCKER_HOST",
     "connection refused": "none listens; start docker, or name its socket in DOCKER_HOST",
 }
-# Nothing that a run does not need: this is what the image is tested with, too.
+# Only what a run needs; the image is tested with the same settings.
 LOCKED_DOWN = {
     "read_only": True,
-    "tmpfs": {"/tmp": "exec"},  # PyTorch loads from there what it compiles
+    "tmpfs": {"/tmp": "exec"},  # PyTorch loads compiled code from there
     "network_mode": "none",
     "cap_drop": ["ALL"],
     "security_opt": ["no-new-privileges"],
@@ -67,7 +67,7 @@ def engine() -> docker.DockerClient:
 
 
 def meaning(words: str) -> str:
-    """The meaning of an engine's ``words`` and what to do; the words where it is not known."""
+    """The meaning of an engine's ``words`` and what to do; the words themselves if unknown."""
     found = [sentence for sign, sentence in MEANINGS.items() if sign in words.lower()]
     return found[0] if found else f"it says: {' '.join(words.split())}"
 
@@ -118,7 +118,7 @@ def run(
 ) -> int:
     """The exit code of ``command`` in the image, its output printed as it comes.
 
-    It runs as ``user`` (``uid:gid``), who must own ``results``, and writes there alone.
+    It runs as ``user`` (``uid:gid``), who must own ``results``, and writes only there.
 
     Raises:
         UserError: if the engine refuses to run it.

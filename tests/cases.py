@@ -10,12 +10,10 @@ import numpy as np
 import torch
 
 from reproduce import problems
-from reproduce.plan import METHODS
 
 jax.config.update("jax_enable_x64", True)
 
 FRAMEWORKS = ("jax", "torch")
-HVPS = METHODS[1:]
 FAMILIES = {
     "resnet": problems.Problem(
         "resnet",

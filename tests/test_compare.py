@@ -13,8 +13,9 @@ from reproduce.cli import judging
 from reproduce.errors import UserError
 from reproduce.evidence import bundle
 from reproduce.plan import cases
+from reproduce.report import comparison
 from reproduce.results import compare
-from reproduce.results.rows import Row
+from reproduce.results.rows import Row, rows_in
 
 SECONDS = tuple((1 + 0.01 * np.sin(np.arange(30))).tolist())
 
@@ -172,24 +173,73 @@ def test_a_page_has_a_column_for_each_device_and_no_number_of_two(tmp_path):
     arguments = [str(mine), str(theirs), str(mine), "--page", str(page)]
     result = CliRunner().invoke(command_of_compare(), arguments)
     assert result.exit_code == 0, result.output
+    found, lines = columns_and_lines(page)
+    assert found == [(a100, str(mine)), (h100, str(mine)), (h100, str(theirs))]
+    none = ["–"] * 3
+    assert lines[f"cpu: {slow.setting}", slow.method] == [
+        *("3.00", "3000", "–"),
+        *none,
+        *("0.50", "500", "–"),
+    ]
+    assert lines[f"cpu: {crashed.setting}", crashed.method] == [*none, *none, "error", "–", "–"]
+
+
+def columns_and_lines(page):
+    """The device and the run of each column, and the texts of each line by setting and method."""
     text = page.read_text()
-    heads = re.findall(r'<th scope="col">(.+?)<br>(.+?)<br>', text)
-    assert heads == [(a100, str(mine)), (h100, str(mine)), (h100, str(theirs))]
+    columns = re.findall(r'<th scope="colgroup" colspan="3">.+?<br>(.+?)<br>(.+?)</th>', text)
     lines = {
-        name: re.findall(r'<td class="value">(.+?)</td>', cells)
-        for name, cells in re.findall(r'<th scope="row">(.+?)</th>(.+?)</tr>', text, re.DOTALL)
+        (setting, method): re.findall(r'<td class="value.*?">(.+?)</td>', cells)
+        for setting, own in re.findall(r'"rowgroup".*?>(.+?)</th>(.+?)</tbody>', text, re.DOTALL)
+        for method, cells in re.findall(r"<td>(.+?)</td>(.+?)</tr>", own, re.DOTALL)
     }
-    reverse = f"{slow.plan}: {slow.case}"
-    assert lines[reverse] == ["3.00 gradients, 3e+03 ms", "–", "0.50 gradients, 500 ms"]
-    assert lines[f"{crashed.plan}: {crashed.case}"] == ["–", "–", "error"]
+    return columns, lines
+
+
+def test_versions_of_packages_have_columns_of_their_own_and_a_wrong_hvp_says_how_wrong(tmp_path):
+    def of(version, difference, **changes):
+        packages = {"torch": version, "transformers": "4.57.6"}
+        environment = {"identity": {"packages": packages}}
+        changes |= {"framework": "torch", "mode": "eager", "method": "reverse_over_forward"}
+        return row(environment=environment, relative_difference=difference, **changes)
+
+    old, new = of("2.1.1", 0.51), of("2.15.0", 2e-7)
+    in_jax = row(environment={"identity": {"packages": {"jax": "0.4.23"}}})
+    page = tmp_path / "page.html"
+    both = written(tmp_path / "both", old, in_jax, new)
+    page.write_text(comparison.html({"both": rows_in(both)}))
+    heads = re.findall(r'<th scope="colgroup" colspan="3">(.+?)<br>', page.read_text())
+    assert heads == [
+        "JAX 0.4.23, PyTorch 2.1.1, transformers 4.57.6",
+        "PyTorch 2.15.0, transformers 4.57.6",
+    ]
+    texts = columns_and_lines(page)[1][f"cpu: {old.setting}", old.method]
+    assert texts == ["1.00", "1000", "wrong by 51 %", "1.00", "1000", "2.0e-07"]
+
+
+def test_runs_in_which_no_number_can_be_compared_are_refused_and_no_page_is_written(tmp_path):
+    done, crashed = row(), row(status="error", reason="it ended", seconds=())
+    arguments = [
+        str(written(tmp_path / name, each)) for name, each in (("a", done), ("b", crashed))
+    ]
+    result = CliRunner().invoke(command_of_compare(), arguments)
+    assert "not compared: 1" in result.stdout
+    assert str(result.exception) == (
+        "two runs were to be compared, and none of their cases (1) could be, for the reasons "
+        "above; compare runs in which the same cases are done"
+    )
+    page = tmp_path / "page.html"
+    result = CliRunner().invoke(command_of_compare(), [*arguments, "--page", str(page)])
+    assert str(result.exception).startswith("cases that are done in two columns were expected")
+    assert not page.exists()
 
 
 def test_more_than_two_are_compared_on_a_page_alone(tmp_path):
     folders = [str(written(tmp_path / name, row())) for name in "abc"]
     result = CliRunner().invoke(command_of_compare(), folders)
     assert str(result.exception) == (
-        "3 runs were to be compared, and a ratio is of two; "
-        "add --page FILE for a page with a column each"
+        "3 runs were given, and a ratio compares two; "
+        "add --page FILE for a page with a column for each"
     )
 
 

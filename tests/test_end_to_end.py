@@ -12,6 +12,7 @@ from conftest import start_interruptible
 
 from reproduce.drawing import BENCHES, DIAGRAMS
 from reproduce.plan import by_setting, cases
+from reproduce.results import summary
 from reproduce.results.rows import read_rows
 
 pytestmark = pytest.mark.slow
@@ -90,11 +91,16 @@ def test_a_second_run_does_nothing_and_says_so(smoke):
     assert not any(name in second.stdout for name in (*BENCHES, *DIAGRAMS))
 
 
-def test_all_three_methods_agree_at_full_precision_of_float32(smoke):
+def test_all_methods_agree_but_for_the_known_fault_of_pytorchs_layer_normalisation(smoke):
     differences = [row for row in smoke["rows"] if row.relative_difference is not None]
-    assert {row.method for row in differences} == {"reverse_over_forward", "reverse_over_reverse"}
     assert {row.model for row in differences} >= {"tiny_resnet", "tiny_vit", "tiny_bert"}
-    assert max(row.relative_difference for row in differences) < TOLERANCE
+    wrong = [row for row in differences if summary.is_wrong(row)]
+    assert {(row.framework, row.model, row.method) for row in wrong} == {
+        ("torch", "tiny_vit", "reverse_over_forward"),
+        ("torch", "tiny_bert", "reverse_over_forward"),
+    }
+    right = [row.relative_difference for row in differences if row not in wrong]
+    assert max(right) < TOLERANCE
 
 
 def test_every_hvp_has_the_gradient_beside_each_repetition(smoke):

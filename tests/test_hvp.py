@@ -9,7 +9,6 @@ import torch
 from cases import (
     FAMILIES,
     FRAMEWORKS,
-    HVPS,
     NAMES,
     array,
     build,
@@ -22,7 +21,7 @@ from cases import (
 
 from reproduce import problems
 from reproduce.measuring import comparing, timing
-from reproduce.plan import METHODS
+from reproduce.plan import HVPS, METHODS
 
 MODES = {"jax": ("jit", "eager"), "torch": ("eager",)}
 LONG_TO_COMPILE = {"jax": FAMILIES, "torch": ()}

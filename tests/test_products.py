@@ -10,7 +10,6 @@ import torch
 from cases import (
     FAMILIES,
     FRAMEWORKS,
-    HVPS,
     array,
     build,
     flat,
@@ -23,7 +22,7 @@ from jax.flatten_util import ravel_pytree
 
 from reproduce import methods, problems
 from reproduce.measuring import comparing, worker
-from reproduce.plan import CHECKPOINTED, GAUSS_NEWTON, Case, accounted_cases, cases
+from reproduce.plan import CHECKPOINTED, GAUSS_NEWTON, HVPS, Case, accounted_cases, cases
 from reproduce.problems.loss import LossOfLogits
 
 X = np.random.default_rng(0).standard_normal((6, 4))

@@ -1,4 +1,4 @@
-"""The verb ``operators``: through which of a framework's operators an HVP is right, as a table."""
+"""The command ``operators``: a table of the operators through which HVPs are right."""
 
 from collections.abc import Iterable, Mapping
 from importlib import import_module
@@ -38,7 +38,7 @@ def operators(
 
 
 def page(frameworks: Iterable[Framework]) -> str:
-    """The tables of ``frameworks``, under what they mean."""
+    """The tables of ``frameworks``, after an explanation."""
     return "\n".join([HEAD, *map(_section, frameworks)])
 
 
@@ -64,7 +64,7 @@ def _bold(verdict: str) -> str:
 
 
 def _in_short(verdicts: Mapping[str, str]) -> str:
-    """``right`` if all are, else what the methods are that are not."""
+    """``right`` if all verdicts are, else the methods with other verdicts."""
     kinds = set(verdicts.values())
     if len(kinds) == 1:
         return kinds.pop()

@@ -3,29 +3,24 @@
 import base64
 from pathlib import Path
 
-import jinja2
 import numpy as np
 
 from reproduce.measuring import cost
 from reproduce.mine.found import STEPS, Found, Product
 from reproduce.mine.measure import seconds
+from reproduce.report.templates import templates
 
-COLUMNS = ("HVP", "is", "gradients", "time", "at the point", "compiling", "memory", "error")
+COLUMNS = ("method", "is", "gradients", "time", "at the point", "compiling", "memory", "error")
+TARGET_COLUMN = COLUMNS.index("error")
 NONE = "–"
 
 
 def html(found: Found, folder: Path) -> str:
     """The page of ``found``, with the figure that is in ``folder``."""
-    templates = jinja2.Environment(
-        loader=jinja2.FileSystemLoader([Path(__file__).parent, Path(__file__).parents[1]]),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-    )
+    pages = templates(Path(__file__).parent, Path(__file__).parents[1])
     png = (folder / "figures" / "mine.png").read_bytes()
     columns, *rows = table(found)
-    return templates.get_template("page.html.jinja").render(
+    return pages.get_template("page.html.jinja").render(
         found=found,
         columns=columns,
         rows=rows,
@@ -37,19 +32,30 @@ def html(found: Found, folder: Path) -> str:
 
 
 def checked(found: Found) -> str:
-    """That the pasted code was run, and how far its HVP is off."""
+    """The sentence that the pasted code was run, and how far its HVP is off."""
     return f"it was run, and is off by {found.code_difference:.0e}"
 
 
 def table(found: Found) -> list[tuple[str, ...]]:
-    """Columns, then a line for each HVP: what is timed, the fastest first, then the rest."""
-    timed = found.timed
-    others = [each for each in found.products if not each.seconds]
+    """The columns, then one line per method: timed ones, the fastest first, then the others."""
+    shown = [*found.timed, *found.without_use]
     gradient = (
         "gradient", "", "1", seconds(float(np.median(found.gradient_seconds))), NONE, NONE,
         _bytes(found.gradient_bytes), NONE,
     )  # fmt: skip
-    return [COLUMNS, gradient, *map(_line, [*timed, *others])]
+    lines = [COLUMNS, gradient, *map(_line, shown)]
+    if not found.target:
+        return lines
+    on_target = [f"on {found.target}", NONE, *(_on_target(found, each) for each in shown)]
+    return [
+        (*line[:TARGET_COLUMN], cell, *line[TARGET_COLUMN:])
+        for line, cell in zip(lines, on_target, strict=True)
+    ]
+
+
+def _on_target(found: Found, product: Product) -> str:
+    too_large = (product.target_bytes or 0) > found.target_memory_bytes
+    return _bytes(product.target_bytes) + " (too large)" * too_large
 
 
 def _line(product: Product) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""The page ``report.html``: one file, with everything on it inside."""
+"""The page ``report.html``: one file that contains everything it shows."""
 
 import math
 from collections import Counter
@@ -15,6 +15,7 @@ from reproduce.article.judge import Judgement, Verdict
 from reproduce.beyond import advice
 from reproduce.report import figures, origins, proofs, tables
 from reproduce.report.evidence import Evidence
+from reproduce.report.templates import templates
 from reproduce.results.rows import rows_in
 
 SYMBOLS: dict[Verdict, str] = {
@@ -27,8 +28,8 @@ SYMBOLS: dict[Verdict, str] = {
 }
 KINDS = {
     "error": "Errors: against the article's own data, or against mathematics",
-    "omission": "Omissions: what a statement needs and lacks",
-    "confounder": "Confounders: what makes a comparison one of something else, too",
+    "omission": "Omissions: a statement lacks something that it needs",
+    "confounder": "Confounders: a second difference between the things that are compared",
     "doubt": "Doubts: matters of reading, or not proven for what the article ran",
 }
 FORMATS = {"deviation [%]": "{:+.1f}", "10⁹ operations": "{:.1f}"}
@@ -36,7 +37,7 @@ MISSING = "–"
 
 
 def html(evidence: Evidence, found: Sequence[Judgement]) -> str:
-    """The page of ``found``, the verdicts on all sources; the same folders give the same page."""
+    """The page of ``found``, the verdicts from all sources; the same folders give the same page."""
     beyond_rows = rows_in(evidence.beyond)
     plan = evidence.measured.rows[-1].plan
     template = _templates().get_template("page.html.jinja")
@@ -68,25 +69,19 @@ def html(evidence: Evidence, found: Sequence[Judgement]) -> str:
 
 
 def _given(folder: Path, name: str) -> str:
-    """The argument of `make` for ``folder``; empty where that is the default for ``name``."""
+    """The argument of `make` for ``folder``; empty if that is the default for ``name``."""
     return "" if folder.parts[-2:] == ("results", name) else f" RESULTS={folder}"
 
 
 def _templates() -> jinja2.Environment:
-    templates = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-    )
-    templates.filters |= {"cell": _cell, "key": _key, "amount": judge.amount, "told": judge.told}
-    templates.globals |= {"symbols": SYMBOLS, "zip": zip}
-    return templates
+    found = templates(Path(__file__).parent)
+    found.filters |= {"cell": _cell, "key": _key, "amount": judge.amount, "told": judge.told}
+    found.globals |= {"symbols": SYMBOLS, "zip": zip}
+    return found
 
 
 def _cell(value: Any, column: str) -> str:
-    """The text of a table's cell."""
+    """The text of a cell in a table."""
     if isinstance(value, float):
         text = FORMATS.get(column, "{:.2f}").format(value)
         return MISSING if math.isnan(value) else text.replace("-", "−")
@@ -94,7 +89,7 @@ def _cell(value: Any, column: str) -> str:
 
 
 def _key(value: Any) -> str:
-    """The number that a table's cell is sorted by; empty if it has none."""
+    """The number that a cell is sorted by; empty if it has none."""
     return "" if isinstance(value, float) and math.isnan(value) else str(value)
 
 
