@@ -56,7 +56,7 @@ CHOOSE = plan=$${PLAN:-$$($(PYTHON) -m reproduce default-plan)} && results=$${RE
 
 .DEFAULT_GOAL := help
 .PHONY: help all quick a100 account beyond report measure figures slurm plan smoke verify test test-all lint image \
-	image-test docker-all carry try-newest latest setup setup-container lock sbom audit clean
+	image-test docker-all image-folder sif carry try-newest latest setup setup-container lock sbom audit clean
 # What is named together is done in the order of its names, also with -j.
 .NOTPARALLEL:
 
@@ -125,6 +125,17 @@ image-test: setup ## Test the image that was built.
 
 docker-all: setup-container ## Run `make all` in the image, and build it if needed.
 	@$(ENGINE) all --plan "$$PLAN" --results "$${RESULTS:-results}"
+
+image-folder: setup-container ## Unpack the image into the folder hvp-image, for Charliecloud.
+	@$(ENGINE) unpack hvp-image
+
+sif: ## Save the image as hvp-repro.tar, and make hvp.sif of it where there is Apptainer.
+	docker save --output hvp-repro.tar hvp-repro
+	@command -v apptainer >/dev/null || { \
+		echo "error: hvp.sif was asked for, and there is no apptainer here; take hvp-repro.tar to where" \
+			"there is one, and run 'apptainer build hvp.sif docker-archive://hvp-repro.tar'" >&2; exit 2; }
+	apptainer build hvp.sif docker-archive://hvp-repro.tar
+	rm hvp-repro.tar
 
 carry: ## Download the wheels for a machine with its own frameworks into carry/.
 	@$(FIND_PIP); rm -rf carry.part; \

@@ -4,6 +4,7 @@ Runs outside of the container. ``docker build`` and ``docker run`` do the same b
 """
 
 import os
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -143,12 +144,56 @@ def run(
         container.remove(force=True)
 
 
+def unpack(client: docker.DockerClient, folder: Path) -> None:
+    """Unpacks the image into a new ``folder``, for whatever runs folders, such as Charliecloud.
+
+    The image's environment goes into the file ``ch/environment`` in there.
+
+    Raises:
+        UserError: if the folder is there, the image is not, or tar fails.
+    """
+    if folder.exists():
+        raise UserError(f"{folder} was to be made from {IMAGE}, and is there; remove it first")
+    try:
+        container = client.containers.create(IMAGE)
+    except ImageNotFound:
+        raise UserError(
+            f"{folder} was to be made from {IMAGE}, and it is not built; run 'make image'"
+        ) from None
+    (folder / "ch").mkdir(parents=True)
+    variables = container.attrs["Config"]["Env"]
+    (folder / "ch" / "environment").write_text("".join(f"{each}\n" for each in variables))
+    # Only root can make devices, and whatever runs the folder has its own.
+    command = ["tar", "--extract", "--exclude=dev/*", f"--directory={folder}"]
+    try:
+        with subprocess.Popen(command, stdin=subprocess.PIPE) as tar:
+            assert tar.stdin
+            for piece in container.export():
+                tar.stdin.write(piece)
+    except BrokenPipeError:
+        pass
+    finally:
+        container.remove(force=True)
+    if tar.returncode != 0:
+        raise UserError(
+            f"{IMAGE} was to be unpacked into {folder}, and tar failed for the reason above; "
+            "make room for 10 GB, or name another folder"
+        )
+
+
 @app.command("build")
 def build_image(
     base: Annotated[str | None, typer.Option(help="An own base image.")] = None,
 ) -> None:
     """Build the image."""
     build(engine(), base)
+
+
+@app.command("unpack")
+def unpack_image(folder: Annotated[Path, typer.Argument(help="A folder to be made.")]) -> None:
+    """Unpack the image into a folder."""
+    unpack(engine(), folder)
+    print(folder)
 
 
 @app.command("all")

@@ -111,3 +111,20 @@ def test_without_dropout_a_loss_is_repeated():
         assert functional.dropout(x, 0.5).equal(x)
         assert functional.dropout(input=x, p=0.5, training=True).equal(x)
     assert not functional.dropout(x, 0.5).equal(x)
+
+
+def test_what_is_not_the_same_in_other_versions_is_a_table():
+    old = operators.Verdicts("2.1.1", {"a": {"autograd_grad": "wrong"}, "b": {"jvp": "right"}})
+    new = operators.Verdicts("2.10.0", {"a": {"autograd_grad": "right"}, "b": {"jvp": "right"}})
+    lines = operators.differences(new, [old]).removeprefix(operators.IN_OTHERS).strip().splitlines()
+    assert lines == [
+        *("1 of 2 verdicts are the same in all.", ""),
+        *("| operator | HVP | 2.10.0 | 2.1.1 |", "| --- | --- | --- | --- |"),
+        "| a | autograd.grad twice | right | **wrong** |",
+    ]
+
+
+def test_what_differs_in_other_versions_is_on_the_page_and_the_layer_normalisation_does_not():
+    section = TABLE.split(operators.IN_OTHERS)[1]
+    assert "| layer_norm |" not in section
+    assert "| slogdet | reverse-over-forward | **wrong** | **wrong** | right |" in section

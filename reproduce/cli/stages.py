@@ -12,10 +12,10 @@ from reproduce.cli.cluster import status
 from reproduce.cli.default_plan import fitting_plan
 from reproduce.cli.judging import advise, report
 from reproduce.cli.measuring import account, measure, stopped
-from reproduce.cli.versions import measure_with
 from reproduce.drawing import OF_BEYOND, draw
 from reproduce.errors import UserError
 from reproduce.measuring import side_by_side
+from reproduce.measuring.versions import measure_with
 
 
 def every_stage(

@@ -9,10 +9,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.checkpoint import checkpoint
 
-from reproduce.in_torch import repair
 from reproduce.in_torch.hvp import METHODS as OF_ARTICLE
 from reproduce.in_torch.hvp import Loss, Tree
 from reproduce.in_torch.peers import autograd_grad
@@ -58,6 +56,8 @@ def of_heads(function: Callable[[Tensor, Tensor, Tensor], Tensor]) -> Operator:
 
 
 def _plain_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    from torch.nn.attention import SDPBackend, sdpa_kernel  # noqa: PLC0415 - PyTorch 2.1 has none
+
     with sdpa_kernel(SDPBackend.MATH):
         return F.scaled_dot_product_attention(q, k, v, is_causal=True)
 
@@ -200,14 +200,22 @@ OPERATORS: Mapping[str, Operator] = (
 
 
 def verdicts(operator: Operator) -> dict[str, str]:
-    """By method: ``right``, ``wrong``, or ``refused``, against central differences."""
+    """By method: ``right``, ``wrong``, or ``refused``, against central differences.
+
+    Or ``absent``, where this version of PyTorch has no such operator.
+    """
     loss, w, v = _problem(operator)
-    expected = (_gradient(loss, w + STEP * v) - _gradient(loss, w - STEP * v)) / (2 * STEP)
+    try:
+        expected = (_gradient(loss, w + STEP * v) - _gradient(loss, w - STEP * v)) / (2 * STEP)
+    except (AttributeError, ImportError):
+        return dict.fromkeys(METHODS, "absent")
     return {name: _verdict(hvp, loss, w, v, expected) for name, hvp in METHODS.items()}
 
 
 def repaired_verdicts(operator: Operator) -> dict[str, str]:
     """The same inside `repair.repaired`."""
+    from reproduce.in_torch import repair  # noqa: PLC0415 - it needs a newer PyTorch than 2.1
+
     with repair.repaired():
         return verdicts(operator)
 

@@ -38,7 +38,8 @@ class Lock(NamedTuple):
         made_from = folder / "hvp-repro-made-from"
         if made_from.exists() and made_from.read_bytes() == self.path.read_bytes():
             return folder
-        print(f"Making {folder} from {self.path.name}: 5 GB, a minute on a good line.", flush=True)
+        sentence = f"Making {folder} from {self.path.name}: 5 GB, a minute on a good line."
+        print(sentence, file=sys.stderr, flush=True)
         _uv("venv", "--quiet", "--allow-existing", "--python", self.python, folder)
         _uv("pip", "sync", "--quiet", "--require-hashes", "--python", folder, self.path)
         shutil.copy(self.path, made_from)
@@ -50,6 +51,7 @@ LOCKS = {
     "2023": (Lock("2023-jax", "3.11", "jax"), Lock("2023-torch", "3.11", "torch")),
     "latest": (Lock("latest", "3.12", None),),
 }
+WITH_TORCH = [lock for locks in LOCKS.values() for lock in locks if lock.framework != "jax"]
 
 
 def measure_with(versions: str, plan: str, folder: Path) -> int:
@@ -74,6 +76,23 @@ def measure_with(versions: str, plan: str, folder: Path) -> int:
                 "reason above; mend that, and run the same command again"
             )
     return max(codes)
+
+
+def printed_with(lock: Lock, *arguments: str) -> bytes:
+    """What ``python -m reproduce`` prints with the versions of ``lock``.
+
+    Raises:
+        UserError: if it fails.
+    """
+    python = lock.environment() / "bin" / "python"
+    command: list[str | Path] = [python, "-m", "reproduce", *arguments]
+    ended = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, check=False)
+    if ended.returncode:
+        raise UserError(
+            f"{' '.join(arguments)!r} with {lock.path.name} was asked for, and failed for the "
+            "reason above; mend that, and run the same command again"
+        )
+    return ended.stdout
 
 
 def _uv(*arguments: str | Path) -> None:
