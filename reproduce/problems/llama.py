@@ -1,7 +1,7 @@
 """Llama: a transformer of today that predicts the next token, as small as GPT-2 small.
 
-It has root mean squares in place of layer normalisation, positions by rotation, queries that
-share keys and values in groups, a gate in every layer, and no biases.
+It has RMS normalisation, rotary positions, queries that share keys and values in groups, a gate in
+every layer, and no biases.
 """
 
 from collections.abc import Iterator
