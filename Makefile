@@ -62,7 +62,7 @@ CHOOSE = plan=$${PLAN:-$$($(PYTHON) -m reproduce default-plan)} && results=$${RE
 
 .DEFAULT_GOAL := help
 .PHONY: help all quick a100 account beyond report measure figures slurm plan smoke verify test test-all lint image \
-	image-test docker-all carry try-newest latest setup setup-container lock sbom audit clean
+	image-test docker-all image-folder sif carry try-newest latest setup setup-container lock sbom audit clean
 # What is named together is done in the order of its names, also with -j.
 .NOTPARALLEL:
 
@@ -76,11 +76,11 @@ all: setup ## Set up if needed, measure what is missing, draw what has changed.
 quick: setup ## The article's five benchmark figures on a GPU, in minutes.
 	@$(PYTHON) -m reproduce all --plan quick --results "$$RESULTS"
 
-report: setup ## Judge the claims and write the report; PROVE=1 proves the errata first.
+report: setup ## Judge the claims and write the report; PROVE=1 first runs the errata's tests.
 	@$(CHOOSE) { [ -z "$$PROVE" ] || $(PYTHON) -m reproduce prove "$$results"; } && \
 		$(PYTHON) -m reproduce report "$$results"
 
-a100: setup ## Account for the article's memory on an A100; no GPU is needed.
+a100: setup ## Find the memory that the article's cases take on an A100; needs no GPU.
 	@$(PYTHON) -m reproduce account article "$${RESULTS:-results/a100}"
 
 account: setup ## The same for the GPU that TARGET names.
@@ -90,7 +90,7 @@ account: setup ## The same for the GPU that TARGET names.
 measure: setup ## Measure the cases of the plan that are missing.
 	@$(CHOOSE) $(PYTHON) -m reproduce measure "$$plan" "$$results"
 
-figures: setup ## Draw all figures from the rows; needs neither GPU nor framework.
+figures: setup ## Draw all figures from the rows; needs no GPU and no framework.
 	@$(CHOOSE) $(PYTHON) -m paper_figures "$$results"
 
 figures/<name>: ## Draw one figure, for example figures/hess_eig.
@@ -102,13 +102,13 @@ slurm: setup ## Measure the plan on a SLURM cluster, in JOBS shares; DRY=1 shows
 	@$(PYTHON) -m reproduce slurm "$${PLAN:-article}" "$${RESULTS:-results/$${PLAN:-article}}" \
 		--jobs "$$JOBS" --cap "$${CAP:-$$JOBS}" --sbatch "$$SBATCH" --container "$$CONTAINER" $${DRY:+--dry}
 
-plan: setup ## Print what the plan measures and what it is expected to cost.
+plan: setup ## Print what the plan measures, and its expected time and memory.
 	@$(CHOOSE) $(PYTHON) -m reproduce plan "$$plan"
 
-smoke: setup ## Run every path on tiny models, to its figures.
+smoke: setup ## Run every path on tiny models, from measuring to the report.
 	@$(PYTHON) -m reproduce all --plan smoke --results "$$RESULTS"
 
-beyond: setup ## Beyond the article: HVPs at work, and HVPs that are faster than its own.
+beyond: setup ## Go beyond the article: faster HVPs, and HVPs at work.
 	@$(PYTHON) -m reproduce all --plan beyond --results "$${RESULTS:-results}/beyond"
 
 verify: setup ## Measure plan smoke twice and compare what must be the same.
@@ -117,22 +117,33 @@ verify: setup ## Measure plan smoke twice and compare what must be the same.
 test: setup ## Run the quick tests; TESTS=<files> for some.
 	@$(PYTHON) -m pytest $(AT_ONCE) -m 'not slow and not engine' $$TESTS
 
-test-all: setup ## Run all tests, but those of the image; TESTS=<files> for some.
+test-all: setup ## Run all tests except those of the image; TESTS=<files> for some.
 	@$(PYTHON) -m pytest $(AT_ONCE) -m 'not engine' $$TESTS
 
 lint: setup ## Check format, style, docstrings and types.
 	@$(PYTHON) -m ruff check . && $(PYTHON) -m ruff format --check . && $(PYTHON) -m mypy
 
-image: setup-container ## Build the container image; BASE=<image> for an own base.
+image: setup-container ## Build the container image; BASE=<image> for your own base.
 	@$(ENGINE) build --base "$$BASE"
 
-image-test: setup ## Run the tests of the image that is built.
+image-test: setup ## Test the image that was built.
 	@$(PYTHON) -m pytest -m engine --capture no --verbose
 
-docker-all: setup-container ## Run `make all` in the image, built if needed; results come out.
+docker-all: setup-container ## Run `make all` in the image, and build it if needed.
 	@$(ENGINE) all --plan "$$PLAN" --results "$${RESULTS:-results}"
 
-carry: ## Download into carry/ what a machine with frameworks of its own lacks.
+image-folder: setup-container ## Unpack the image into the folder hvp-image, for Charliecloud.
+	@$(ENGINE) unpack hvp-image
+
+sif: ## Save the image as hvp-repro.tar, and make hvp.sif of it where there is Apptainer.
+	docker save --output hvp-repro.tar hvp-repro
+	@command -v apptainer >/dev/null || { \
+		echo "error: hvp.sif was asked for, and there is no apptainer here; take hvp-repro.tar to where" \
+			"there is one, and run 'apptainer build hvp.sif docker-archive://hvp-repro.tar'" >&2; exit 2; }
+	apptainer build hvp.sif docker-archive://hvp-repro.tar
+	rm hvp-repro.tar
+
+carry: ## Download the wheels for a machine with its own frameworks into carry/.
 	@$(FIND_PIP); rm -rf carry.part; \
 	if $$pip download -qq --only-binary=:all: --no-deps --require-hashes --implementation cp \
 		--python-version "$$PYTHON_VERSION" $(PLATFORMS) --dest carry.part --requirement requirements-carry.lock; \
@@ -187,7 +198,7 @@ VIRTUAL_ENV=$$VENV "$$uv" pip sync --require-hashes --compile-bytecode $(LOCKS) 
 	&& cat $(LOCKS) > $(MADE_FROM)
 endef
 
-setup: ## Make the environment from the locks, their hashes enforced; once only.
+setup: ## Make the environment from the locks, with hashes enforced, unless it exists.
 	@$(MAKE_ENVIRONMENT)
 
 setup-container: LOCKS := requirements-container.lock
@@ -195,12 +206,12 @@ setup-container: COST := 21 MB in seconds, or without uv 97 MB in less than a mi
 setup-container:
 	@$(FIND_UV); VENV=.venv-container; $(MAKE_ENVIRONMENT)
 
-latest: ## Resolve the newest versions anew; measure plan smoke and test the HVPs with them.
+latest: ## Find the newest versions; measure plan smoke and test the HVPs with them.
 	@$(FIND_UV); $(COMPILE_FOR) 3.12 --upgrade --output-file requirements-latest.lock requirements-latest.in
 	@$(MAKE) all VERSIONS=latest PLAN=smoke
 	@$(TEST_LATEST) -m 'not slow' $(TESTS_OF_MATHEMATICS)
 
-lock: ## Resolve requirements*.in anew into the locks, but for the latest versions.
+lock: ## Resolve requirements*.in into new locks, except that of the latest versions.
 	@$(COMPILE) --output-file requirements.lock requirements.in
 	@$(COMPILE) --output-file requirements-test.lock requirements-test.in
 	@$(COMPILE) --output-file requirements-peers.lock requirements-peers.in
@@ -214,7 +225,7 @@ sbom: setup ## Write the bill of materials of requirements.lock, as CycloneDX.
 	$(PYTHON) -W ignore -m cyclonedx_py requirements --pyproject pyproject.toml --output-reproducible \
 		--output-file "$$bill" requirements.lock && echo "$$bill"
 
-audit: setup ## Look requirements.lock up among known vulnerabilities, on the internet.
+audit: setup ## Check requirements.lock for known vulnerabilities, on the internet.
 	@found="$${RESULTS:-results}/audit.txt"; \
 	mkdir -p "$$(dirname "$$found")" && rm -f "$$found" || exit 2; \
 	said=$$("$$VENV/bin/"$(AUDIT) --output "$$found" 2>&1); audited=$$?; \

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-parameters = r"params"  # all but what else Flax keeps
+parameters = r"params"  # everything except Flax's other collections
 
 
 class Network(nn.Module):
@@ -27,6 +27,16 @@ def problem():
 
 def loss(params, batch):
     """Return the mean cross-entropy."""
-    inputs, labels = batch
-    logits = Network().apply(params, inputs)
+    return loss_of_logits(logits(params, batch), batch)
+
+
+def logits(params, batch):
+    """Return the logits, of shape (batch, 10)."""
+    inputs, _ = batch
+    return Network().apply(params, inputs)
+
+
+def loss_of_logits(logits, batch):
+    """Return the mean cross-entropy."""
+    _, labels = batch
     return -jnp.take_along_axis(jax.nn.log_softmax(logits), labels[:, None], axis=1).mean()

@@ -1,6 +1,7 @@
 """A small GPT-2 of transformers with seeded weights, as a language model; no download."""
 
 import torch
+from torch.nn import functional
 from transformers import GPT2Config, GPT2LMHeadModel
 
 
@@ -16,3 +17,14 @@ def problem():
 def loss(model, batch):
     """Return the mean cross-entropy of each next token."""
     return model(**batch, use_cache=False).loss
+
+
+def logits(model, batch):
+    """Return the same model's logits, of shape (batch, sequence, tokens)."""
+    return model(batch["input_ids"], use_cache=False).logits
+
+
+def loss_of_logits(logits, batch):
+    """Return the same loss, from the logits."""
+    next_tokens = batch["labels"][:, 1:]
+    return functional.cross_entropy(logits[:, :-1].flatten(0, 1), next_tokens.flatten())

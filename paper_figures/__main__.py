@@ -36,7 +36,7 @@ def draw(
         typer.Argument(help=f"All of the article's, or any of {', '.join(NAMES)}."),
     ] = None,
     changed: Annotated[
-        bool, typer.Option("--changed", help="Only what would not be the same again.")
+        bool, typer.Option("--changed", help="Only those that would change.")
     ] = False,
 ) -> None:
     """Draw the article's figures and write the tables into RESULTS/figures and RESULTS/tables.
@@ -44,7 +44,7 @@ def draw(
     A figure is written as PNG and PDF, a table as CSV and Markdown.
 
     Raises:
-        Exit: with code 1 if what was named cannot be made.
+        Exit: with code 1 if a figure or table that was named cannot be made.
         UserError: if there is no such figure or table, or the rows cannot be read.
     """
     wanted = names or OF_ARTICLE
@@ -88,7 +88,7 @@ def _written(name: str, rows: list[Row], results: Path) -> tuple[list[Path], str
 
 
 def main() -> None:
-    """Draws; what the user can mend ends it with one sentence and code 2."""
+    """Draws. A mistake that the user can mend ends it with one sentence and code 2."""
     printing.run(app, "python -m paper_figures")
 
 

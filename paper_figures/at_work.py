@@ -1,4 +1,4 @@
-"""HVPs at work: inverse-HVPs, spectra and a bilevel problem, drawn from their tables."""
+"""Figures of HVPs at work, drawn from tables: inverse-HVPs, spectra and a bilevel problem."""
 
 import sys
 from pathlib import Path
@@ -18,16 +18,16 @@ FEET = {
     "inverse_hvp_errors": (
         "Hessian of a network with 2410 parameters, trained on scikit-learn's digits, + 0.001 I; "
         "float64,\nJAX with jit. Error: against a dense solve. Neumann iterations are gradient "
-        "descent of fixed steps."
+        "descent with a fixed step."
     ),
     "spectra": (
-        "Each eigenvalue, and each Ritz value by its weight, is drawn as a bell 1 % of the range "
+        "Eigenvalues, and Ritz values with their weights, are drawn as Gaussians, 1 % of the range "
         "wide.\nLeft: scikit-learn's digits, trained, float64. Right: the benchmark's weights, "
         "batch size 2, float32. JAX."
     ),
     "hyperparameter_descent": (
-        "Logistic regression of 150 digits, strength of its regularisation by the loss of 600 "
-        "others.\nHVPs: all of them, for the inner problem by Newton's method and for the "
+        "Logistic regression on 150 digits; the strength of its regularisation is chosen by the "
+        "loss of 600 others.\nHVPs: all HVPs, for Newton's method on the inner problem and for the "
         "hypergradient."
     ),
 }
@@ -46,11 +46,11 @@ SOLVERS: dict[str, Style] = {
     },
 }
 NETWORKS = {"digits": "Network on digits", "resnet34": "ResNet34, not trained"}
-BELL_WIDTH = 0.01  # by the range of the eigenvalues
-FLOOR = 0.02  # of the axis, by the height of a bell
+BELL_WIDTH = 0.01  # in ranges of the eigenvalues
+FLOOR = 0.02  # of the axis, in heights of a bell
 EXACT: Style = {"color": GREY, "label": "Exact, from the dense Hessian"}
 QUADRATURE: Style = {"color": BLUE, "linewidth": 2, "label": "Lanczos quadrature"}
-EXTREME_HEIGHT = 0.03  # by that of the panel
+EXTREME_HEIGHT = 0.03  # in heights of the panel
 EXTREMES: Style = {
     "label": "Outermost Ritz values",
     "color": RED,
@@ -71,7 +71,7 @@ def write(name: str, results: Path) -> list[Path]:
     """Return the two files of the figure ``name``, drawn from its table in ``results``.
 
     Raises:
-        CannotDraw: if there is no such table, or it lacks what is drawn.
+        CannotDraw: if there is no such table, or it lacks a column or value that is drawn.
     """
     path = results / f"{name}.csv"
     if not path.exists():
@@ -86,7 +86,7 @@ def write(name: str, results: Path) -> list[Path]:
 
 
 def draw(name: str, table: pd.DataFrame) -> Figure:
-    """Return the figure ``name`` of ``table``: its panels, a legend, and what it is of."""
+    """Return the figure ``name`` of ``table``: its panels, a legend, and a note."""
     figure = Figure(figsize=(9.0, 4.8), layout="constrained")
     panels = list(figure.subplots(1, 2))
     for axes in panels:
@@ -101,7 +101,7 @@ def draw(name: str, table: pd.DataFrame) -> Figure:
 
 
 def inverse_hvp_errors(table: pd.DataFrame, panels: list[Axes]) -> None:
-    """Draw the error of the inverse-HVP against HVPs and against seconds, a curve a method."""
+    """Draw the error of the inverse-HVP against HVPs and against seconds, one curve per method."""
     for axes, (cost, label) in zip(panels, COSTS.items(), strict=True):
         for method, values in table.groupby("method"):
             axes.plot(values[cost], values["error"], **SOLVERS[method])
@@ -110,7 +110,7 @@ def inverse_hvp_errors(table: pd.DataFrame, panels: list[Axes]) -> None:
 
 
 def spectra(table: pd.DataFrame, panels: list[Axes]) -> None:
-    """Draw the density of the eigenvalues, a panel a network, with the outermost marked."""
+    """Draw the density of the eigenvalues, one panel per network, and mark the outermost."""
     for axes, model in zip(panels, NETWORKS, strict=True):
         values = table[table["model"] == model]
         _spectrum(axes, values)
@@ -166,7 +166,7 @@ def _number(value: float) -> str:
 
 
 def hyperparameter_descent(table: pd.DataFrame, panels: list[Axes]) -> None:
-    """Draw the validation loss by strength with the descents on it, and their slopes by step."""
+    """Draw the validation loss against the strength, both descents, and their slopes by step."""
     along, by_step = panels
     grid = table[table["run"] == "grid"]
     along.plot(grid["strength"], grid["validation_loss"], **GRID)

@@ -1,6 +1,6 @@
-"""HVPs beyond the article: compiled PyTorch, many vectors at a point, other libraries.
+"""Figures of HVPs beyond the article: compiled PyTorch, many vectors at a point, other libraries.
 
-All are drawn from the rows of plan ``beyond``. A ratio is the time of an HVP over that of
+All are drawn from the rows of plan ``beyond``. A ratio is the time of an HVP over the time of
 the gradient in the same round, framework and mode.
 """
 
@@ -69,29 +69,29 @@ RATIO_NOTE = (
     "In gradients of the same round, and in seconds. ≠: the HVP differs from "
     "forward-over-reverse's by more than rounding."
 )
-AMORTISED_NOTE = "Dashed: every HVP anew; solid: what does not depend on the vector once."
+AMORTISED_NOTE = "Dashed: every HVP anew. Solid: the part without the vector is computed once."
 VECTORS_NOTE = (
-    "Forward-over-reverse, one call for all vectors. At the points, the memory that it takes: in "
-    "JAX the program's, from XLA's memory analysis; in PyTorch the peak of its allocator."
+    "Forward-over-reverse, one call for all vectors. At the points, the memory of the call: in JAX "
+    "the program's, from XLA's memory analysis; in PyTorch the peak of its allocator."
 )
 
 
 def select(name: str, rows: Iterable[Row]) -> tuple[list[Row], str]:
     """Return the rows that the figure ``name`` is drawn from, and a sentence on those left out.
 
-    They are of one batch size, the largest that was measured.
+    They have the same batch size, the largest that was measured.
     """
     own, left_out = summary.of_beyond(rows, several_vectors=name == "beyond_vectors")
     largest = max((row.batch_size for row in own), default=0)
     others = sorted({row.model for row in own if row.batch_size != largest}, key=problems.order)
     if others:
-        names = ", ".join(map(problems.label, others))
-        left_out = f"{left_out} Left out {names}, which has another batch size.".strip()
+        names = " and ".join(map(problems.label, others))
+        left_out = f"{left_out} Left out {names}, of another batch size.".strip()
     return [row for row in own if row.batch_size == largest], left_out
 
 
 def beyond_ratios(rows: Sequence[Row]) -> Figure:
-    """Return the ratio of every method to the gradient, beside its operation count."""
+    """Return the figure of every method's ratio to the gradient, with its operation count."""
     hvps = [row for row in rows if row.method != "gradient"]
     names = sorted({_name(row) for row in hvps}, key=_order)
     largest = max((summary.ratio(row)[2] for row in hvps if row.status == "done"), default=1)
@@ -138,7 +138,7 @@ def _ratio_bar(axes: Axes, place: int, name: Name, row: Row | None) -> None:
 
 
 def beyond_amortised(rows: Sequence[Row]) -> Figure:
-    """Return the total time of k HVPs at one point, for every k up to 16."""
+    """Return the figure of the total time of k HVPs at one point, for every k up to 16."""
     wanted = [row for row in rows if _name(row) in AMORTISED_LINES]
     figure, of_models = _panels(wanted, _model, problems.order)
     for axes, model, own in of_models:
@@ -156,9 +156,9 @@ def beyond_amortised(rows: Sequence[Row]) -> Figure:
 
 
 def beyond_vectors(rows: Sequence[Row]) -> Figure:
-    """Return the time per vector over the gradient's, by the number of vectors at once.
+    """Return the figure of the time per vector, in gradients, by the number of vectors at once.
 
-    Beside each stands the memory of the call, where it was counted.
+    Each point is labelled with the memory of the call, if it was counted.
     """
     figure, of_runs = _panels(rows, lambda row: (row.framework, row.mode), list(methods.RUNS).index)
     for axes, run, of_run in of_runs:
@@ -193,7 +193,7 @@ def beyond_vectors(rows: Sequence[Row]) -> Figure:
 def _panels(
     rows: Sequence[Row], of: Callable[[Row], Hashable], order: Callable[[Any], Any]
 ) -> tuple[Figure, list[tuple[Axes, Any, list[Row]]]]:
-    """Return an empty figure, and its panels: for each value of ``of``, with its rows.
+    """Return an empty figure, and one panel with its rows for each value of ``of``.
 
     Raises:
         CannotDraw: there are no rows.

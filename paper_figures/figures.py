@@ -1,4 +1,4 @@
-"""The article's figures: what each is drawn from, and how its panels are put together."""
+"""The article's figures: the rows that each needs, and the panels that it has."""
 
 import io
 from collections.abc import Callable, Iterable, Sequence
@@ -28,21 +28,21 @@ UNDATED = {
 
 
 def write(name: str, rows: Sequence[Row], folder: Path) -> list[Path]:
-    """Return the two files of the figure ``name``, written as PNG and PDF into ``folder``.
+    """Write the figure ``name`` as PNG and PDF into ``folder``; return the two paths.
 
     ``rows`` are those that `select` returns for it.
 
-    The same rows give the same bytes: neither date nor version is written, and the
-    user's matplotlib settings are set aside.
+    The same rows give the same bytes: no date or version is written, and the
+    user's matplotlib settings are ignored.
 
     Raises:
-        CannotDraw: as `draw`.
+        CannotDraw: for the same reasons as `draw`.
     """
     return save(lambda: draw(name, rows), name, folder)
 
 
 def save(draw: Callable[[], Figure], name: str, folder: Path) -> list[Path]:
-    """Return the two files of what ``draw`` returns, written as PNG and PDF into ``folder``."""
+    """Write the figure that ``draw`` returns as PNG and PDF into ``folder``; return both paths."""
     with matplotlib.rc_context():
         matplotlib.rcdefaults()
         matplotlib.rcParams.update(style.RC)  # type: ignore[arg-type]  # it lists all keys
@@ -54,7 +54,7 @@ def save(draw: Callable[[], Figure], name: str, folder: Path) -> list[Path]:
 
 def _save(figure: Figure, path: Path) -> Path:
     suffix = path.suffix[1:]
-    # Into memory first: of a full disk, matplotlib's PDF makes an error of its own.
+    # Into memory first, because on a full disk matplotlib's PDF raises an error of its own.
     drawn = io.BytesIO()
     figure.savefig(drawn, format=suffix, metadata=UNDATED[suffix])
     with whole_file(path) as unfinished:
@@ -65,8 +65,8 @@ def _save(figure: Figure, path: Path) -> Path:
 def select(name: str, rows: Iterable[Row]) -> tuple[list[Row], str]:
     """Return the rows that the figure ``name`` is drawn from, and a sentence on those left out.
 
-    Those are rows of its own kind, but of another device, plan, vector or normalisation than
-    the newest. A diagram needs no rows.
+    Rows are left out if their device, plan, vector or normalisation differs from the newest
+    row's. A diagram needs no rows.
     """
     if name in DIAGRAMS:
         return [], ""
@@ -119,14 +119,14 @@ def draw(name: str, rows: Sequence[Row]) -> Figure:
 
 
 def _deviation(row: Row, table: pd.DataFrame) -> str:
-    """Return how far ``table`` is from what was published, and why; empty where it was run."""
+    """Return how far ``table`` is from the published values, and why; empty if it was run."""
     why = style.deviation_note(row)
     hvps = table.drop(index="gradient", level="method")
     return f"{style.compared_note(hvps['median'] / hvps['published'])} {why}" if why else ""
 
 
 def _published(bench: Bench, rows: Sequence[Row], cells: pd.Index) -> dict[str, list[float]]:
-    """Return the column of what was published of ``cells``, in bytes; none if nothing was."""
+    """Return the column of published values for ``cells``, in bytes; none if nothing is known."""
     if bench.quantity != "memory" or not origin.is_articles(rows[0]):
         return {}
     known = summary.published_bytes(bench.framework, bench.mode)
@@ -135,7 +135,7 @@ def _published(bench: Bench, rows: Sequence[Row], cells: pd.Index) -> dict[str, 
 
 
 def _batch_sizes(bench: Bench, rows: Sequence[Row]) -> dict[str, list[int]]:
-    """Return the batch sizes of each model: those planned, measured or not, and those in rows."""
+    """Return the batch sizes of each model, in the plan or in rows."""
     sizes: dict[str, set[int]] = {}
     run = bench.framework, bench.mode
     for grid in PLANS.get(rows[0].plan, ()):
@@ -159,7 +159,7 @@ def _bar_batch_size(bench: Bench, sizes: dict[str, list[int]]) -> int:
 
 
 def _values(bench: Bench, rows: Sequence[Row]) -> tuple[Callable[[Row], Sequence[float]], str]:
-    """Return what to take from a row, and the note that says what it is.
+    """Return the function that takes the drawn values from a row, and the note about them.
 
     Raises:
         CannotDraw: the rows have no memory counter in common.
@@ -174,7 +174,7 @@ def _values(bench: Bench, rows: Sequence[Row]) -> tuple[Callable[[Row], Sequence
 
 
 def _assemble(quantity: str, shown: dict[str, pd.DataFrame], notes: dict[str, str]) -> Figure:
-    """Return the figure of the panels ``shown``, by title: first the bars, then the curve."""
+    """Return the figure with the panels ``shown``, by title: the bars, then the curve."""
     scale, unit = style.unit(quantity, max(table["median"].max() for table in shown.values()))
     scaled = [table.assign(**(table.select_dtypes("number") / scale)) for table in shown.values()]
     figure = layout.empty()

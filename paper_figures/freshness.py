@@ -1,7 +1,7 @@
 """Find the figures and tables that would be the same if they were made again.
 
-One is current if what it is made from (rows, tables, code, matplotlib) and its own files have
-the digest that was recorded when it was made. When a file was written says nothing.
+A figure is current if its sources (rows, tables, code, matplotlib) and its own files still have
+the digest that was recorded when it was made. Dates of files are ignored.
 """
 
 import hashlib
@@ -29,7 +29,7 @@ def current(results: Path, names: Iterable[str]) -> set[str]:
 
 
 def record(results: Path, names: Iterable[str]) -> None:
-    """Record that all of ``names`` were made in ``results`` just now, as far as they can be."""
+    """Record that all of ``names`` that can be made were made in ``results`` just now."""
     with whole_file(_record(results)) as unfinished:
         unfinished.write_bytes(msgspec.json.encode(_digests(results, names)))
 
@@ -60,7 +60,7 @@ def _digests(results: Path, names: Iterable[str]) -> dict[str, str]:
 
 
 def _contents(paths: Iterable[Path]) -> list[str]:
-    """Name and digest of each of ``paths`` that is there."""
+    """Name and digest of each of ``paths`` that exists."""
     return sorted(f"{path.name} {_sha256(path.read_bytes())}" for path in paths if path.is_file())
 
 

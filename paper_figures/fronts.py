@@ -1,5 +1,6 @@
-"""What each product costs against what it needs: operations or time, and memory."""
+"""The figure of every product's memory against its operations or time."""
 
+import math
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
@@ -28,11 +29,12 @@ MARKERS: dict[Method, str] = {
     "gauss_newton": "*",
 }
 NO_HVPS = ("gradient", "gauss_newton")
+IN_A_ROW = 3
 FRONT: Style = {"color": MUTED, "linestyle": ":", "linewidth": 1.6, "zorder": 1}
 NOTE = (
-    "Dotted: HVPs than which no other of the framework is both smaller and cheaper. Memory is what "
-    "a call needs beyond its arguments: the program's, by XLA, in JAX; in PyTorch the peak of its "
-    "tensors or of its allocator."
+    "Dotted: the HVPs for which no other in the same framework is both smaller and cheaper. Memory "
+    "is what a call needs beyond its arguments: in JAX the program's, by XLA; in PyTorch the peak "
+    "of its tensors or of its allocator."
 )
 
 
@@ -45,14 +47,14 @@ class Point(NamedTuple):
 
 
 def select(rows: Iterable[Row]) -> tuple[list[Row], str]:
-    """Return plan beyond's accounted rows, or else its timed ones, and who is left out."""
+    """Return plan beyond's accounted rows, or else its timed ones, and what is left out."""
     rows = list(rows)
     accounted, left_out = summary.accounted_of_beyond(rows)
     return (accounted, left_out) if accounted else summary.of_beyond(rows)
 
 
 def beyond_front(rows: Sequence[Row]) -> Figure:
-    """Return the memory of each product over its operations, or its time where that is known.
+    """Return the figure of each product's memory over its operations, or over its time if known.
 
     Raises:
         CannotDraw: there are no rows with both.
@@ -62,12 +64,13 @@ def beyond_front(rows: Sequence[Row]) -> Figure:
         raise layout.CannotDraw(f"there are no such rows of plan {BEYOND!r}; measure it first")
     models = sorted({point.row.model for point in points}, key=problems.order)
     figure = layout.empty()
-    for axes, model in zip(figure.subplots(1, len(models), squeeze=False)[0], models, strict=True):
+    rows_of_panels = math.ceil(len(models) / IN_A_ROW)
+    panels = _grid(figure, len(models), rows_of_panels)
+    for axes, model in zip(panels, models, strict=True):
         own = [point for point in points if point.row.model == model]
         _panel(axes, own)
         axes.set_title(f"{problems.label(model)}, batch size {own[0].row.batch_size}")
         axes.set_xlabel(_cost_label(points))
-    figure.axes[0].set_ylabel("Memory [GiB]")
     drawn = {point.row.method for point in points}
     legend = {
         methods.LABELS[method]: (Line2D([], [], **_mark(method, INK)),)
@@ -81,8 +84,18 @@ def beyond_front(rows: Sequence[Row]) -> Figure:
     row = points[0].row
     not_run = "" if row.quantity == "time" else ", compiled or accounted, not run"
     machine = f"Device: {row.device}{not_run} · plan: {row.plan}"
-    layout.lay_out(figure, legend, {"values": NOTE, "machine": machine})
+    notes = {"values": NOTE, "machine": machine}
+    layout.lay_out(figure, legend, notes, rows=rows_of_panels)
     return figure
+
+
+def _grid(figure: Figure, count: int, rows: int) -> list[Axes]:
+    grid = figure.subplots(rows, math.ceil(count / rows), squeeze=False)
+    for axes in grid[:, 0]:
+        axes.set_ylabel("Memory [GiB]")
+    for axes in grid.flat[count:]:
+        axes.remove()
+    return list(grid.flat[:count])
 
 
 def _panel(axes: Axes, points: list[Point]) -> None:
@@ -98,7 +111,7 @@ def _panel(axes: Axes, points: list[Point]) -> None:
 
 
 def _front(points: Iterable[Point]) -> list[Point]:
-    """Return the points than which no other is smaller for as little cost, the cheapest first."""
+    """Return the points for which no other is both smaller and cheaper, the cheapest first."""
     found: list[Point] = []
     for point in sorted(points, key=lambda point: (point.gradients, point.gib)):
         if not found or point.gib < found[-1].gib:

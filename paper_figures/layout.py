@@ -1,4 +1,4 @@
-"""How a figure of panels is put together: its size, a legend above, notes below."""
+"""The layout of a figure with panels: its size, a legend above, notes below."""
 
 import math
 import textwrap
@@ -12,12 +12,12 @@ from paper_figures import style
 
 
 class CannotDraw(Exception):
-    """The rows do not hold what a figure shows; the message is one sentence that says why."""
+    """A figure cannot be drawn from its rows; the message is one sentence that says why."""
 
 
 def empty(inches: tuple[float, float] | None = None) -> Figure:
-    """Return a figure whose parts stay where they are put."""
-    # matplotlib takes "none", and its types do not say so.
+    """Return an empty figure without automatic layout."""
+    # matplotlib accepts "none", but its types do not say so.
     return Figure(figsize=inches, layout="none")  # type: ignore[arg-type]
 
 
@@ -27,12 +27,14 @@ def lay_out(
     notes: Mapping[str, str],
     left_inches: float = style.LEFT_INCHES,
     axes_height_inches: float = style.AXES_HEIGHT_INCHES,
+    rows: int = 1,
 ) -> None:
     """Give ``figure`` its size, a ``legend`` by label above its panels, and its notes below.
 
-    ``notes`` maps the kind of a note to its text, from the bottom up.
+    ``notes`` maps the kind of a note to its text, from the bottom up. The panels are in ``rows``
+    of as many, but for the last.
     """
-    panel_count = len(figure.axes)
+    panel_count = math.ceil(len(figure.axes) / rows)
     width = style.FIGURE_WIDTH_INCHES[panel_count]
     columns = {kind: round(width * count) for kind, count in style.NOTE_COLUMNS_PER_INCH.items()}
     texts = {
@@ -46,7 +48,7 @@ def lay_out(
     title_lines = 1 + max(axes.get_title().count("\n") for axes in figure.axes)
     legend_style = style.legend(panel_count)
     top = style.top_inches(math.ceil(len(legend) / legend_style["ncols"]), title_lines)
-    height = bottom + axes_height_inches + top
+    height = bottom + rows * axes_height_inches + (rows - 1) * style.BETWEEN_ROWS_INCHES + top
     figure.set_size_inches(width, height)
     figure.subplots_adjust(
         left=left_inches / width,
@@ -54,6 +56,7 @@ def lay_out(
         bottom=bottom / height,
         top=1 - top / height,
         wspace=style.BETWEEN_PANELS,
+        hspace=style.BETWEEN_ROWS_INCHES / axes_height_inches,
     )
     for kind, text in texts.items():
         figure.text(style.NOTE_INCHES / width, foot / height, text, **style.note(kind))

@@ -17,10 +17,9 @@ from reproduce.methods import kind
 from reproduce.mine.found import FILE, Found, Product
 
 NOTE = (
-    "Medians, error bars: 20 % to 80 % quantiles. A method that is wrong, refused or too large "
-    "has that in place of its bar."
+    "Medians; error bars: 20 % to 80 % quantiles. A method without a bar is wrong, refused or too "
+    "large, as its text says."
 )
-KINDS = {"direct": "One HVP", "amortised": "A further HVP at the same point"}
 LETTER_INCHES = 0.092
 AT_ONCE = "One of several HVPs at once"
 
@@ -28,7 +27,7 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_mar
 
 
 def draw(found: Found) -> Figure:
-    """Return time in gradients and memory of every HVP, a line each."""
+    """Return the figure of every product's time, in gradients, and memory, one line each."""
     shown = [*found.timed, *found.without_use]
     figure = layout.empty()
     time, memory = figure.subplots(1, 2, sharey=True)
@@ -76,11 +75,12 @@ def _memory(axes: Axes, shown: Sequence[Product]) -> None:
 
 
 def _kind(product: Product) -> tuple[str, str]:
-    """Return what the legend says of ``product``, and which of the colours it has."""
+    """Return the legend's text for ``product``, and the number of its colour."""
     if product.vectors > 1:
         return AT_ONCE, "peer"
-    name = "amortised" if kind(product.method) == "amortised" else "direct"
-    return KINDS[name], name
+    of_method = kind(product.method)
+    name = "direct" if of_method == "peer" else of_method
+    return beyond.KINDS[name][0], name
 
 
 def _bar(product: Product) -> dict[str, Any]:
@@ -89,7 +89,7 @@ def _bar(product: Product) -> dict[str, Any]:
 
 @app.command()
 def main(results: Annotated[Path, typer.Argument(help=f"The folder that holds {FILE}.")]) -> None:
-    """Draw figures/mine.png and mine.pdf of what ``reproduce mine`` found."""
+    """Draw figures/mine.png and mine.pdf from the results of ``reproduce mine``."""
     found = msgspec.json.decode((results / FILE).read_bytes(), type=Found)
     figures.save(lambda: draw(found), "mine", results / "figures")
 

@@ -18,8 +18,8 @@ RANGE = ("low", "median", "high")
 def bars(axes: Axes, summary: pd.DataFrame) -> None:
     """Draw the medians of one batch size as bars grouped by model, with 20-80 % error bars.
 
-    ``summary`` is indexed by (model, method) in drawing order. What is ``published`` is a marker
-    on a bar.
+    ``summary`` is indexed by (model, method) in drawing order. A ``published`` value is a marker
+    on its bar.
     """
     models = summary.index.unique("model")
     for place, method in enumerate(style.METHODS):
@@ -45,7 +45,7 @@ def bars(axes: Axes, summary: pd.DataFrame) -> None:
 def curve(axes: Axes, summary: pd.DataFrame) -> None:
     """Draw the medians of one model against the batch size, with 20-80 % bands.
 
-    ``summary`` is indexed by (batch size, method). What is ``published`` is a dotted curve.
+    ``summary`` is indexed by (batch size, method). The ``published`` values are a dotted curve.
     """
     for place, method in enumerate(style.METHODS):
         values = summary.xs(method, level="method").sort_index()
@@ -65,7 +65,7 @@ def curve(axes: Axes, summary: pd.DataFrame) -> None:
 
 
 def _from_zero(axes: Axes, drawn: pd.DataFrame) -> None:
-    # An overhead within the noise can be negative: then zero is a line within the panel.
+    # An overhead within the noise can be negative; then a line marks zero within the panel.
     lowest, highest = drawn.min(axis=None), drawn.max(axis=None)
     axes.set_ylim(min(0, 1.07 * lowest) if lowest < 0 else 0, 1.07 * highest if highest > 0 else 1)
     if lowest < 0:
@@ -79,7 +79,7 @@ def _mark_gap(
 ) -> None:
     """Draw a cross in the method's colour at ``foot``, and the reason beside it.
 
-    ``foot`` is in data units along and in heights of the panel up.
+    ``foot`` is x in data units and y in heights of the panel.
     """
     to_foot = axes.get_xaxis_transform()
     for cross in style.gap_cross(method):

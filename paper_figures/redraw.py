@@ -1,7 +1,7 @@
-"""Figures and tables made anew from the rows and held against the files that are there.
+"""Make figures and tables again from the rows, and compare them with the files that exist.
 
-``python -m paper_figures.redraw RESULTS`` reads the rows, one a line, from standard input, and
-prints how each file differs, as JSON.
+``python -m paper_figures.redraw RESULTS`` reads the rows from standard input, one per line, and
+prints as JSON how each file differs.
 """
 
 import sys
@@ -22,7 +22,7 @@ class Maker(Protocol):
     """A module that chooses the rows of a figure or table, and writes its two files."""
 
     def select(self, name: str, rows: Iterable[Row], /) -> tuple[list[Row], str]:
-        """The rows that ``name`` is made of, and a sentence on those left out."""
+        """The rows that ``name`` is made from, and a sentence on those left out."""
 
     def write(self, name: str, rows: Sequence[Row], folder: Path, /) -> list[Path]:
         """The two files of ``name``, written into ``folder``."""
@@ -34,11 +34,11 @@ def maker_and_folder(name: str) -> tuple[Maker, str]:
 
 
 def redrawn(results: Path, rows: Iterable[Row]) -> dict[str, str]:
-    """Return how each figure's and table's file in ``results`` differs from one of ``rows``.
+    """Return how each figure's and table's file in ``results`` differs from one made from ``rows``.
 
-    By the file's name below ``results``; empty text where the bytes are the same. Both
-    files of a figure of which one is there are looked at, and what is no figure or
-    table of the article is not.
+    The keys are paths below ``results``; the text is empty if the bytes are the same. If one of a
+    figure's two files exists, both are compared. Files that are not figures or tables of the
+    article are ignored.
     """
     rows = last_of_each_case(rows)
     with TemporaryDirectory() as anew:
@@ -59,7 +59,7 @@ def _differences(
     own, _ = maker.select(name, rows)
     try:
         files = maker.write(name, own, anew)
-    except Exception as reason:  # whatever it is that drawing stumbles over in damaged rows
+    except Exception as reason:  # damaged rows can make drawing fail in any way
         yield f"{folder}/{name}", f"is there, but cannot be made from the rows: {reason}"
         return
     for file in files:
@@ -68,7 +68,7 @@ def _differences(
 
 def _difference(there: Path, anew: Path) -> str:
     if not there.exists():
-        return "is missing beside its other format"
+        return "is missing, although its other format is there"
     a, b = there.read_bytes(), anew.read_bytes()
     if a == b:
         return ""

@@ -1,33 +1,29 @@
 """How the figures look and what they say, as plain data.
 
-All text that a reader of the article's figures sees is here; `beyond` and `at_work` have theirs.
+All text that a reader of the benchmark's figures sees is here; other modules have their own.
 """
 
-import math
 from collections.abc import Iterable
 from typing import Any
 
 import pandas as pd
 
 from reproduce.methods import LABELS, RUNS
+from reproduce.plan import HVPS
 from reproduce.plan import METHODS as ARTICLE_METHODS
-from reproduce.plan import Run
 from reproduce.problems import label as model_label
 from reproduce.results.counters import Counter
 from reproduce.results.origin import ARTICLE_PLAN, is_articles, not_run
 from reproduce.results.rows import Row
 
-HVPS = ARTICLE_METHODS[1:]
 # Keyword arguments of matplotlib's.
 Style = dict[str, Any]
 
 INK = "#222222"
 MUTED = "#555555"
 WARNING = "#8a1c1c"
-FACTOR_RED = "#c1272d"
-FACTOR_BLUE = "#2456a6"
-# Near the article's, but apart in lightness as well (CIELAB 50, 66, 86, 37), so that they
-# hold in greyscale and with colour blindness.
+# Similar to the article's, but also different in lightness (CIELAB 50, 66, 86, 37), so that they
+# can be told apart in greyscale and with colour blindness.
 BLUE, ORANGE, YELLOW, RED = "#4e79b4", "#e98b2c", "#efc53d", "#a3262e"
 # By method: colour, marker, hatch.
 METHODS = {
@@ -55,21 +51,21 @@ GAP_BESIDE_CURVE: Style = GAP_TEXT | {"xytext": (-8, 0), "ha": "right", "va": "c
 ERROR_BAR: Style = {"fmt": "none", "ecolor": INK, "elinewidth": 1.6, "capsize": 3, "capthick": 1.2}
 PUBLISHED: Style = {"markerfacecolor": "white", "markeredgecolor": INK, "markeredgewidth": 1.1}
 PUBLISHED_BAR: Style = PUBLISHED | {"marker": "D", "markersize": 6, "linestyle": "", "zorder": 3}
-# In heights of the panel: the lowest cross, and the distance to the next method's.
+# In heights of the panel: the height of the lowest cross, and the step to the next method's.
 GAP_FOOT = 0.035
 GAP_LINE = 0.06
 DEVIATIONS = {
     ("jax", "jit"): (
-        "Published is what NVML saw of the whole GPU during the first call: at small batch sizes "
-        "nearly the same for every method, probably a workspace."
+        "Published values are what NVML saw of the whole GPU during the first call: at small batch "
+        "sizes nearly the same for every method, probably a workspace."
     ),
     ("jax", "eager"): (
-        "Published has on top what NVML sees: code and workspaces of the libraries. That "
-        "ResNet34's reverse-over-reverse grew by more per sample is not explained."
+        "Published values also contain the code and workspaces of the libraries, which NVML sees. "
+        "Why ResNet34's reverse-over-reverse grew by more per sample is not known."
     ),
     ("torch", "eager"): (
-        "Published has on top what NVML sees: probably code of the CUDA libraries and workspaces, "
-        "large ones of ResNet34's convolutions."
+        "Published values also contain what NVML sees: probably code and workspaces of the CUDA "
+        "libraries, large ones for ResNet34's convolutions."
     ),
 }
 # (size of the unit, its name), smallest first; a larger unit starts at a tenth of itself.
@@ -84,7 +80,7 @@ VECTORS = {
     "seeded": "a seeded normal vector",
 }
 NORMALISATIONS = {"article": "as in the article", "matched": "inference mode in both"}
-# Those of its own runs first. Memory does not depend on which vector it is.
+# The vector of its own runs first. Memory does not depend on the vector.
 ARTICLE_VECTORS = {"time": ("gradient",), "memory": ("params", "gradient")}
 ARTICLE_MACHINE_IN_SHORT = "A100"
 
@@ -94,7 +90,7 @@ FIGURE_WIDTH_INCHES = {1: 6.6, 2: 9.0, 3: 12.4, 4: 15.8}
 AXES_HEIGHT_INCHES = 3.3
 LEFT_INCHES = 1.05
 RIGHT_INCHES = 0.2
-# Above the panels: a title of one line and a legend of two rows, and what each more takes.
+# Above the panels: a title of one line and a legend of two rows; then, each further line and row.
 TOP_INCHES = 1.12
 TITLE_LINE_INCHES = 0.2
 LEGEND_COLUMNS = 2
@@ -107,6 +103,7 @@ LINE_INCHES = 0.2
 # Warnings are bold, and wider.
 NOTE_COLUMNS_PER_INCH = {"deviation": 12.5, "values": 12.5, "settings": 11, "machine": 11}
 BETWEEN_PANELS = 0.28
+BETWEEN_ROWS_INCHES = 1.0
 
 
 # To be laid over matplotlib's defaults.
@@ -193,18 +190,18 @@ def note(kind: str) -> Style:
 
 
 def legend_keys(has_published: bool) -> list[str]:
-    """Return what the legend names, down its two columns: methods and what was published."""
+    """Return the entries of the legend, down its two columns: methods and published values."""
     methods = list(METHODS)
     return [*methods[:2], *(["published"] * has_published), *methods[2:]]
 
 
 def legend_label(key: str) -> str:
-    """Return the text of the legend for a method or what was published."""
+    """Return the text of the legend for a method or for published values."""
     return PUBLISHED_LABEL if key == "published" else method_label(key)
 
 
 def legend(panels: int) -> Style:
-    """Return the keyword arguments of the legend above the panels, two columns as published."""
+    """Return the keyword arguments of the legend above the panels, in two columns as published."""
     return {
         "loc": "upper center",
         "bbox_to_anchor": (0.5, 0.995),
@@ -216,7 +213,7 @@ def legend(panels: int) -> Style:
 def unit(quantity: str, largest: float) -> tuple[float, str]:
     """Return the unit of a figure whose largest value is ``largest``: its size and name.
 
-    ``largest`` is in seconds or bytes; milliseconds and MiB serve below 0.1 s and 0.1 GiB.
+    ``largest`` is in seconds or bytes. Below 0.1 s and 0.1 GiB the units are ms and MiB.
     """
     small, large = UNITS[quantity]
     return small if largest < 0.1 * large[0] else large
@@ -229,7 +226,7 @@ def axis_label(quantity: str, unit_name: str) -> str:
 
 
 def top_inches(legend_rows: int, title_lines: int) -> float:
-    """Return the height of what is above the panels."""
+    """Return the height of the part above the panels."""
     more_rows, more_lines = legend_rows - 2, title_lines - 1
     return TOP_INCHES + more_rows * LEGEND_ROW_INCHES + more_lines * TITLE_LINE_INCHES
 
@@ -249,7 +246,7 @@ def _run(row: Row) -> str:
 
 
 def repetitions_note(rows: Iterable[Row], spread: str) -> str:
-    """Return what is drawn of the repetitions of ``rows``, and as what (``spread``) theirs is."""
+    """Return the note on the repetitions of ``rows``; ``spread`` names how it is drawn."""
     counts = sorted({len(row.seconds) for row in rows if row.status == "done"})
     if counts == [1]:
         return "One repetition per value."
@@ -263,15 +260,15 @@ def memory_note(counter: Counter) -> str:
 
 
 def deviation_note(row: Row) -> str:
-    """Return what keeps values that were not run away from the published ones.
+    """Return the note on why values that were not run differ from the published ones.
 
-    It is empty where there are no published ones, or where ``row`` was run.
+    It is empty if there are no published values, or if ``row`` was run.
     """
     return DEVIATIONS[row.framework, row.mode] if is_articles(row) and not row.was_run else ""
 
 
 def compared_note(ratios: pd.Series) -> str:
-    """Return how far HVPs are from the published values, by their ``ratios`` to those."""
+    """Return the note on how far HVPs are from the published values, given the ``ratios``."""
     low, high = (100 * (ratios.agg(each) - 1) for each in ("min", "max"))
     ends = [f"{abs(end):.0f} % {'below' if end < 0 else 'above'}" for end in (low, high)]
     return f"HVPs here are {' to '.join(ends)} published."
@@ -297,140 +294,10 @@ def settings_note(row: Row) -> str:
 def machine_note(row: Row) -> str:
     """Return the line on device and plan; empty on the article's device with its plan.
 
-    That the device was not run is in the titles of the panels.
+    If the device was not run, the titles of the panels say so.
     """
     differs = [ARTICLE_MACHINE_IN_SHORT] * (not is_articles(row))
     differs += ["plan"] * (row.plan != ARTICLE_PLAN)
     if not differs:
         return ""
     return f"Device: {row.place} · plan: {row.plan} — not the article's {' or '.join(differs)}"
-
-
-LINE_LABELS = ("Model", "Batch size")
-THEORY_LINE = ("Theory", "")
-NO_ROW = "–"
-MEMORY_TABLE = """# Memory beside the article's
-
-A cell is ours / published, in GiB, and in parentheses the deviation, ours / published − 1.
-Published values were read off the article's images; `memory_against_published.csv` has the
-uncertainty of each."""
-COMPARED_TABLES = {
-    "ours": "",
-    "tensors": "The tensors in that reserve alone:",
-    "unrecorded": (
-        "And with parameters that require no gradients, so that PyTorch does not record every "
-        "HVP once more:"
-    ),
-}
-OPERATIONS_TABLE = """# Floating-point operations
-
-Counted, not run. For JAX, XLA counts the traced program before it optimises it; for PyTorch,
-products and convolutions are counted, and nothing that is done entry by entry. Theory counts
-the products of the layers alone: a JVP and a gradient cost 3 evaluations each, an HVP 8, or 9
-(3 gradients) where it computes the gradient as well."""
-PRODUCTS_TABLE = """# Products beyond the article's: memory and operations
-
-In GiB, and in multiples of the gradient's operations. A Gauss-Newton product is no HVP."""
-PRODUCTS_IN = {
-    "jax": "Temporary bytes of the compiled program, from XLA's memory analysis; its result is as "
-    "large as the parameters, and on top.",
-    "torch": "Peak of the tensors alive during one call, beyond its arguments, with its result.",
-}
-GFLOP_TABLE = "In 10⁹ operations:"
-GRADIENTS_TABLE = "In multiples of the gradient:"
-
-
-def section_title(run: Run, origin: str = "") -> str:
-    """Return the title of a framework's part of a table, with the rows' ``origin``, if given."""
-    return "## " + ", ".join(filter(None, [RUNS[run], origin]))
-
-
-def gflop(operations: float) -> str:
-    """Return a cell with 10⁹ operations."""
-    return f"{operations:.1f}"
-
-
-def memory_and_gradients(gib: float, gradients: float) -> str:
-    """Return the text of a cell: GiB, and multiples of the gradient's operations."""
-    return f"{gib:.2f} · {gradients:.2f}"
-
-
-def gradients(multiple: float) -> str:
-    """Return a cell with a multiple of the gradient, missing or not."""
-    return NO_ROW if math.isnan(multiple) else f"{multiple:.2f}"
-
-
-def compared(ours: float, published: float, deviation: float, status: str) -> str:
-    """Return a cell that compares ``ours``, missing or not, with ``published``, both in GiB."""
-    if math.isnan(ours):
-        return f"{GAPS.get(status, NO_ROW)} / {published:.2f}"
-    failed = "" if status == "done" else f", {GAPS[status]}"
-    sign = "−" if deviation < 0 else "+"
-    return f"{ours:.2f} / {published:.2f} ({sign}{abs(deviation):.1f} %){failed}"
-
-
-EIGENVALUES = {
-    (1, 1): "minimum",
-    (1, 0): "flat direction",
-    (1, -1): "saddle point",
-    (-1, -1): "maximum",
-}
-BETWEEN = {"parents": "parents of $z_i$", "children": "children of $z_j$"}
-FACTORS = {"operation": "one operation", "path": "along paths, by recursion"}
-FACTOR_COLORS = {"operation": FACTOR_RED, "path": FACTOR_BLUE, "plain": MUTED}
-SURFACES_INCHES = (12.8, 3.5)
-SURFACE_TICK_POINTS = 10
-INCHES_PER_UNIT = 0.78
-
-
-# As an image inside the PDF: its 1600 facets would be most of the file.
-SURFACE: Style = {
-    "cmap": "viridis",
-    "rstride": 1,
-    "cstride": 1,
-    "linewidth": 0.15,
-    "rasterized": True,
-}
-SURFACE_AXES: Style = {
-    "xlabel": "$x$",
-    "ylabel": "$y$",
-    "zlabel": "$f(x, y)$",
-    "xticks": (-1, 0, 1),
-    "yticks": (-1, 0, 1),
-}
-# As fractions.
-SURFACES_LAYOUT = {"left": 0.0, "right": 0.955, "bottom": 0.07, "top": 0.84, "wspace": 0.16}
-CENTERED: Style = {"ha": "center", "va": "center"}
-VERTEX: Style = {"facecolor": "#ececec", "edgecolor": "black", "linewidth": 3.2}
-VERTEX_TEXT: Style = CENTERED | {"fontsize": 26}
-OPERATION: Style = VERTEX_TEXT | {"color": MUTED}
-DOTTED: Style = {"color": MUTED, "linestyle": ":", "linewidth": 1.2}
-
-
-def surface_title(first: int, second: int) -> str:
-    """Return the title of the surface with the eigenvalues ``first`` and ``second``."""
-    values = f"{first}, {second}".replace("-", "−")
-    return f"Hessian's eigenvalues {values}\n{EIGENVALUES[first, second]}"
-
-
-def arrow(factor: str) -> Style:
-    """Return the properties of an arrow: dashed where it stands for a path of many edges."""
-    return {
-        "arrowstyle": "-|>,head_width=0.28,head_length=0.6",
-        "color": FACTOR_COLORS[factor],
-        "linewidth": 1.4,
-        "linestyle": (0, (5, 3)) if factor == "path" else "-",
-        "shrinkA": 0,
-        "shrinkB": 0,
-    }
-
-
-def factor(kind: str) -> Style:
-    """Return the keyword arguments of a factor of the chain rule, written on its arrow."""
-    box = {"facecolor": "white", "edgecolor": "none", "pad": 1.5}
-    return VERTEX_TEXT | {"color": FACTOR_COLORS[kind], "bbox": box}
-
-
-def caption(factor: str = "plain") -> Style:
-    """Return the keyword arguments of a caption under a graph."""
-    return CENTERED | {"fontsize": 16, "color": FACTOR_COLORS[factor]}

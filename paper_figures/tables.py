@@ -1,8 +1,9 @@
-"""The tables beside the figures: memory against the article's, operations against theory, products.
+"""The tables: memory against the article's, operations against theory, products beyond.
 
-Each is written twice: as CSV with one line a cell, and as Markdown to be read.
+Each is written twice: as CSV with one line per value, and as Markdown for readers.
 """
 
+import math
 from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from reproduce.results.files import whole_file
 from reproduce.results.rows import Row
 
 CASE = ["framework", "mode", *summary.CELL]
-# What is compared with the published value, and the name of its deviation.
+# The columns that are compared with the published values, and the names of their deviations.
 OURS = {
     "ours": "deviation",
     "tensors": "tensors_deviation",
@@ -35,6 +36,37 @@ DIGITS = {
     "theory_gradients": 4,
 }
 
+NO_ROW = "–"
+MEMORY_TABLE = """# Memory beside the article's
+
+Each cell has ours / published, in GiB, and in parentheses the deviation, ours / published − 1.
+Published values were read off the article's images; `memory_against_published.csv` has the
+uncertainty of each."""
+COMPARED_TABLES = {
+    "ours": "",
+    "tensors": "The tensors in that reserve, without the rest of it:",
+    "unrecorded": (
+        "The tensors if parameters require no gradients, so that autograd does not record every "
+        "HVP:"
+    ),
+}
+OPERATIONS_TABLE = """# Floating-point operations
+
+Counted, not run. For JAX, XLA counts the traced program before it optimises it; for PyTorch,
+products and convolutions are counted, and no elementwise operations. Theory counts only the
+products of the layers: a JVP and a gradient cost 3 evaluations each, an HVP 8, or 9 (3 gradients)
+if it computes the gradient as well."""
+PRODUCTS_TABLE = """# Products beyond the article's: memory and operations
+
+In GiB, and in multiples of the gradient's operations. A Gauss-Newton product is no HVP."""
+PRODUCTS_IN = {
+    "jax": "Temporary bytes of the compiled program, from XLA's memory analysis. The result, as "
+    "large as the parameters, comes on top.",
+    "torch": "Peak of the live tensors during one call, beyond its arguments, with its result.",
+}
+GFLOP_TABLE = "In 10⁹ operations:"
+GRADIENTS_TABLE = "In multiples of the gradient:"
+
 
 def select(name: str, rows: Iterable[Row]) -> tuple[list[Row], str]:
     """Return the rows that the table ``name`` is made of, and a sentence on those left out.
@@ -49,12 +81,12 @@ def select(name: str, rows: Iterable[Row]) -> tuple[list[Row], str]:
 
 
 def write(name: str, rows: Sequence[Row], folder: Path) -> list[Path]:
-    """Return the two files of the table ``name``, written as CSV and Markdown into ``folder``.
+    """Write the table ``name`` as CSV and Markdown into ``folder``; return the two paths.
 
-    ``rows`` are those that `select` returns for it; the same rows give the same bytes.
+    ``rows`` are those that `select` returns for it. The same rows give the same bytes.
 
     Raises:
-        CannotDraw: as the table's own function.
+        CannotDraw: for the same reasons as the table's own function.
     """
     table, text = TABLES[name](rows)
     csv = table.round(DIGITS).to_csv(index=False, lineterminator="\n")
@@ -68,14 +100,14 @@ def _save(text: str, path: Path) -> Path:
 
 
 def memory_against_published(rows: Sequence[Row]) -> tuple[pd.DataFrame, str]:
-    """Return memory beside the article's, a line for each cell that both have, and its Markdown.
+    """Return memory beside the article's, one line per published value, and its Markdown.
 
-    In GiB; the deviation, ours / published − 1, in percent; and both once more for the tensors
-    in PyTorch's simulated reserve, as they are and without what autograd records.
+    Memory is in GiB, and the deviation, ours / published − 1, in percent. For PyTorch, both are
+    also given for the tensors in the simulated reserve, with and without autograd's record.
 
     Raises:
-        CannotDraw: no row is of the article's device, run or not, and of a cell that it
-            published; or the rows of a framework and mode have no memory counter in common.
+        CannotDraw: no row has the article's device, run or not, and a published value; or the rows
+            of a framework and mode have no memory counter in common.
     """
     own = [row for row in rows if origin.is_articles(row)]
     parts = [(of_run, _beside_published(of_run)) for of_run in _by_run(own)]
@@ -84,7 +116,7 @@ def memory_against_published(rows: Sequence[Row]) -> tuple[pd.DataFrame, str]:
         raise CannotDraw(
             f"there are no rows for {origin.ARTICLE_DEVICE} of memory that the article published"
         )
-    text = [style.MEMORY_TABLE, *(_memory_section(*part) for part in parts)]
+    text = [MEMORY_TABLE, *(_memory_section(*part) for part in parts)]
     return pd.concat(table for _, table in parts), "\n\n".join(text) + "\n"
 
 
@@ -129,25 +161,22 @@ def _memory_section(rows: Sequence[Row], table: pd.DataFrame) -> str:
         style.settings_note(row),
         style.machine_note(row),
     ]
-    parts = [
-        style.section_title(run, origin.not_run(row)),
-        *notes,
-    ]
+    parts = [_section_title(run, origin.not_run(row)), *notes]
     for ours, deviation in OURS.items():
         if table[f"{ours}_gib"].notna().any():
-            parts += [style.COMPARED_TABLES[ours], _compared(table, ours, deviation)]
+            parts += [COMPARED_TABLES[ours], _compared(table, ours, deviation)]
     return "\n\n".join(filter(None, [*parts, style.deviation_note(row)]))
 
 
 def _compared(table: pd.DataFrame, ours: str, deviation: str) -> str:
     """Return the Markdown that compares the column ``ours`` with the published one."""
     columns = [f"{ours}_gib", "published_gib", f"{deviation}_percent", "status"]
-    texts = [style.compared(*values) for values in table[columns].itertuples(index=False)]
+    texts = [_compared_cell(*values) for values in table[columns].itertuples(index=False)]
     return _markdown(table.assign(text=texts), style.METHODS)
 
 
 def operations(rows: Sequence[Row]) -> tuple[pd.DataFrame, str]:
-    """Return the operations of each method, a line for each cell, and their Markdown.
+    """Return the operations of each method, one line per case, and their Markdown.
 
     In 10⁹ floating-point operations, and as multiples of the gradient's, beside theory.
 
@@ -167,29 +196,29 @@ def operations(rows: Sequence[Row]) -> tuple[pd.DataFrame, str]:
         methods.OPERATIONS[row.framework, row.mode][row.method] for row in table.itertuples()
     ]
     sections = [_operations_section(*part) for part in table.groupby(CASE[:2], sort=False)]
-    return table, "\n\n".join([style.OPERATIONS_TABLE, *sections]) + "\n"
+    return table, "\n\n".join([OPERATIONS_TABLE, *sections]) + "\n"
 
 
 def _operations_section(run: Run, table: pd.DataFrame) -> str:
-    gflop = table.assign(text=table["gflop"].map(style.gflop))
-    gradients = table.assign(text=table["gradients"].map(style.gradients))
+    gflop = table.assign(text=table["gflop"].map("{:.1f}".format))
+    gradients = table.assign(text=table["gradients"].map(_gradients_cell))
     of_run = methods.OPERATIONS[run]
-    theory = [style.gradients(of_run[method]) for method in style.COUNTED]
+    theory = [_gradients_cell(of_run[method]) for method in style.COUNTED]
     parts = [
-        style.section_title(run),
-        style.GFLOP_TABLE,
+        _section_title(run),
+        GFLOP_TABLE,
         _markdown(gflop, style.COUNTED),
-        style.GRADIENTS_TABLE,
+        GRADIENTS_TABLE,
         _markdown(gradients, style.COUNTED),
     ]
-    return "\n\n".join(parts) + f"\n{_line(*style.THEORY_LINE, *theory)}"
+    return "\n\n".join(parts) + f"\n{_line('Theory', '', *theory)}"
 
 
 def products(rows: Sequence[Row]) -> tuple[pd.DataFrame, str]:
-    """Return memory and operations of plan beyond's products, a line for each cell, and Markdown.
+    """Return memory and operations of plan beyond's products, one line each, and their Markdown.
 
-    In GiB, what a call needs beyond its arguments, and in JAX what of that is not its result; and
-    in multiples of the gradient's operations.
+    Memory in GiB is what a call needs beyond its arguments (in JAX also without its result).
+    Operations are in multiples of the gradient's.
 
     Raises:
         CannotDraw: no row has both.
@@ -211,15 +240,15 @@ def products(rows: Sequence[Row]) -> tuple[pd.DataFrame, str]:
     columns = ["status", "temporary_gib", "needed_gib", "gradients"]
     table = pd.DataFrame(records, columns=[*CASE, *columns])
     memory = next(row for row in rows if row.quantity == "memory")
-    parts = [style.PRODUCTS_TABLE, f"Accounted for on {memory.device}; nothing was run."]
+    parts = [PRODUCTS_TABLE, f"Accounted for on {memory.device}; nothing was run."]
     for run, of_run in table.groupby(CASE[:2], sort=False):
         shown = of_run["temporary_gib"].fillna(of_run["needed_gib"])
         texts = [
-            style.memory_and_gradients(*values)
-            for values in zip(shown, of_run["gradients"], strict=True)
+            f"{gib:.2f} · {gradients:.2f}"
+            for gib, gradients in zip(shown, of_run["gradients"], strict=True)
         ]
         methods_of_run = list(dict.fromkeys(of_run["method"]))
-        parts += [style.section_title(run), style.PRODUCTS_IN[run[0]]]
+        parts += [_section_title(run), PRODUCTS_IN[run[0]]]
         parts.append(_markdown(of_run.assign(text=texts), methods_of_run))
     return table, "\n\n".join(parts) + "\n"
 
@@ -248,18 +277,35 @@ def _case(row: Row) -> tuple[str, str, str, int, str]:
 
 
 def _markdown(table: pd.DataFrame, shown: Collection[str]) -> str:
-    """Return the column ``text``: a line for each model and batch size, a column a method."""
-    header = [*style.LINE_LABELS, *map(style.method_label, shown)]
+    """Return the column ``text`` with a line for each model and batch size, a column per method."""
+    header = ["Model", "Batch size", *map(style.method_label, shown)]
     lines = [_line(*header), _line(*["---"] * len(header))]
     for (model, batch_size), of_line in table.groupby(summary.CELL[:2], sort=False):
         texts = dict(zip(of_line["method"], of_line["text"], strict=True))
-        cells = (texts.get(method, style.NO_ROW) for method in shown)
+        cells = (texts.get(method, NO_ROW) for method in shown)
         lines.append(_line(problems.label(model), str(batch_size), *cells))
     return "\n".join(lines)
 
 
 def _line(*cells: str) -> str:
     return f"| {' | '.join(cells)} |"
+
+
+def _section_title(run: Run, origin: str = "") -> str:
+    return "## " + ", ".join(filter(None, [methods.RUNS[run], origin]))
+
+
+def _gradients_cell(multiple: float) -> str:
+    return NO_ROW if math.isnan(multiple) else f"{multiple:.2f}"
+
+
+def _compared_cell(ours: float, published: float, deviation: float, status: str) -> str:
+    """Return a cell that compares ``ours``, missing or not, with ``published``, both in GiB."""
+    if math.isnan(ours):
+        return f"{style.GAPS.get(status, NO_ROW)} / {published:.2f}"
+    failed = "" if status == "done" else f", {style.GAPS[status]}"
+    sign = "−" if deviation < 0 else "+"
+    return f"{ours:.2f} / {published:.2f} ({sign}{abs(deviation):.1f} %){failed}"
 
 
 TABLES: dict[str, Callable[[Sequence[Row]], tuple[pd.DataFrame, str]]] = {

@@ -1,4 +1,4 @@
-"""The command line: ``python -m reproduce VERB``; a thin shell over the modules."""
+"""The command line ``python -m reproduce VERB``: it only finds and runs the verb."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
@@ -12,8 +12,8 @@ from reproduce.errors import UserError
 if TYPE_CHECKING:  # typer has its own click, and does not say so
     from typer._click import Command, Context
 
-# A verb imports what it uses, when it is called: nobody waits for what another verb needs,
-# and whoever measures need not have what draws (requirements-carry.in).
+# Each verb imports its modules when it is called: no verb waits for the imports of another, and
+# measuring works where the drawing packages are missing (requirements-carry.in).
 IMPORTED_WHEN_CALLED = {
     "doctor": "cli.doctor.doctor",
     "default-plan": "cli.default_plan.default_plan",
@@ -58,7 +58,7 @@ class Verbs(TyperGroup):
 
 
 def _imported(name: str) -> "Command":
-    """The verb ``name``; where a package is missing, one that says so and no more."""
+    """The verb ``name``, or if a package is missing, one that only says so."""
     alone = typer.Typer(**SETTINGS)
     module, _, function = IMPORTED_WHEN_CALLED[name].rpartition(".")
     try:
@@ -83,7 +83,7 @@ def verbs() -> None:
 
 
 def main() -> None:
-    """Runs a verb; what the user can mend ends it with one sentence and code 2."""
+    """Runs a verb. A mistake that the user can mend ends it with one sentence and code 2."""
     printing.run(app, "python -m reproduce")
 
 

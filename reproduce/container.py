@@ -4,6 +4,7 @@ Runs outside of the container. ``docker build`` and ``docker run`` do the same b
 """
 
 import os
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -22,7 +23,7 @@ IMAGE = "hvp-repro"
 REVISION_LABEL = "org.opencontainers.image.revision"
 RESULTS_INSIDE = "/hvp/results"
 COST = "3 minutes on a good line and 10 GB of the engine's disk"
-# What an engine says, and in one sentence what it means and what to do.
+# Messages of an engine, and for each a sentence on what it means and what to do.
 MEANINGS = {
     "no space left on device": "the engine's disk is full; 'docker system prune' makes room",
     "could not select device driver": (
@@ -39,10 +40,10 @@ MEANINGS = {
     "no such file": "none listens; install and start docker, or name its socket in DOCKER_HOST",
     "connection refused": "none listens; start docker, or name its socket in DOCKER_HOST",
 }
-# Nothing that a run does not need: this is what the image is tested with, too.
+# Only what a run needs; the image is tested with the same settings.
 LOCKED_DOWN = {
     "read_only": True,
-    "tmpfs": {"/tmp": "exec"},  # PyTorch loads from there what it compiles
+    "tmpfs": {"/tmp": "exec"},  # PyTorch loads compiled code from there
     "network_mode": "none",
     "cap_drop": ["ALL"],
     "security_opt": ["no-new-privileges"],
@@ -67,7 +68,7 @@ def engine() -> docker.DockerClient:
 
 
 def meaning(words: str) -> str:
-    """The meaning of an engine's ``words`` and what to do; the words where it is not known."""
+    """The meaning of an engine's ``words`` and what to do; the words themselves if unknown."""
     found = [sentence for sign, sentence in MEANINGS.items() if sign in words.lower()]
     return found[0] if found else f"it says: {' '.join(words.split())}"
 
@@ -118,7 +119,7 @@ def run(
 ) -> int:
     """The exit code of ``command`` in the image, its output printed as it comes.
 
-    It runs as ``user`` (``uid:gid``), who must own ``results``, and writes there alone.
+    It runs as ``user`` (``uid:gid``), who must own ``results``, and writes only there.
 
     Raises:
         UserError: if the engine refuses to run it.
@@ -143,12 +144,56 @@ def run(
         container.remove(force=True)
 
 
+def unpack(client: docker.DockerClient, folder: Path) -> None:
+    """Unpacks the image into a new ``folder``, for whatever runs folders, such as Charliecloud.
+
+    The image's environment goes into the file ``ch/environment`` in there.
+
+    Raises:
+        UserError: if the folder is there, the image is not, or tar fails.
+    """
+    if folder.exists():
+        raise UserError(f"{folder} was to be made from {IMAGE}, and is there; remove it first")
+    try:
+        container = client.containers.create(IMAGE)
+    except ImageNotFound:
+        raise UserError(
+            f"{folder} was to be made from {IMAGE}, and it is not built; run 'make image'"
+        ) from None
+    (folder / "ch").mkdir(parents=True)
+    variables = container.attrs["Config"]["Env"]
+    (folder / "ch" / "environment").write_text("".join(f"{each}\n" for each in variables))
+    # Only root can make devices, and whatever runs the folder has its own.
+    command = ["tar", "--extract", "--exclude=dev/*", f"--directory={folder}"]
+    try:
+        with subprocess.Popen(command, stdin=subprocess.PIPE) as tar:
+            assert tar.stdin
+            for piece in container.export():
+                tar.stdin.write(piece)
+    except BrokenPipeError:
+        pass
+    finally:
+        container.remove(force=True)
+    if tar.returncode != 0:
+        raise UserError(
+            f"{IMAGE} was to be unpacked into {folder}, and tar failed for the reason above; "
+            "make room for 10 GB, or name another folder"
+        )
+
+
 @app.command("build")
 def build_image(
     base: Annotated[str | None, typer.Option(help="An own base image.")] = None,
 ) -> None:
     """Build the image."""
     build(engine(), base)
+
+
+@app.command("unpack")
+def unpack_image(folder: Annotated[Path, typer.Argument(help="A folder to be made.")]) -> None:
+    """Unpack the image into a folder."""
+    unpack(engine(), folder)
+    print(folder)
 
 
 @app.command("all")

@@ -1,4 +1,4 @@
-"""The figures and tables that there are, and drawing them in a process of its own."""
+"""The list of all figures and tables, and functions that draw them in a separate process."""
 
 import os
 import subprocess
@@ -18,9 +18,9 @@ from reproduce.results.rows import Row
 class Bench(NamedTuple):
     """A measured figure: the rows it needs, and the batch size of its bars.
 
-    Where the plan has not got ``batch_size`` for all models, the bars show the largest
-    that all have; with ``only_this_size`` the figure is not drawn instead. ``see`` is what the
-    report says to look at.
+    If the plan does not have ``batch_size`` for all models, the bars show the largest
+    batch size that all models have; with ``only_this_size`` the figure is not drawn instead.
+    ``see`` is what the report tells the reader to look at.
     """
 
     quantity: Quantity
@@ -33,7 +33,7 @@ class Bench(NamedTuple):
 
 
 BENCHES = {
-    # The article's text says 128, its time figures show 64: both are drawn.
+    # The article's text says batch size 128, its time figures show 64: both are drawn.
     "bench_hvp_time_jax": Bench(
         "time", "jax", "jit", 128, "how near the three HVPs come to each other in JAX"
     ),
@@ -51,7 +51,7 @@ BENCHES = {
         "jax",
         "eager",
         64,
-        "what JAX takes if nothing is compiled, which the article does not show",
+        "how long JAX takes if nothing is compiled, which the article does not show",
         has_curve=False,
     ),
     "bench_hvp_memory_jax": Bench(
@@ -72,23 +72,23 @@ BENCHES = {
         "forward-over-reverse next to reverse-over-forward in PyTorch",
     ),
 }
-# Each with what to look at.
+# Each diagram, with what to look at.
 DIAGRAMS = {
     "hess_eig": "the signs of the two eigenvalues, which tell a minimum from a saddle point",
-    "computational_graph": "one vertex a value of the function, with the operation that gives it",
-    "forward_diff": "how a tangent goes along the edges, from the parents of a vertex to itself",
-    "reverse_diff": "how a cotangent goes against the edges, from the children of a vertex",
+    "computational_graph": "each vertex: a value of the function, and the operation that gives it",
+    "forward_diff": "how tangents follow the edges, from the parents of a vertex to the vertex",
+    "reverse_diff": "how cotangents go against the edges, from the children of a vertex to it",
 }
-# Of plan beyond's rows, and of the tables that its parts leave.
+# Drawn from plan beyond's rows, and from the tables that its parts write.
 BEYOND_FROM_ROWS = {
     "beyond_ratios": "how near each HVP comes to its operation count, the black mark",
-    "beyond_amortised": "from how many HVPs at one point on the solid line is below the dashed one",
-    "beyond_vectors": "whether several vectors at once cost less each",
-    "beyond_front": "which HVPs no other is both smaller and cheaper than",
+    "beyond_amortised": "after how many HVPs at one point the solid line falls below the dashed",
+    "beyond_vectors": "whether an HVP costs less when several vectors are multiplied at once",
+    "beyond_front": "the HVPs for which no other one needs both less memory and fewer operations",
 }
 BEYOND_FROM_TABLES = {
     "inverse_hvp_errors": "how many fewer HVPs conjugate gradient takes than the other two",
-    "spectra": "how well Lanczos quadrature meets the exact spectrum, where that can be had",
+    "spectra": "how well Lanczos quadrature matches the exact spectrum, where that is known",
     "hyperparameter_descent": "where both descents end on the grey curve",
 }
 TABLES_OF_ARTICLE = ("memory_against_published", "operations")
@@ -103,22 +103,22 @@ OF_ACCOUNTING = (
 
 
 def draw(results: Path, *names: str) -> int:
-    """The exit code of drawing what has changed in ``results``: of ``names``, or the article's."""
+    """Draw what has changed of ``names``, by default the article's; return the exit code."""
     sys.stdout.flush()
     command = _module("paper_figures", "--changed", "--", str(results), *names)
     return subprocess.run(command, env=_environment(), check=False).returncode
 
 
 def draw_mine(results: Path) -> int:
-    """The exit code of drawing what ``python -m reproduce mine`` has left in ``results``."""
+    """Draw the results of ``python -m reproduce mine`` in ``results``; return the exit code."""
     command = _module("paper_figures.mine", str(results))
     return subprocess.run(command, env=_environment(), check=False).returncode
 
 
 def redrawn(results: Path, rows: Iterable[Row]) -> dict[str, str]:
-    """The difference of each figure and table in ``results`` from one drawn from ``rows`` anew.
+    """How each figure and table in ``results`` differs from one drawn anew from ``rows``.
 
-    By the file's name below ``results``; empty text where the bytes are the same.
+    The keys are paths below ``results``; the text is empty if the bytes are the same.
     """
     lines = b"\n".join(map(msgspec.json.encode, rows))
     command = _module("paper_figures.redraw", str(results))

@@ -2,4 +2,4 @@
 
 
 class UserError(Exception):
-    """An error that the user can mend; its one sentence says what was asked, found, and to do."""
+    """An error that the user can mend: what was asked, what was found and what to do."""

@@ -1,10 +1,10 @@
-"""The methods: what each is called, and the operations that theory counts for it, in gradients.
+"""The methods: their labels, and the operations that theory counts for each, in gradients.
 
-Counted are the products of a layer's input and weight alone. An evaluation has one of them, a
-JVP or the gradient 3, an HVP 8, or 9 where the gradient is computed as well: without jit, by the
-methods that take the gradient's derivative. What is left of an HVP for a further vector at the
-same point is 6. An HVP that computes every layer again computes the JVP again, which is 3 more. A
-Gauss-Newton product has a JVP and a VJP of the logits with one evaluation for both: 5.
+The count is of products of a layer's input and weight. An evaluation has one of them, a JVP or the
+gradient 3, and an HVP 8. Without jit, the methods that differentiate the gradient compute it as
+well, which makes 9. A further vector at the same point takes 6. An HVP that computes every layer
+again computes the JVP again, which adds 3. A Gauss-Newton product has a JVP and a VJP of the
+logits, which share one evaluation: 5.
 """
 
 from reproduce.plan import AMORTISED, GAUSS_NEWTON, PEERS, Framework, Mode, Run
@@ -26,7 +26,7 @@ LABELS = {
     "autograd_vhp": "autograd.functional.vhp",
     "autograd_hvp": "autograd.functional.hvp",
     "curvlinops": "curvlinops",
-    "checkpointed": "checkpointed but for products",
+    "checkpointed": "checkpointed, keeping products",
     "checkpointed_layers": "checkpointed by layer",
     "gauss_newton": "Gauss-Newton",
 }
@@ -62,18 +62,36 @@ OPERATIONS: dict[Run, dict[str, float]] = {
         "curvlinops": HVP_AND_GRADIENT,
     },
 }
+# The time of a call in gradients that an estimate expects: about what two cores took.
+EXPECTED_GRADIENTS: dict[str, float] = {
+    "gradient": 1,
+    "forward_over_reverse": 2.7,
+    "reverse_over_forward": 2.7,
+    "reverse_over_reverse": 3.5,
+    "linearized": 2,
+    "graph_kept": 2.2,
+    "autograd_grad": 3.5,
+    "autograd_hvp": 5.5,
+    "autograd_vhp": 3.5,
+    "curvlinops": 3.7,
+    "repaired_reverse_over_forward": 2.7,
+    "checkpointed": 3,
+    "checkpointed_layers": 4,
+    "gauss_newton": 1.8,
+}
 
 
 def name(framework: Framework, mode: Mode, method: str) -> str:
-    """The name of ``method`` of a framework and mode beside those of others."""
+    """The name of ``method`` together with its framework and mode."""
     run = "JAX" if mode == "jit" else RUNS[framework, mode]
     return f"{run}, {LABELS[method]}"
 
 
 def kind(method: str) -> str:
-    """Whether ``method`` is ``direct``, ``amortised``, of a ``peer``, or no HVP: ``gauss_newton``.
+    """The kind of ``method``: ``direct``, ``amortised``, ``peer`` or ``gauss_newton``.
 
-    An amortised one shares a point with others, a peer is another library.
+    An amortised method computes something once for all HVPs at a point. A peer is a method of
+    another library. The Gauss-Newton product is no HVP.
     """
     if method in PEERS:
         return "peer"
@@ -83,6 +101,6 @@ def kind(method: str) -> str:
 
 
 def operations_per_vector(framework: Framework, mode: Mode, vectors: int) -> float:
-    """The gradients that theory counts for a vector, where several are multiplied in one call."""
+    """The gradients that theory counts for each of ``vectors`` multiplied in one call."""
     shared = OPERATIONS[framework, mode]["forward_over_reverse"] - FURTHER_HVP
     return FURTHER_HVP + shared / vectors

@@ -3,8 +3,8 @@
 A plan is a tuple of grids; a grid is one panel's worth of cases. All plans run
 through the same code, only the numbers here differ. The numbers of ``article``
 are those of the article's section "Benchmark with deep learning architectures".
-Cases that differ in method and number of vectors alone are a setting: one process
-prepares them side by side with other settings, and times them in turn.
+Cases that differ only in method and number of vectors form a setting: one process
+prepares them, side by side with other settings, and times them in turn.
 """
 
 from collections.abc import Iterable, Iterator
@@ -29,11 +29,11 @@ ArticleMethod = Literal[
 # What is computed at a point once serves every HVP at that point.
 AmortisedMethod = Literal["linearized", "graph_kept"]
 Peer = Literal["autograd_grad", "autograd_hvp", "autograd_vhp", "curvlinops"]
-# Of a network with PyTorch's own layer normalisation, by which reverse-over-forward is wrong.
+# For a network with PyTorch's own layer normalisation, through which reverse-over-forward is wrong.
 Repaired = Literal["repaired_reverse_over_forward"]
 # HVPs that keep less of the forward pass and compute it again.
 Checkpointed = Literal["checkpointed", "checkpointed_layers"]
-# No HVP, but a product that takes its place.
+# Not an HVP, but a product that can replace it.
 GaussNewton = Literal["gauss_newton"]
 Method = Literal[ArticleMethod, AmortisedMethod, Peer, Repaired, Checkpointed, GaussNewton]
 Quantity = Literal["time", "memory", "nvml", "operations"]
@@ -45,13 +45,14 @@ Count = Annotated[int, Meta(ge=1)]
 # Counted and not measured: the article's figures have neither.
 COUNTED = ("evaluation", "jvp")
 METHODS: tuple[Method, ...] = tuple(each for each in get_args(ArticleMethod) if each not in COUNTED)
+HVPS = METHODS[1:]
 AMORTISED: tuple[Method, ...] = get_args(AmortisedMethod)
 PEERS: tuple[Method, ...] = get_args(Peer)
 REPAIRED: tuple[Method, ...] = get_args(Repaired)
 CHECKPOINTED: tuple[Method, ...] = get_args(Checkpointed)
 GAUSS_NEWTON: tuple[Method, ...] = get_args(GaussNewton)
 POWERS_OF_TWO = (1, 2, 4, 8, 16, 32, 64, 128)
-# The batch sizes of the article's bars: in its images, and in its text.
+# The batch sizes of the article's bars: 64 in its images, 128 in its text.
 BARS = (64, 128)
 REFERENCE: Method = "forward_over_reverse"
 JAX_JIT: Run = ("jax", "jit")
@@ -66,18 +67,18 @@ class Case(msgspec.Struct, frozen=True, kw_only=True):
     """One measurement: what is computed, how, and how often.
 
     A ``quantity`` of ``time`` has seconds, and the memory that a program or an allocator
-    tells of the same call; ``memory`` is for what has to be counted by itself, ``nvml`` for the
-    used memory of the whole GPU, as the article's figures show it. ``warmup`` counts the calls
-    before the first of the ``repetitions``, but for one whose memory is counted.
-    ``vector`` is what the Hessian is multiplied with: the gradient, as in the
+    reports for the same call. ``memory`` is for memory that needs a run of its own, and ``nvml``
+    for the used memory of the whole GPU, which the article's figures show. ``warmup`` counts the
+    calls before the first of the ``repetitions``, except one whose memory is counted.
+    ``vector`` is the vector that the Hessian is multiplied by: the gradient, as in the
     article's timings, the parameters, as in its memory runs (so that nothing is
     computed before the measured call), or a seeded normal vector. ``normalisation`` is how batch
     normalisation is treated: ``article`` (inference mode in JAX, whose running statistics are
     differentiated, too; the identity in PyTorch) or ``matched`` (inference mode in both).
-    ``vectors`` is how many vectors one call multiplies with. Of PyTorch alone: whether the
-    parameters require gradients, so that autograd records every call once more (``recorded``),
-    and whose layer normalisation a network has (``layer_norm``): PyTorch's own, by which
-    reverse-over-forward is wrong, or an equal one that is right.
+    ``vectors`` is the number of vectors that one call multiplies by. For PyTorch only: ``recorded``
+    says whether the parameters require gradients, so that autograd also records every call, and
+    ``layer_norm`` is the layer normalisation: PyTorch's own, through which
+    reverse-over-forward is wrong, or an equal function through which it is right.
     """
 
     plan: str
@@ -98,14 +99,14 @@ class Case(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def setting(self) -> str:
-        """The name of the setting that this case belongs to; of NVML's, each is one."""
+        """The name of this case's setting; each NVML case is a setting of its own."""
         alone = f" {self.computed}" if self.quantity == "nvml" else ""
         place = f"{self.framework} {self.mode} {self.model} batch {self.batch_size}"
         return f"{self.quantity} {place}{alone}"
 
     @property
     def is_reference(self) -> bool:
-        """Whether its result is what those of the other cases are compared with."""
+        """Whether other cases are compared with its result."""
         is_compared_with = self.method in {"gradient", REFERENCE}
         return is_compared_with and self.mode != "compile" and self.vectors == 1
 
@@ -117,7 +118,7 @@ class Case(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def key(self) -> "Case":
-        """The case without how often it is measured: equal where two cases are the same."""
+        """The case without its repetitions and warm-ups, which do not tell two cases apart."""
         return msgspec.structs.replace(self, warmup=0, repetitions=1)
 
     @property
@@ -145,7 +146,7 @@ Sizes = dict[str, tuple[int, ...]]
 class Grid(msgspec.Struct, frozen=True):
     """Methods of one framework and mode, for each model at its batch sizes.
 
-    What the article has not (``in_article`` is False) is measured last.
+    Grids that are not in the article (``in_article`` is False) are measured last.
     """
 
     quantity: Quantity
@@ -164,6 +165,7 @@ def _bars_and_curve(model: str, curve: tuple[int, ...], **bars: int) -> Sizes:
 
 
 ARTICLE_MODELS = ("resnet34", "vit", "bert")
+LANGUAGE_MODELS = ("gpt2", "llama")
 _ARTICLE: Sizes = dict.fromkeys(ARTICLE_MODELS, POWERS_OF_TWO)
 _ARTICLE_MEMORY = _bars_and_curve("resnet34", POWERS_OF_TWO[2:], vit=64, bert=64)
 _QUICK = _bars_and_curve("resnet34", (4, 16, 64, 128), vit=64, bert=64)
@@ -171,11 +173,11 @@ _CPU = _bars_and_curve("resnet34", (1, 2, 4), vit=1, bert=1)
 _SMOKE = _bars_and_curve("tiny_resnet", (1, 2), tiny_vit=2, tiny_bert=2)
 _FOUR: Sizes = dict.fromkeys(ARTICLE_MODELS, (4,))
 _SIXTY_FOUR: Sizes = dict.fromkeys(ARTICLE_MODELS, (64,))
-# Of the networks with layer normalisation.
+# For the networks with layer normalisation.
 _BARS: Sizes = dict.fromkeys(("vit", "bert"), BARS)
 _BAR: Sizes = dict.fromkeys(_BARS, BARS[:1])
 _ONE_RESNET: Sizes = {"resnet34": (1,)}
-_TWO_HVPS: tuple[Method, ...] = ("forward_over_reverse", "reverse_over_forward")
+_TWO_HVPS = HVPS[:2]
 # Compiled, the three HVPs of ViT and of BERT take the same time, and minutes of compiling each.
 _COMPILED: tuple[Method, ...] = ("gradient", "forward_over_reverse", "linearized")
 _FOUR_WITH_LAYER_NORM: Sizes = dict.fromkeys(_BARS, (4,))
@@ -199,13 +201,13 @@ PLANS: dict[str, tuple[Grid, ...]] = {
         Grid("time", "torch", "eager", _BAR, 20, 3, REPAIRED, in_article=False),
         Grid("memory", "jax", "eager", _QUICK),
     ),
-    # Without JAX's time without jit, which the article has not and which takes minutes here.
+    # Without the times of JAX without jit, which are not in the article and take minutes here.
     "cpu": (
-        Grid("time", "jax", "jit", _CPU, 6, 1),
-        Grid("time", "torch", "eager", _CPU, 6, 1),
+        Grid("time", "jax", "jit", _CPU, 6, 2),
+        Grid("time", "torch", "eager", _CPU, 6, 2),
         Grid("memory", "jax", "eager", dict.fromkeys(_CPU, (1,))),
     ),
-    # Its programs are not optimised: they are to run, and compiling them is most of the work.
+    # Its programs are not optimised, since most of the time is spent compiling them.
     SMOKE: (
         Grid("time", "jax", "jit", _SMOKE, 2, 2),
         Grid("time", "torch", "eager", _SMOKE, 2, 2),
@@ -213,35 +215,35 @@ PLANS: dict[str, tuple[Grid, ...]] = {
         Grid("memory", "jax", "eager", dict.fromkeys(_SMOKE, (2,))),
         Grid("time", "jax", "eager", {"tiny_resnet": (2,)}, 2, 1, in_article=False),
     ),
-    # What the article did not measure: compiled PyTorch, many vectors, other libraries. Sparse,
-    # since an HVP takes seconds: what costs the same by its operations stands for its kind.
+    # What the article did not measure: compiled PyTorch, many vectors, other libraries. It is
+    # sparse, since an HVP takes seconds: of methods with the same operation count, one is measured.
     BEYOND: (
-        Grid("time", "torch", "compile", {"resnet34": (4,)}, 3, 1, (*METHODS, "linearized")),
-        Grid("time", "torch", "compile", _FOUR_WITH_LAYER_NORM, 3, 1, _COMPILED),
-        Grid("time", "jax", "jit", _FOUR, 3, 1, (*_TWO_HVPS, "linearized")),
-        Grid("time", "jax", "jit", {"resnet34": (4,)}, 3, 1, ("reverse_over_reverse",)),
-        Grid("time", "torch", "eager", _FOUR, 3, 1, (*_TWO_HVPS, "graph_kept", *_TWO_PEERS)),
-        Grid("time", "torch", "eager", {"bert": (4,)}, 3, 1, (*_TWO_MORE_PEERS, *GAUSS_NEWTON)),
-        Grid("time", "jax", "jit", {"bert": (4,)}, 3, 1, (*CHECKPOINTED[1:], *GAUSS_NEWTON)),
-        Grid("time", "jax", "jit", {"gpt2": (1,)}, 3, 1, _TWO_HVPS[:1]),
-        Grid("time", "jax", "jit", _ONE_RESNET, 3, 1, _TWO_HVPS[:1], _VECTORS),
-        Grid("time", "torch", "eager", _ONE_RESNET, 3, 1, _TWO_HVPS[:1], _VECTORS),
+        Grid("time", "torch", "compile", {"resnet34": (4,)}, 3, 2, (*METHODS, "linearized")),
+        Grid("time", "torch", "compile", _FOUR_WITH_LAYER_NORM, 3, 2, _COMPILED),
+        Grid("time", "jax", "jit", _FOUR, 3, 2, (*_TWO_HVPS, "linearized")),
+        Grid("time", "jax", "jit", {"resnet34": (4,)}, 3, 2, ("reverse_over_reverse",)),
+        Grid("time", "torch", "eager", _FOUR, 3, 2, (*_TWO_HVPS, "graph_kept", *_TWO_PEERS)),
+        Grid("time", "torch", "eager", {"bert": (4,)}, 3, 2, (*_TWO_MORE_PEERS, *GAUSS_NEWTON)),
+        Grid("time", "jax", "jit", {"bert": (4,)}, 3, 2, (*CHECKPOINTED[1:], *GAUSS_NEWTON)),
+        Grid("time", "jax", "jit", dict.fromkeys(LANGUAGE_MODELS, (1,)), 3, 2, _TWO_HVPS[:1]),
+        Grid("time", "jax", "jit", _ONE_RESNET, 3, 2, _TWO_HVPS[:1], _VECTORS),
+        Grid("time", "torch", "eager", _ONE_RESNET, 3, 2, _TWO_HVPS[:1], _VECTORS),
     ),
 }
 # Of a plan without memory cases: what is accounted for on a GPU that is not there.
 _OF_JAX: tuple[Method, ...] = ("gradient", *_TWO_HVPS, *CHECKPOINTED, *GAUSS_NEWTON)
 _OF_TORCH: tuple[Method, ...] = ("gradient", *_TWO_HVPS, _TWO_PEERS[0], *GAUSS_NEWTON)
-_WITH_GPT2: Sizes = _SIXTY_FOUR | {"gpt2": (32,)}
+_FIVE: Sizes = _SIXTY_FOUR | dict.fromkeys(LANGUAGE_MODELS, (32,))
 ACCOUNTED: dict[str, tuple[Grid, ...]] = {
     BEYOND: (
-        Grid("memory", *JAX_JIT, _WITH_GPT2, methods=_OF_JAX),
-        Grid("memory", *TORCH, _WITH_GPT2, methods=_OF_TORCH),
-        Grid("operations", *JAX_JIT, _WITH_GPT2, methods=_OF_JAX),
-        Grid("operations", *TORCH, _WITH_GPT2, methods=_OF_TORCH),
+        Grid("memory", *JAX_JIT, _FIVE, methods=_OF_JAX),
+        Grid("memory", *TORCH, _FIVE, methods=_OF_TORCH),
+        Grid("operations", *JAX_JIT, _FIVE, methods=_OF_JAX),
+        Grid("operations", *TORCH, _FIVE, methods=_OF_TORCH),
     )
 }
-# Of PyTorch in each plan: whether parameters require gradients, and which layer normalisation is
-# taken. The authors had their parameters as a module has them, and its own layer normalisation.
+# For PyTorch in each plan: whether parameters require gradients, and which layer normalisation is
+# used. The authors used a module's parameters unchanged, and PyTorch's own layer normalisation.
 _TORCH: dict[str, tuple[bool, LayerNorm]] = {
     "article": (True, "native"),
     "quick": (True, "native"),
@@ -267,10 +269,10 @@ def cases(
     layer_norm: LayerNorm | None = None,
     nvml: bool = False,
 ) -> list[Case]:
-    """The cases of the plan ``name``, so that a run that is cut short can still be drawn.
+    """The cases of the plan ``name``, in an order in which a run that is cut short can be drawn.
 
     The bars of the figures come first, then the curve of the grid's first model.
-    Memory cases multiply with the parameters and time cases with the gradient, unless
+    Memory cases multiply by the parameters and time cases by the gradient, unless
     ``vector`` is given. ``recorded`` and ``layer_norm`` are the plan's own, unless given.
     ``more_models`` are measured at the batch sizes of the grid's first model. With ``nvml``,
     the memory of the whole GPU is measured, too, as the article's was.
@@ -335,7 +337,7 @@ def _kind(
 
 
 def by_setting(cases: Iterable[Case]) -> list[Setting]:
-    """``cases`` by setting, in the order of their first; within it the reference comes first."""
+    """``cases`` by setting, in the order of their first cases; in each, the reference is first."""
     found: dict[Case, list[Case]] = {}
     for case in cases:
         shared = {} if case.quantity == "nvml" else {"method": REFERENCE, "vectors": 1}

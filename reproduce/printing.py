@@ -1,7 +1,7 @@
 """Printing, and how a command ends.
 
-Text is printed as it is: no part of a path, a reason or a warning is taken for markup or for an
-emoji. What machines read is UTF-8, whatever the locale.
+Text is printed as it is: no part of a path, a reason or a warning is interpreted as markup or as
+an emoji. JSON is UTF-8, whatever the locale.
 """
 
 import errno
@@ -20,7 +20,7 @@ from reproduce.errors import UserError
 from reproduce.results.rows import encodable, unusable
 
 WIDTH_OF_FILES = 120
-# How often a stream is handed on.
+# How often a stream is flushed.
 HOW_OFTEN = ("line_buffering", "write_through")
 
 
@@ -30,7 +30,7 @@ def console(**settings: Any) -> Console:
 
 
 def console_of_tables() -> Console:
-    """A console as wide as the terminal, or wide enough for tables where there is none."""
+    """A console as wide as the terminal, or wide enough for tables if there is no terminal."""
     return console(width=None if console().is_terminal else WIDTH_OF_FILES)
 
 
@@ -42,7 +42,7 @@ def print_json(value: Any) -> None:
 
 
 def _encodable(value: Any) -> Any:
-    """``value`` with all of its texts as `encodable` has them."""
+    """``value`` with `encodable` applied to all of its texts."""
     if isinstance(value, str):
         return encodable(value)
     if isinstance(value, dict):
@@ -51,7 +51,7 @@ def _encodable(value: Any) -> Any:
 
 
 class Output(io.TextIOWrapper):
-    """Standard output, which says that it is the one if it cannot be written."""
+    """Standard output, whose errors say that standard output could not be written."""
 
     def write(self, text: str) -> int:
         """Writes ``text``; returns its length.
@@ -65,7 +65,7 @@ class Output(io.TextIOWrapper):
             return super().write(text)
 
     def flush(self) -> None:
-        """Hands on what was written.
+        """Flushes what was written.
 
         Raises:
             UserError: if that fails.
@@ -84,14 +84,15 @@ class Output(io.TextIOWrapper):
                 raise
             raise UserError(
                 f"standard output cannot be written ({error.strerror}); "
-                "lead it elsewhere, and run the same command again: all that was finished is kept"
+                "send it elsewhere, and run the same command again: all that was finished is kept"
             ) from None
 
 
 def run(app: typer.Typer, name: str) -> None:
-    """Runs the command line ``app``; what the user can mend ends it with one sentence and code 2.
+    """Runs the command line ``app``; a UserError ends it with one sentence and code 2.
 
-    A standard stream that is closed leads nowhere: nothing else may take its place.
+    A standard stream that is closed is replaced by the null device, so that no other file can take
+    its place.
     """
     for stream, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, stream) is None:

@@ -157,7 +157,7 @@ def test_proofs_that_were_cut_off_are_named(capsys, monkeypatch, tmp_path, place
     code, errors = ending(capsys, monkeypatch, reproducing, ["report", str(places["good"])])
     assert code == 2
     (sentence,) = errors.splitlines()
-    assert f"{places['good'] / 'proofs.xml'}: expected what came of the proofs" in sentence
+    assert f"{places['good'] / 'proofs.xml'}: expected the outcomes of the proofs" in sentence
 
 
 @pytest.mark.parametrize("verb", ["measure", "compare"])

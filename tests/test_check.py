@@ -204,7 +204,7 @@ def test_missing_and_failed_cases_and_warnings_are_objections_to_a_strict_check_
     assert objections(results) == []
     failed, warned, absent = sorted(set(objections(results, is_strict=True)) - before, key=len)
     found = "\n".join([failed, warned, absent])
-    assert f"{missing.case} is missing of plan cpu" in found
+    assert f"{missing.case} is missing from plan cpu" in found
     assert f"{rows[1].case} ended with timeout: no result within 600 s" in found
     assert f"{rows[2].case}: the spread is 20%; fix the clocks" in found
 
@@ -316,7 +316,10 @@ WRONG_INPUT = {
     "no archive": (lambda path: path.write_text("a text"), "it cannot be read"),
     "no file": (Path.unlink, "it cannot be read"),
     "no manifest": (archive_of(rows=""), "there is no manifest.json in it"),
-    "another manifest": (archive_of(**{"manifest.json": "[]"}), "its manifest.json is none"),
+    "another manifest": (
+        archive_of(**{"manifest.json": "[]"}),
+        "its manifest.json is not a manifest",
+    ),
     "a file outside": (archive_of(**{"../outside": ""}), "leads outside of any folder"),
 }
 
@@ -358,7 +361,7 @@ def test_the_command_prints_an_objection_a_line_and_ends_with_code_1(packed):
     assert "plan article, measured: 0 of 240 cases are done" in holds.stdout
     # 24 are missing, and 18 were measured before results were compared.
     assert "no objections, 42 more with --strict" in holds.stdout
-    assert strict.stdout.count("is missing of plan cpu; measure it with") == 24
+    assert strict.stdout.count("is missing from plan cpu; measure it with") == 24
 
 
 def test_a_machine_is_given_the_same_as_json(packed):

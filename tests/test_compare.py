@@ -238,8 +238,8 @@ def test_more_than_two_are_compared_on_a_page_alone(tmp_path):
     folders = [str(written(tmp_path / name, row())) for name in "abc"]
     result = CliRunner().invoke(command_of_compare(), folders)
     assert str(result.exception) == (
-        "3 runs were to be compared, and a ratio is of two; "
-        "add --page FILE for a page with a column each"
+        "3 runs were given, and a ratio compares two; "
+        "add --page FILE for a page with a column for each"
     )
 
 

@@ -67,17 +67,55 @@ def image(client):
     return client.images.get(container.IMAGE)
 
 
+def let_others_through(folder):
+    for parent in (folder, *folder.parents):
+        if parent.owner() != "root" or parent == Path("/tmp"):
+            break
+        parent.chmod(0o755)
+
+
 @pytest.fixture
 def strangers_folder(tmp_path):
     """A folder that only a user without a name may write to."""
     folder = tmp_path / "results"
     folder.mkdir()
     os.chown(folder, STRANGER, STRANGER)
-    for parent in (tmp_path, *tmp_path.parents):
-        if parent.owner() != "root" or parent == Path("/tmp"):
-            break
-        parent.chmod(0o755)
+    let_others_through(tmp_path)
     return folder
+
+
+@pytest.fixture(scope="module")
+def unpacked(client, tmp_path_factory):
+    """The image as a folder, as the ordinary user who unpacked it has it.
+
+    Yields:
+        Its path.
+    """
+    above = tmp_path_factory.mktemp("unpacked")
+    let_others_through(above)
+    container.unpack(client, above / "hvp-image")
+    subprocess.run(["chown", "--recursive", f"{STRANGER}:{STRANGER}", above], check=True)
+    yield above / "hvp-image"
+    shutil.rmtree(above)
+
+
+def code_as_stranger(*command, **environment):
+    """What ``command`` ends with as an ordinary user, in that environment alone."""
+    drop = ["setpriv", f"--reuid={STRANGER}", f"--regid={STRANGER}", "--clear-groups"]
+    environment = {"PATH": os.environ["PATH"], "USER": "stranger"} | environment
+    return subprocess.call([*drop, *map(str, command)], cwd="/", env=environment, timeout=600)
+
+
+def assert_smoke_is_whole(image, results):
+    rows = read_rows(results / "rows.jsonl")
+    assert {row.case for row in rows if row.status == "done"} == set(cases("smoke"))
+    assert {row.environment["state"]["revision"] for row in rows} == {
+        image.labels[container.REVISION_LABEL]
+    }
+    drawn = {file.stem for file in (results / "figures").glob("*.png")}
+    assert drawn == {name for name in (*BENCHES, *DIAGRAMS) if not name.endswith("_b64")}
+    assert (results / "report.html").exists()
+    assert {path.stat().st_uid for path in results.rglob("*")} == {STRANGER}
 
 
 @engine
@@ -94,21 +132,49 @@ def test_the_default_plan_in_a_container_without_a_gpu_says_how_to_pass_one(clie
 
 @engine
 def test_the_smoke_plan_runs_to_its_figures_as_a_stranger_read_only_without_a_network(
-    client, strangers_folder
+    client, image, strangers_folder
 ):
     user = f"{STRANGER}:{STRANGER}"
     for command in (["make", "smoke"], ["python", "-m", "reproduce", "check", "results/smoke"]):
         assert container.run(client, command, strangers_folder, user, on_gpu=False) == 0
-    results = strangers_folder / "smoke"
-    rows = read_rows(results / "rows.jsonl")
-    assert {row.case for row in rows if row.status == "done"} == set(cases("smoke"))
-    assert {row.environment["state"]["revision"] for row in rows} == {
-        client.images.get(container.IMAGE).labels[container.REVISION_LABEL]
+    assert_smoke_is_whole(image, strangers_folder / "smoke")
+
+
+@engine
+@pytest.mark.skipif(not shutil.which("ch-run"), reason="CHARLIECLOUD IS NOT INSTALLED HERE")
+def test_the_smoke_plan_runs_to_its_figures_in_charliecloud(image, unpacked, strangers_folder):
+    ch_run = ["ch-run", "--private-tmp", "--unset-env=*", "--set-env", "--cd=/hvp"]
+    ch_run += [f"--bind={strangers_folder}:{container.RESULTS_INSIDE}", unpacked, "--"]
+    if code_as_stranger(*ch_run, "true") != 0:
+        pytest.skip("CHARLIECLOUD CANNOT RUN HERE: ITS OWN WORDS ARE ABOVE")
+    assert code_as_stranger(*ch_run, "touch", "/hvp/here") != 0
+    assert code_as_stranger(*ch_run, "make", "smoke") == 0
+    assert_smoke_is_whole(image, strangers_folder / "smoke")
+
+
+@engine
+@pytest.mark.skipif(not shutil.which("podman"), reason="PODMAN IS NOT INSTALLED HERE")
+def test_pytorch_is_measured_and_drawn_in_podman_without_root(unpacked, strangers_folder):
+    own = {"HOME": str(strangers_folder), "XDG_RUNTIME_DIR": str(strangers_folder)}
+    # The other runtime, crun, refuses a machine with both generations of control groups.
+    podman = ["podman", "--runtime=runc", "run", "--rm", "--read-only", "--tmpfs=/tmp:exec"]
+    podman += ["--network=none", "--cap-drop=all", "--workdir=/hvp"]
+    podman += [f"--env-file={unpacked / 'ch' / 'environment'}"]
+    podman += [f"--volume={strangers_folder}:{container.RESULTS_INSIDE}", "--rootfs", unpacked]
+    if code_as_stranger(*podman, "true", **own) != 0:
+        pytest.skip("PODMAN CANNOT RUN WITHOUT ROOT HERE: ITS OWN WORDS ARE ABOVE")
+    measured = "python -m reproduce measure smoke results --framework torch"
+    drawn = "python -m paper_figures results bench_hvp_time_torch"
+    command = f"! touch here && {measured} && {drawn}"
+    try:
+        assert code_as_stranger(*podman, "sh", "-c", command, **own) == 0
+    finally:
+        code_as_stranger("podman", "system", "migrate", **own)  # ends what it left running
+    rows = read_rows(strangers_folder / "rows.jsonl")
+    assert {row.case for row in rows if row.status == "done"} == {
+        case for case in cases("smoke") if case.framework == "torch"
     }
-    drawn = {file.stem for file in (results / "figures").glob("*.png")}
-    assert drawn == {name for name in (*BENCHES, *DIAGRAMS) if not name.endswith("_b64")}
-    assert (results / "report.html").exists()
-    assert {path.stat().st_uid for path in results.rglob("*")} == {STRANGER}
+    assert (strangers_folder / "figures" / "bench_hvp_time_torch.png").exists()
 
 
 @engine

@@ -6,7 +6,7 @@ import pytest
 from matplotlib.patches import Circle
 from matplotlib.text import Annotation
 
-from paper_figures import style
+from paper_figures import diagrams, style
 from paper_figures.diagrams import computational_graph, forward_diff, hess_eig, reverse_diff
 
 FACETS = 40
@@ -97,8 +97,8 @@ def test_a_fragment_has_red_operations_and_blue_dashed_paths_with_their_factors(
 ):
     found = edges(fragment())
     between = [f"z_{{k_{place}}}" for place in (1, 2, 3)]
-    path = (style.FACTOR_BLUE, True)
-    operation = (style.FACTOR_RED, False)
+    path = (diagrams.FACTOR_BLUE, True)
+    operation = (diagrams.FACTOR_RED, False)
     first, second = (path, operation) if path_side == "start" else (operation, path)
     expected = {}
     for z_k in between:

@@ -11,7 +11,7 @@ import msgspec
 import numpy as np
 import pytest
 import torch
-from cases import FAMILIES, FRAMEWORKS, HVPS, build, flat, module, random_like
+from cases import FAMILIES, FRAMEWORKS, build, flat, module, random_like
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from transformers import (
@@ -24,7 +24,7 @@ from reproduce import problems
 from reproduce.article.errata import ERRATA, Kind
 from reproduce.machine.target import load
 from reproduce.measuring import comparing
-from reproduce.plan import METHODS
+from reproduce.plan import HVPS, METHODS
 from reproduce.problems import Problem
 from reproduce.report import proofs
 from reproduce.results import published

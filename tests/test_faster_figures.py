@@ -293,8 +293,8 @@ def test_a_gauss_newton_product_is_fastest_in_its_own_line_alone():
 
 def test_a_network_of_another_batch_is_in_the_answer_and_in_no_panel():
     _, left_out = beyond.select("beyond_ratios", ROWS)
-    assert left_out == "Left out GPT-2, which has another batch size."
-    assert "batch size 4 (ResNet34, ViT, BERT) and 1 (GPT-2)." in advice(ROWS)
+    assert left_out == "Left out GPT-2 and Llama, of another batch size."
+    assert "batch size 4 (ResNet34, ViT, BERT) and 1 (GPT-2, Llama)." in advice(ROWS)
 
 
 def test_methods_whose_rounds_overlap_share_the_first_place():

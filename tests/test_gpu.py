@@ -152,7 +152,7 @@ def test_that_its_used_memory_cannot_be_asked_is_a_sentence(driver):
         check=False,
     )
     assert result.stderr.splitlines()[-1] == (
-        f"RuntimeError: NVML was asked for the used memory of {FIRST} and does not tell it "
+        f"RuntimeError: NVML was asked for the used memory of {FIRST} and does not report it "
         "(Insufficient Permissions); measure memory on another GPU"
     )
 

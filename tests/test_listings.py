@@ -7,13 +7,13 @@ import jax.extend.core
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from cases import HVPS
 
 from reproduce.algorithms.ending import Ending
 from reproduce.algorithms.lanczos import lanczos
 from reproduce.algorithms.solve import solve
 from reproduce.article import listings
 from reproduce.in_jax import hvp
+from reproduce.plan import HVPS
 
 # (outputs m, hidden n, inputs d): scalars, the article's own, one output, and matrices.
 SIZES = [(1, 1, 1), (1, 2, 2), (3, 4, 5), (3, 3, 3)]

@@ -113,13 +113,36 @@ def test_a_value_reaches_the_program_as_it_was_given(tree, tmp_path, odd, in_env
 def test_the_image_is_built_and_run_from_a_small_environment_whatever_else_there_is(tree, tmp_path):
     venv, small = played(tmp_path / "venv"), played(tree / ".venv-container")
     given = ["BASE=it's", "PLAN=smoke", "RESULTS=a  b"]
-    result = make(tree, "image", "docker-all", f"VENV={venv}", *given)
+    result = make(tree, "image", "docker-all", "image-folder", f"VENV={venv}", *given)
     assert result.returncode == 0, result.stderr
     assert noted(small) == [
         ["reproduce.container", "build", "--base", "it's"],
         ["reproduce.container", "all", "--plan", "smoke", "--results", "a  b"],
+        ["reproduce.container", "unpack", "hvp-image"],
     ]
     assert noted(venv) == []
+
+
+def test_the_image_is_saved_for_apptainer_which_makes_a_file_of_it_where_it_is(tree, tmp_path):
+    said = 'echo "${0##*/} $*" >>"$LOG"; case "$1" in save) touch "$3" ;; esac'
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    for name in ("make", "sh", "rm", "touch"):
+        (programs / name).symlink_to(shutil.which(name))
+    settings = {"PATH": str(programs), "LOG": str(tmp_path / "log")}
+    executable(programs / "docker", f"#!/bin/sh\n{said}\n")
+    refused = make(tree, "sif", **settings)
+    assert refused.returncode == 2
+    build = "apptainer build hvp.sif docker-archive://hvp-repro.tar"
+    assert f"take hvp-repro.tar to where there is one, and run '{build}'" in refused.stderr
+    assert (tree / "hvp-repro.tar").exists()
+    executable(programs / "apptainer", f"#!/bin/sh\n{said}\n")
+    made = make(tree, "sif", **settings)
+    assert made.returncode == 0, made.stderr
+    save = "docker save --output hvp-repro.tar hvp-repro"
+    assert (tmp_path / "log").read_text().splitlines() == [save, save, build]
+    assert made.stdout.splitlines()[:2] == [save, build]
+    assert not (tree / "hvp-repro.tar").exists()
 
 
 def test_the_name_of_a_figure_is_no_command(tree, tmp_path):

@@ -2,13 +2,31 @@
 
 import importlib.util
 import json
+import re
 import textwrap
 
+import jax
+import msgspec
+import numpy as np
 import pytest
+import torch
 from commands import ROOT, reproduce
 
 from reproduce.errors import UserError
-from reproduce.mine import answer, measure, stages
+from reproduce.in_jax import products
+from reproduce.machine.target import load
+from reproduce.measuring import comparing
+from reproduce.mine import (
+    answer,
+    correct,
+    differences,
+    kit,
+    measure,
+    page,
+    pasted,
+    stages,
+    user_file,
+)
 from reproduce.mine.found import Found, Product
 
 EXAMPLES = ROOT / "examples"
@@ -42,13 +60,13 @@ def find(tmp_path, monkeypatch):
     """Runs the steps in this process, with few rounds, on a file of the given text."""
     monkeypatch.setattr(measure, "TIMING_SECONDS", 0)
     monkeypatch.setattr(measure, "POINT_SECONDS", 0)
-    monkeypatch.setattr(measure, "POINT_SECONDS", 0)
     monkeypatch.syspath_prepend(str(tmp_path))
 
-    def found(text, repairs=True):
+    def found(text, repairs=True, target=None):
         path = tmp_path / "own.py"
         path.write_text(textwrap.dedent(text))
-        return stages.find(lambda step, sentence: None, path, tmp_path, repairs, on_gpu=False)
+        say = lambda step, sentence: None  # noqa: E731
+        return stages.find(say, path, tmp_path, repairs, on_gpu=False, target=target)
 
     return found
 
@@ -59,6 +77,32 @@ def in_torch(layer="nn.Tanh()", loss="model(batch).pow(2).mean()", further=""):
 
 def in_jax(loss="(jnp.tanh(batch @ params['w']) ** 2).mean()", further=""):
     return JAX.format(loss=loss) + further
+
+
+# Losses whose logits the file gives, too.
+IN_PARTS = {
+    "torch": in_torch(
+        "nn.LayerNorm(4)",
+        "nn.functional.mse_loss(model(batch), batch[:, :2])",
+        """
+def logits(model, batch):
+    return model(batch)
+
+def loss_of_logits(logits, batch):
+    return nn.functional.mse_loss(logits, batch[:, :2])
+""",
+    ),
+    "jax": in_jax(
+        "loss_of_logits(logits(params, batch), batch)",
+        """
+def logits(params, batch):
+    return jnp.tanh(batch @ params['w'])
+
+def loss_of_logits(logits, batch):
+    return -jax.nn.log_softmax(logits)[:, 0].mean()
+""",
+    ),
+}
 
 
 def verdicts(found):
@@ -80,6 +124,23 @@ def test_where_all_is_well_every_hvp_is_right_and_the_pasted_code_agrees(find, t
     assert "WRONG" not in said(found)
 
 
+@pytest.mark.parametrize(
+    ("framework", "method"),
+    [(name, method) for name in IN_PARTS for method in kit.load(name).own.DIRECT],
+)
+def test_the_code_to_paste_of_every_method_gives_its_hvp(tmp_path, framework, method):
+    path, code = tmp_path / "own.py", tmp_path / "hvp.py"
+    path.write_text(IN_PARTS[framework])
+    user, of = user_file.read(path), kit.load(framework)
+    found, _ = of.own.own(user.problem, user.parameters)
+    hvp = Product(method=method, is_repaired=of.own.CAN_BE_REPAIRED)
+    code.write_text(pasted.code(of, found, hvp))
+    v = of.own.from_numpy(correct.vector(of.device.to_numpy(found.params)), found.params)
+    right = of.device.to_numpy(of.product(hvp, found)(found.params, v, found.batch))
+    assert f"return {of.methods[method].__name__}(of_params" in code.read_text()
+    assert pasted.difference(of, found, user, code, right) < 1e-6
+
+
 def test_layer_norm_is_found_wrong_by_reverse_over_forward_and_repaired(find):
     found = find(in_torch("nn.Sequential(nn.Tanh(), nn.LayerNorm(4))"))
     assert verdicts(found)["reverse_over_forward", False] == "wrong"
@@ -91,6 +152,79 @@ def test_as_is_repairs_nothing(find):
     found = find(in_torch("nn.LayerNorm(4)"), repairs=False)
     assert not any(each.is_repaired for each in found.products)
     assert verdicts(found)["reverse_over_forward", False] == "wrong"
+
+
+def test_a_model_in_half_precision_is_looked_at_in_float32(find):
+    text = in_torch("nn.LayerNorm(4)").replace("nn.Linear(4, 2))", "nn.Linear(4, 2)).bfloat16()")
+    found = find(text.replace("randn(5, 3)", "randn(5, 3).bfloat16()"))
+    assert "in torch.bfloat16; what follows is of a copy in float32" in said(found)
+    assert verdicts(found)["reverse_over_forward", True] == "right"
+    assert found.best.error < 1e-5
+    assert found.code_difference < 1e-5
+
+
+def test_parameters_in_half_precision_in_jax_are_said_and_not_blamed(find):
+    found = find(in_jax().replace("ones((3, 2))", "ones((3, 2), 'bfloat16')"))
+    assert "Parameters are in bfloat16" in said(found)
+    assert set(verdicts(found).values()) == {"right"}
+    assert found.best.error > 1e-4
+
+
+def test_checkpointing_as_that_of_transformers_is_switched_off(find):
+    further = """
+class Checkpointed(nn.Module):
+    gradient_checkpointing = True
+
+    def __init__(self):
+        super().__init__()
+        self.inner = nn.Linear(4, 4)
+
+    def forward(self, x):
+        if self.gradient_checkpointing:
+            return torch.utils.checkpoint.checkpoint(self.inner, x, use_reentrant=False).tanh()
+        return self.inner(x).tanh()
+"""
+    found = find("import torch.utils.checkpoint\n" + in_torch("Checkpointed()", further=further))
+    assert "Checkpointing is on: it is switched off" in said(found)
+    assert set(verdicts(found).values()) == {"right"}
+    assert found.code_difference < 1e-5
+
+
+@pytest.fixture
+def loopback(monkeypatch):
+    """Processes of PyTorch reach each other on this machine alone, and part at the end."""
+    monkeypatch.setenv("GLOO_SOCKET_IFNAME", "lo")
+    yield
+    torch.distributed.destroy_process_group()
+
+
+def test_a_model_that_is_distributed_is_taken_out_of_it(find, loopback):
+    distributed = """
+torch.distributed.init_process_group(
+    "gloo", store=torch.distributed.HashStore(), rank=0, world_size=1
+)
+alone = problem
+
+def problem():
+    model, loss, batch = alone()
+    return nn.parallel.DistributedDataParallel(model), loss, batch
+"""
+    found = find(in_torch("nn.LayerNorm(4)", further=distributed))
+    assert "The model is in a DistributedDataParallel: what is in it was taken" in said(found)
+    assert verdicts(found)["reverse_over_forward", True] == "right"
+    assert found.code_difference < 1e-5
+
+
+@pytest.mark.slow
+def test_the_best_hvp_is_compiled_with_its_repair_and_still_right(find, tmp_path):
+    find(in_torch("nn.LayerNorm(4)"))
+    repaired = Product(method="reverse_over_forward", is_repaired=True)
+    for each in (Product(method="autograd_grad"), repaired):
+        product = stages.compile_best(tmp_path / "own.py", each)
+        assert product.label == f"compiled, {each.label}"
+        assert product.error < 1e-5
+        assert product.compile_seconds > 0
+        assert len(product.seconds) == len(product.gradient_seconds) > 2
 
 
 def test_statistics_that_training_updates_stay_as_they_are(find, tmp_path):
@@ -166,7 +300,7 @@ def test_a_second_derivative_that_jax_does_not_see_is_found_out(find):
     ("text", "sentence"),
     [
         ("x = 1", "was to have a function 'problem', and has none"),
-        ("def problem(): return 1, 2", "return three things, not a tuple of 2"),
+        ("def problem(): return 1, 2", "return three things, and returned a tuple of 2"),
         ("def problem(): return 1, 2, 3", "returned int, int, int, of which no loss can be made"),
         ("def problem(:", "line 1 of .*own.py raised SyntaxError"),
         ("import nowhere_to_be_found", "line 1 of .* raised ModuleNotFoundError"),
@@ -177,12 +311,15 @@ def test_a_second_derivative_that_jax_does_not_see_is_found_out(find):
         (in_torch(loss="model(batch).mean() * torch.rand(())"), "the loss is random"),
         (in_torch(further="parameters = 'lora_'"), "'lora_' matches none of the model's 4"),
         (in_torch(further="parameters = ['0.weight']"), "a regular expression in quotes"),
+        (in_torch(further="logits = torch.sin"), "take two functions of .*, and it has but one"),
+        (IN_PARTS["torch"].replace("return model(batch)", "return [0]"), "and it gave list"),
+        (IN_PARTS["jax"].replace("h), batch)", "h), batch) + 1"), "was to give all of the loss"),
         (in_jax("batch @ params['w']"), r"an array of shape \(5, 2\)"),
         (in_jax("jnp.argmax(params['w'])"), "and it gave an array of shape"),
         (in_jax("batch.sum()"), "gradient of the loss is zero"),
         (in_jax("params['v'].sum()"), "line 10 of .* raised KeyError: 'v'"),
         (in_jax(further="parameters = 'lora_'"), "'lora_' matches none of the 2 leaves"),
-        (in_jax(further="parameters = 'steps'"), "none of the 1 leaves of params is in floating"),
+        (in_jax(further="parameters = 'steps'"), "none of the 1 leaves of params has"),
     ],
 )
 def test_a_mistake_in_the_file_is_one_sentence(find, text, sentence):
@@ -203,6 +340,84 @@ def test_what_does_not_fit_is_said_with_the_batch_that_does(find, monkeypatch):
     text = in_torch().replace("randn(5, 3)", "randn(500, 3)")
     with pytest.raises(UserError, match=r"needs \d+ KiB; the largest batch that fits is about"):
         find(text)
+
+
+@pytest.mark.parametrize("framework", IN_PARTS)
+def test_a_gauss_newton_product_is_held_against_its_own_and_never_the_answer(find, framework):
+    found = find(IN_PARTS[framework])
+    (timed,) = [each for each in found.timed if not each.is_hvp]
+    assert timed.is_repaired == (framework == "torch")  # for mse_loss
+    assert timed.difference < 1e-5
+    assert timed.error < 1e-5
+    timed.seconds = [1e-9] * len(timed.seconds)  # however fast it is
+    answers = answer.advice(found)
+    assert found.best.is_hvp
+    (sentence,) = [each for each in answers if "Gauss-Newton" in each]
+    assert sentence.startswith("Where a product that is no HVP will do: ")
+
+
+def test_the_check_of_gauss_newton_products_is_that_of_the_dense_matrix(tmp_path):
+    """By JAX's dense Jacobian and Hessian, in float64."""
+    path = tmp_path / "own.py"
+    path.write_text(IN_PARTS["jax"])
+    user, of = user_file.read(path), kit.load("jax")
+    with of.own.float64_allowed():
+        found = of.own.own(user.problem, user.parameters, user.parts)[0].in_float64()
+        w, batch = found.params["['w']"], user.problem[2]
+        v = correct.vector([np.asarray(w)])
+        (product,), error = differences.gauss_newton_differences(
+            of, found, found.parts, v, differences.STEPS["float64"]
+        )
+        logits, loss_of_logits = user.parts
+
+        def z(flat):
+            return logits({"w": flat.reshape(w.shape)}, batch).ravel()
+
+        jacobian = jax.jacobian(z)(w.ravel())
+        hessian = jax.hessian(lambda z: loss_of_logits(z.reshape(5, 2), batch))(z(w.ravel()))
+        dense = jacobian.T @ hessian @ jacobian @ v[0].ravel()
+    assert error < 1e-7
+    assert comparing.relative_difference([product.ravel()], [np.asarray(dense)]) < 1e-7
+
+
+def test_a_wrong_gauss_newton_product_is_found_out(find, monkeypatch):
+    of = kit.load("jax")
+    wrong = of.methods["gauss_newton"]
+    monkeypatch.setitem(
+        products.METHODS,
+        "gauss_newton",
+        lambda loss, params, v: jax.tree.map(lambda x: 1.01 * x, wrong(loss, params, v)),
+    )
+    found = find(IN_PARTS["jax"])
+    assert verdicts(found)["gauss_newton", False] == "wrong"
+    assert "Do not use: Gauss-Newton (off by 1 %)" in " ".join(answer.advice(found))
+
+
+@pytest.mark.parametrize("framework", IN_PARTS)
+def test_memory_of_every_product_is_told_of_a_gpu_that_is_not_there(find, framework):
+    found = find(IN_PARTS[framework], target=load("a100"))
+    right = [each for each in found.products if each.verdict == "right" and each.vectors == 1]
+    assert {each.is_hvp for each in right} == {True, False}
+    assert all(each.target_bytes and each.seconds for each in right)
+    head, _, *lines = page.table(found)
+    assert head[7] == "on a100"
+    told = [bool(each.target_bytes) for each in found.timed]
+    assert [line[7] != page.NONE for line in lines] == told + [False] * len(found.without_use)
+
+
+def test_what_does_not_fit_a_gpu_that_is_not_there_is_timed_here(find):
+    small = msgspec.structs.replace(load("a100"), memory_bytes=40_000)
+    found = find(in_torch().replace("randn(5, 3)", "randn(500, 3)"), target=small)
+    told = [each for each in found.said["Fits?"] if "DOES NOT FIT" in each]
+    batches = [re.search(r"fits is about (\d+) of 500", each)[1] for each in told]
+    assert len(told) == len(found.timed) - 1  # one is of several vectors at once
+    assert all(each.startswith("On the NVIDIA A100-SXM4-40GB ") for each in told)
+    needed = [each.target_bytes for each in found.timed if each.target_bytes]
+    assert max(needed) < 2 * min(needed)  # of one, too, whose recording takes five times as much
+    assert all(0 < int(batch) < 500 for batch in batches)
+    assert {each.verdict for each in found.timed} == {"right"}
+    cells = [line[7] for line in page.table(found) if line[7].endswith("KiB (too large)")]
+    assert len(cells) == len(told)
 
 
 def product(method, seconds, **settings):
@@ -260,6 +475,13 @@ def test_a_file_that_is_not_there_is_refused(tmp_path, name):
     done = reproduce("mine", name, str(tmp_path))
     assert done.returncode == 2
     assert "give one of your own" in done.stderr
+
+
+def test_a_gpu_that_is_not_known_is_refused_before_the_file_is_run(tmp_path):
+    (tmp_path / "own.py").write_text("raise RuntimeError")
+    done = reproduce("mine", str(tmp_path / "own.py"), str(tmp_path), "--target", "b300")
+    assert done.returncode == 2
+    assert "target 'b300' was asked for" in done.stderr
 
 
 def test_the_verb_ends_with_the_workers_sentence(tmp_path):

@@ -1,14 +1,17 @@
 """The plans: in which order they are measured, and that they keep to their time."""
 
 import shutil
+from importlib import import_module
+from typing import get_args
 
 import pytest
 
 from paper_figures import figures
+from reproduce import methods
 from reproduce.machine.target import load
 from reproduce.measuring import cost, schedule, ways
 from reproduce.measuring.ways import Accounted, Measured
-from reproduce.plan import ARTICLE_MODELS, METHODS, by_setting, cases
+from reproduce.plan import ARTICLE_MODELS, COUNTED, METHODS, PLANS, Method, by_setting, cases
 from reproduce.results import summary
 
 H100 = schedule.Machine(16, 128 * cost.GIB, 78 * cost.GIB)
@@ -83,3 +86,23 @@ def test_a_case_is_measured_anew_if_code_that_it_uses_changes_and_not_for_a_docs
     assert len(set(hashes)) == len(hashes)
     (tmp_path / "reproduce" / "in_torch" / "peers.py").write_text("")  # not used here
     assert code_hash() == hashes[-1]
+
+
+@pytest.mark.parametrize("method", get_args(Method))
+def test_every_method_has_a_label_and_where_it_is_timed_operations_and_an_expected_time(method):
+    assert methods.LABELS[method]
+    assert (method in methods.EXPECTED_GRADIENTS) == (method not in COUNTED)
+    runs = {(c.framework, c.mode) for plan in PLANS for c in cases(plan) if c.method == method}
+    assert all(method in methods.OPERATIONS[run] for run in runs)
+
+
+@pytest.mark.parametrize("case", {(c.framework, c.method): c for c in cases("beyond")}.values())
+def test_a_row_depends_on_the_file_of_its_method(case):
+    of_framework = {
+        name: import_module(f"reproduce.in_{case.framework}.{name}").METHODS
+        for name in ("hvp", "many_vectors", "peers", "products")
+    }
+    (home,) = [name for name, found in of_framework.items() if case.method in found]
+    names = {path.stem for path in Measured(on_gpu=False).sources(case)}
+    assert home in names
+    assert not names & {"peers", "products"} - {home}

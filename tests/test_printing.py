@@ -14,7 +14,7 @@ from runs import case
 
 from reproduce import printing
 from reproduce.measuring.progress import Progress
-from reproduce.plan import by_setting
+from reproduce.plan import by_setting, cases
 from reproduce.results.rows import read_rows, unusable
 
 SAMPLE = Path(__file__).parent / "rows_sample.jsonl"
@@ -132,7 +132,7 @@ def test_a_full_output_is_named_as_such_and_a_closed_one_leads_nowhere(results, 
         found = in_shell(closed, *COMMANDS[command], *arguments)
         assert (found.returncode, found.stdout, found.stderr) == (0, "", ""), closed
     if command == "measure":
-        assert len(read_rows(results / "rows.jsonl")) == 48
+        assert len(read_rows(results / "rows.jsonl")) == len(cases("smoke"))
 
 
 def test_a_reader_that_has_enough_ends_a_command_quietly():

@@ -19,6 +19,7 @@ PARAMETERS = {
     "vit": 86_444_776,
     "bert": 109_483_778,
     "gpt2": 124_439_808,
+    "llama": 124_668_672,
 }
 # What is differentiated in JAX by the article's normalisation, and is constant by the other.
 RUNNING_STATISTICS = {"resnet34": 17_024, "resnet50": 53_120}
@@ -58,8 +59,10 @@ def test_weights_are_named_and_shaped_as_transformers_does(name):
     problem = (PROBLEMS | FAMILIES)[name]
     configuration, model = module("torch", "models").MODELS[problem.family]
     with torch.device("meta"):
-        state = model(configuration(**problem.config)).state_dict()
-    again = ("batches_tracked", *(model._tied_weights_keys or ()))  # those are others' weights
+        built = model(configuration(**problem.config))
+    state, is_tied = built.state_dict(), built.config.tie_word_embeddings
+    tied = (model._tied_weights_keys or ()) if is_tied else ()  # those are others' weights
+    again = ("batches_tracked", *tied)
     expected = {n: tuple(t.shape) for n, t in state.items() if not n.endswith(again)}
     assert problems.weight_shapes(problem) == expected
 
@@ -103,6 +106,18 @@ def test_a_buffer_of_unknown_values_is_refused_and_not_made_zeros(monkeypatch):
     found = r"buffer 'vit.causal_mask' \(torch.bool, shape \(1, 4, 4\)\) .*; say what is in it"
     with pytest.raises(ValueError, match=found):
         models.build(problem, problems.weights(problem))
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_buffers_have_the_values_that_transformers_gives_them(name):
+    problem, models = FAMILIES[name], module("torch", "models")
+    weights = problems.weights(problem)
+    configuration, model = models.MODELS[problem.family]
+    built = dict(model(configuration(**problem.config)).named_buffers())
+    expected = {buffer: value for buffer, value in built.items() if buffer not in weights}
+    buffers = models.build(problem, weights, "matched")[0].logits.buffers
+    for buffer, value in expected.items():
+        torch.testing.assert_close(buffers[buffer], value, rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("name", FAMILIES)
@@ -162,18 +177,20 @@ def test_tokens_are_uniform_below_10000_and_masks_are_bits():
     assert set(drawn["labels"]) == {0, 1}
 
 
-def test_a_language_model_is_to_predict_the_next_token_of_each():
-    drawn = problems.batch(PROBLEMS["gpt2"], 64)
+@pytest.mark.parametrize("name", ["gpt2", "llama"])
+def test_a_language_model_is_to_predict_the_next_token_of_each(name):
+    drawn, words = problems.batch(PROBLEMS[name], 64), PROBLEMS[name].config["vocab_size"]
     assert drawn.keys() == {"input_ids", "labels"}
     assert drawn["labels"].shape == drawn["input_ids"].shape == (64, 128)
     np.testing.assert_array_equal(drawn["labels"][:, :-1], drawn["input_ids"][:, 1:])
-    assert 50_000 < drawn["labels"].max() < 50_257
-    assert drawn["labels"].mean() == pytest.approx(25_000, rel=0.05)
+    assert 0.99 * words < drawn["labels"].max() < words
+    assert drawn["labels"].mean() == pytest.approx(words / 2, rel=0.05)
 
 
+@pytest.mark.parametrize("name", ["gpt2", "llama"])
 @pytest.mark.parametrize("framework", FRAMEWORKS)
-def test_no_token_changes_what_is_predicted_before_it(framework):
-    models, problem = module(framework, "models"), FAMILIES["gpt2"]
+def test_no_token_changes_what_is_predicted_before_it(framework, name):
+    models, problem = module(framework, "models"), FAMILIES[name]
     loss, params = models.build(problem, problems.weights(problem, dtype="float64"))
     batch = problems.batch(problem, 2)
     other = batch | {"input_ids": batch["input_ids"].copy()}

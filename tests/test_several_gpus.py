@@ -43,7 +43,7 @@ def test_each_gpu_measures_a_share_with_its_part_of_the_cores(measured, tmp_path
     uuids = [{row.facts["gpu_uuid"] for row in rows} for rows in by_share]
     assert uuids == [{UUIDS[1]}, {UUIDS[0]}]
     assert {row.status for row in rows_in(tmp_path)} == {"done"}
-    assert len(rows_in(tmp_path)) == 5
+    assert len(rows_in(tmp_path)) == 6
     most = -(-len(os.sched_getaffinity(0)) // 2)
     assert all(row.facts["cores"] <= most for row in rows_in(tmp_path))
 
@@ -52,7 +52,7 @@ def test_a_failed_case_of_a_share_is_told_and_does_not_end_the_others(measured, 
     result = measured(2, FAKE_FAILING="tiny_bert")
     assert result.returncode == 1
     assert "it was to fail" in result.stderr
-    assert len(rows_in(tmp_path)) == 5
+    assert len(rows_in(tmp_path)) == 6
 
 
 def test_more_gpus_than_there_are_is_refused(measured, tmp_path):

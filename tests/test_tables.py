@@ -132,7 +132,7 @@ def test_rows_that_are_missing_are_missing_lines_and_cells(tmp_path):
     assert set(lines) == {case_of(row) for row in kept}
     found = cells(text, "## JAX with jit")
     assert {size for _, size, _ in found} == {"4", "16", "32", "64", "128"}
-    assert [place for place, cell in found.items() if cell == style.NO_ROW] == [
+    assert [place for place, cell in found.items() if cell == tables.NO_ROW] == [
         ("ResNet34", "4", "Gradient")
     ]
 
@@ -194,7 +194,9 @@ def test_operations_are_in_units_of_a_milliard_and_of_the_gradient(tmp_path):
 def test_operations_to_be_read_have_both_and_the_theory_below(tmp_path, run):
     _, text = written("operations", ROWS, tmp_path)
     part = text.split(f"## {methods.RUNS[run]}\n")[1].split("## ")[0]
-    gflop, gradients = (cells(part, title) for title in (style.GFLOP_TABLE, style.GRADIENTS_TABLE))
+    gflop, gradients = (
+        cells(part, title) for title in (tables.GFLOP_TABLE, tables.GRADIENTS_TABLE)
+    )
     of_run = [row for row in COUNTED if (row.framework, row.mode) == run]
     assert len(gflop) == len(of_run)
     for row in of_run:

@@ -3,8 +3,11 @@
 import re
 import shutil
 import sys
+import tomllib
 
 import pytest
+from commands import ROOT
+from packaging.specifiers import SpecifierSet
 
 from reproduce.errors import UserError
 from reproduce.measuring import versions
@@ -51,3 +54,11 @@ def test_the_locks_of_2023_pin_the_versions_of_the_article_or_next_to_it():
     assert "torch==" not in jax
     assert "\ntorch==2.1.1 " in torch
     assert "\njax==" not in torch
+
+
+def test_every_python_of_a_lock_or_of_the_makefile_is_allowed():
+    required = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["requires-python"]
+    named = set(re.findall(r"\b3\.\d\d\b", (ROOT / "Makefile").read_text()))
+    named |= {lock.python for several in versions.LOCKS.values() for lock in several}
+    assert named == {"3.11", "3.12", "3.13"}
+    assert [python for python in named if python not in SpecifierSet(required)] == []

@@ -1,5 +1,5 @@
-"""The article's algorithms that know a Hessian only by its products with vectors.
+"""The article's algorithms that use a Hessian only through its products with vectors.
 
-An ``hvp`` is a function from a tree to a tree like it, v ↦ ∇²f(x) v, in JAX, PyTorch or NumPy:
-the algorithms are the same code for all of them.
+An ``hvp`` is a function v ↦ ∇²f(x) v from a tree to a tree like it, in JAX, PyTorch or NumPy.
+The algorithms are the same code for all three.
 """

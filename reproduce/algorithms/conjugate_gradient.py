@@ -10,10 +10,10 @@ from reproduce.algorithms.vector import Hessian, Vector
 
 
 def conjugate_gradient(hessian: Hessian, v: Vector, r: Vector) -> Iterator[tuple[Vector, Vector]]:
-    """v_t and r_t = ∇²f(x) v_t − b for t = 0, 1, …, at an HVP a step.
+    """v_t and r_t = ∇²f(x) v_t − b for t = 0, 1, …, with one HVP per step.
 
-    The box does not say that ∇²f(x) has to be positive definite: with a direction p_t that
-    has no positive curvature, the method ends. In exact arithmetic r_t is zero for some t ≤ d.
+    ∇²f(x) has to be positive definite, which the box does not say. The method ends at a direction
+    p_t without positive curvature. In exact arithmetic r_t is zero for some t ≤ d.
 
     Yields:
         The pair ``(v_t, r_t)``.

@@ -4,22 +4,22 @@ from enum import Enum
 
 
 class Ending(Enum):
-    """How an algorithm ended; the value is a sentence for its user."""
+    """How an algorithm ended. The value is a sentence for the user."""
 
-    CONVERGED = "What is left is within the tolerance."
+    CONVERGED = "The residual is within the tolerance."
     LIMIT = (
-        "The limit of HVPs was reached before what is left was found to be within the tolerance: "
-        "allow more, or damp the Hessian."
+        "The limit of HVPs was reached before the residual was within the tolerance: allow more, "
+        "or damp the Hessian."
     )
     PRECISION = (
-        "What is left is above the tolerance, and the arrays' precision lets it become no smaller: "
+        "The residual is above the tolerance, and the arrays' precision keeps it from shrinking: "
         "take a wider type, a larger tolerance, or damp the Hessian."
     )
     NEGATIVE_CURVATURE = (
-        "A direction without positive curvature was met, so that the Hessian is not positive "
-        "definite: damp it by more than the size of its most negative eigenvalue."
+        "There is a direction without positive curvature, so the Hessian is not positive definite: "
+        "damp it by more than the size of its most negative eigenvalue."
     )
     BREAKDOWN = (
-        "A number was not finite, and what is returned is from before it: take a shorter step, or "
-        "look for what is not finite in the HVP."
+        "A number was not finite, and the result is from before it: take a shorter step, or look "
+        "for infinite or NaN values in the HVP."
     )

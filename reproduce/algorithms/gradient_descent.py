@@ -11,11 +11,11 @@ from reproduce.algorithms.vector import Hessian, Vector
 def gradient_descent(
     hessian: Hessian, v: Vector, r: Vector, *, step: float | None = None
 ) -> Iterator[tuple[Vector, Vector]]:
-    """v_t and the gradient r_t = ∇²f(x) v_t − b for t = 0, 1, …, at an HVP a step.
+    """v_t and the gradient r_t = ∇²f(x) v_t − b for t = 0, 1, …, with one HVP per step.
 
-    Without a ``step``, each is the best along r_t, and the method ends if there is none: along
-    a direction without positive curvature the form has no minimum. With one, it converges under
-    the conditions of `neumann`.
+    Without a ``step``, each step goes to the minimum along r_t. The method ends if there is no
+    minimum, which means that r_t is a direction without positive curvature. With a ``step``, the
+    method converges under the conditions of `neumann`.
 
     Yields:
         The pair ``(v_t, r_t)``.

@@ -16,10 +16,10 @@ from reproduce.algorithms.vector import Hessian, Hvp, Tree, Vector, real
 
 @dataclass(frozen=True)
 class Lanczos:
-    """k steps of Lanczos: ∇²f(x) V = V T, but for the last column, which differs by ``beta_k``.
+    """k steps of Lanczos: ∇²f(x) V = V T, except in the last column, which differs by ``beta_k``.
 
-    ``V`` has k orthonormal vectors, trees with d scalars; ``alphas`` are the k entries of T's
-    diagonal, ``betas`` the k − 1 beside it. It took k HVPs, and one more where it broke down.
+    ``V`` has k orthonormal vectors, trees with d scalars. ``alphas`` are the k entries of T's
+    diagonal, ``betas`` the k − 1 entries beside it. It took k HVPs, or k + 1 if it broke down.
     """
 
     V: list[Tree]
@@ -36,14 +36,14 @@ class Lanczos:
 
     @property
     def ritz_values(self) -> np.ndarray:
-        """The eigenvalues θ of T, ascending, (k,): the outermost are near those of ∇²f(x)."""
+        """The eigenvalues θ of T, ascending, (k,). The outermost approximate those of ∇²f(x)."""
         return self._eigen[0]
 
     @property
     def residuals(self) -> np.ndarray:
         """‖∇²f(x) u − θ u‖ of each Ritz value θ and its vector u, (k,).
 
-        Some eigenvalue is no further from θ than that.
+        Some eigenvalue of ∇²f(x) is within this distance of θ.
         """
         return self.beta_k * np.abs(self._eigen[1][-1:].ravel())
 
@@ -66,16 +66,16 @@ class Lanczos:
 def lanczos(
     hvp: Hvp, v: Tree, k: int, *, reorthogonalise: bool = False, tolerance: float = 1e-6
 ) -> Lanczos:
-    """Take ``k`` steps of Lanczos on ∇²f(x) from ``v``, at an HVP a step.
+    """Take ``k`` steps of Lanczos on ∇²f(x) from ``v``, with one HVP per step.
 
-    ``v`` is a tree with d scalars, any but zero: it is scaled to norm 1, which the box does not
-    ask for. Where ``v`` leads to fewer than k eigenvalues, it ends with them, converged: when
-    the next β is at most ``tolerance`` times the largest entry of T. Where a number is not finite,
-    it ends with the steps before.
+    ``v`` is a tree with d scalars, not all zero. It is scaled to norm 1, which the box leaves
+    out. The method converges early, with fewer than k eigenvalues, if the next β is at most
+    ``tolerance`` times the largest entry of T. If a number is not finite, the method returns the
+    steps before it.
 
-    By rounding, the vectors lose their orthogonality as Ritz values converge, and copies of
-    these appear. With ``reorthogonalise``, each new one is made orthogonal to all before it.
-    All k are kept in memory either way.
+    Through rounding, the vectors lose their orthogonality as Ritz values converge, and duplicate
+    Ritz values appear. With ``reorthogonalise``, each new vector is made orthogonal to all earlier
+    ones. All k vectors are kept in memory either way.
 
     Raises:
         TypeError: if ``v`` is not of real floating-point numbers.
@@ -88,7 +88,7 @@ def lanczos(
     beta = w.norm()
     if not 0 < beta < math.inf:
         raise ValueError(
-            f"Lanczos' algorithm was to start from a vector of norm {beta}; take a random one"
+            f"Lanczos' algorithm cannot start from a vector of norm {beta}; take a random one"
         )
     V: list[Vector] = []
     alphas: list[float] = []

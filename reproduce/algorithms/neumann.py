@@ -12,11 +12,11 @@ from reproduce.algorithms.vector import Hessian, Vector
 def neumann(
     hessian: Hessian, v: Vector, r: Vector, *, step: float
 ) -> Iterator[tuple[Vector, Vector]]:
-    """v_t and r_t = ∇²f(x) v_t − b for t = 0, 1, …, at an HVP a step.
+    """v_t and r_t = ∇²f(x) v_t − b for t = 0, 1, …, with one HVP per step.
 
     From v_0 = 0, v_t is step · Σ_{i<t} (I − step · ∇²f(x))^i b, the series of the inverse. It
-    converges if ∇²f(x) is positive definite and 0 < ``step`` < 2 / its largest eigenvalue. These
-    are also the iterates of `gradient_descent` with that step.
+    converges if ∇²f(x) is positive definite and 0 < ``step`` < 2 / its largest eigenvalue.
+    `gradient_descent` with the same step has the same iterates.
 
     Yields:
         The pair ``(v_t, r_t)``.

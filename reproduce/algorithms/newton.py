@@ -14,9 +14,9 @@ def newton_step(
 ) -> tuple[Tree, Solution]:
     """The next x, x − step · [∇²f(x)]⁻¹ ∇f(x), and the solution that gave the inverse-HVP.
 
-    ``x`` and ``gradient`` are trees with d scalars, ``hvp`` and ``settings`` as for `solve`: at a
-    saddle, damping makes the step one of descent. The step is only as good as the solution's
-    ``ending``: look at it.
+    ``x`` and ``gradient`` are trees with d scalars. ``hvp`` and ``settings`` are as for `solve`;
+    at a saddle, enough damping makes the step one of descent. Check the solution's ``ending``: the
+    step is only as good as the solution.
     """
     solution = solve(hvp, gradient, **settings)
     return (Vector(x) - step * Vector(solution.v)).tree, solution

@@ -1,4 +1,4 @@
-"""Solving ∇²f(x) v = b by HVPs: when to stop, for every method alike."""
+"""Solving ∇²f(x) v = b by HVPs, with the same stopping rules for every method."""
 
 import math
 from collections.abc import Callable, Iterator
@@ -10,15 +10,16 @@ from reproduce.algorithms.vector import Hessian, Hvp, Tree, Vector, real
 
 # From ∇²f(x), v_0 and r_0 to the pairs v_t, r_t = ∇²f(x) v_t − b, for t = 0, 1, …
 Method = Callable[[Hessian, Vector, Vector], Iterator[tuple[Vector, Vector]]]
-ROUNDING = 1e-16  # of float64: a carried residual that is smaller says nothing
+ROUNDING = 1e-16  # of float64: an updated residual below it means nothing
 
 
 class Solution(NamedTuple):
-    """The inverse-HVP ``v``, how its method ended, and what it cost in HVPs.
+    """The inverse-HVP ``v``, how its method ended, and how many HVPs it took.
 
-    ``residual_norm`` is that of ∇²f(x) v − b (damped, if damping was asked for): the true one
-    where it converged or the precision ended it, else as the method has carried it on, which by
-    rounding can be below the true one. After a breakdown, both are those before it.
+    ``residual_norm`` is the norm of ∇²f(x) v − b (with the damping, if any). It is computed from
+    ``v`` if the method converged or reached its precision. Otherwise the method updated it from
+    step to step, and rounding can make it too small. After a breakdown, ``v`` and
+    ``residual_norm`` are from the step before.
     """
 
     v: Tree
@@ -39,10 +40,10 @@ def solve(
 ) -> Solution:
     """The solution of (∇²f(x) + damping · I) v = b, to ‖residual‖ ≤ tolerance · ‖b‖.
 
-    ``b`` is a tree with d scalars, and so is ``v``, from which ``method`` starts: zero if it
-    is None, which saves an HVP. ``limit`` is of HVPs. Before it is called converged, the true
-    residual is computed, at an HVP; where that is too large, the method starts again from it. The
-    solution of b = 0 is 0, at no HVP.
+    ``b`` is a tree with d scalars, and so is ``v``, where ``method`` starts. If ``v`` is None, it
+    starts from zero, which saves an HVP. ``limit`` is the largest number of HVPs. Before a method
+    counts as converged, one more HVP gives its true residual; if that is too large, the method
+    starts again from there. The solution of b = 0 is 0 and takes no HVP.
 
     Raises:
         TypeError: if ``b`` or ``v`` is not of real floating-point numbers.
@@ -52,7 +53,7 @@ def solve(
     b_norm = b.norm()
     if b_norm == 0:
         return Solution((0.0 * b).tree, Ending.CONVERGED, 0, 0.0)
-    scale = b.magnitude()  # so that no method meets numbers near the ends of the arrays' range
+    scale = b.magnitude()  # keeps every method away from the ends of the arrays' range
     b, b_norm = b / scale, b_norm / scale
     v = None if v is None else real(v) / scale
     v, r = (0.0 * b, -b) if v is None else (v, hessian @ v - b)
@@ -62,7 +63,7 @@ def solve(
     while ending is None:
         v, r, ending = _followed(method(hessian, v, r), v, r, hessian, carried_enough, limit)
         if ending is None:
-            as_returned = (scale * v) / scale  # by the arrays' range, that can be another
+            as_returned = (scale * v) / scale  # differs from v near the ends of the range
             true_r = hessian @ as_returned - b
             before, true_norm = true_norm, true_r.norm()
             ending = _ending(true_norm, before, enough)
@@ -79,7 +80,7 @@ def _followed(
     enough: float,
     limit: int,
 ) -> tuple[Vector, Vector, Ending | None]:
-    """The last good pair of ``iterates``, or ``v`` and ``r``; no ending where r is ``enough``."""
+    """The last good pair of ``iterates``, or ``v`` and ``r``, and how it ended if not done."""
     for v_t, r_t in iterates:
         if not math.isfinite(v_t.norm() + r_t.norm()):
             return v, r, Ending.BREAKDOWN

@@ -12,10 +12,10 @@ from reproduce.algorithms.lanczos import Lanczos
 
 
 def quadrature(decompositions: Iterable[Lanczos]) -> tuple[np.ndarray, np.ndarray]:
-    """Nodes θ and weights τ, with Σ τ g(θ) near the mean of g over the eigenvalues of ∇²f(x).
+    """Nodes θ and weights τ: Σ τ g(θ) approximates the mean of g over the eigenvalues of ∇²f(x).
 
-    Each decomposition is from a random start whose direction is uniform: a standard normal
-    vector. The weights sum to 1.
+    Each decomposition starts from a standard normal vector, whose direction is uniform. The
+    weights sum to 1.
     """
     every = list(decompositions)
     nodes = np.concatenate([each.ritz_values for each in every])
@@ -23,6 +23,6 @@ def quadrature(decompositions: Iterable[Lanczos]) -> tuple[np.ndarray, np.ndarra
 
 
 def density(at: np.ndarray, nodes: np.ndarray, weights: np.ndarray, width: float) -> np.ndarray:
-    """Σ τ N(at; θ, width²): the density of the eigenvalues, each a bell of that width, (n,)."""
+    """Σ τ N(at; θ, width²), (n,): the density of the eigenvalues, each a Gaussian of ``width``."""
     bells = np.exp(-(((at[:, None] - nodes) / width) ** 2) / 2) / (width * np.sqrt(2 * np.pi))
     return bells @ weights

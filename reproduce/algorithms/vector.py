@@ -12,18 +12,18 @@ from optree import tree_leaves, tree_map
 
 Tree = Any
 Hvp = Callable[[Tree], Tree]
-SMALLEST_SQUARE = 1e-280  # of smaller sums of squares, float64 may have lost digits
+SMALLEST_SQUARE = 1e-280  # float64 may have lost digits of a smaller sum of squares
 
 
 class Vector:
-    """A tree with d scalars as one vector; every operation gives a new one.
+    """A tree with d scalars as one vector; every operation returns a new one.
 
-    ``tree`` is an array of NumPy, JAX or PyTorch, or whatever ``optree`` takes for a tree:
+    ``tree`` is an array of NumPy, JAX or PyTorch, or anything that ``optree`` accepts as a tree:
     dictionaries, lists, tuples and NamedTuples of trees, and None, which has no scalars.
-    Dictionaries are matched by their keys, and keep the order of the first operand's, as
-    PyTorch's derivatives require. Scalars are Python's, which leave the arrays' precision as it
-    is. Products and norms are summed in float64, where the arrays are: no precision is too low
-    for them, and neither too large nor too small a number becomes inf or 0 on the way to a norm.
+    Dictionaries are matched by their keys. The result keeps the order of the first operand's keys,
+    as PyTorch's derivatives require. Scalars are Python's, so that the arrays keep their precision.
+    Products and norms are summed in float64 on the arrays' device, and no norm overflows or
+    underflows on the way.
     """
 
     def __init__(self, tree: Tree) -> None:
@@ -45,7 +45,7 @@ class Vector:
         return Vector(tree_map(lambda leaf: leaf / scalar, self.tree))
 
     def __matmul__(self, other: "Vector") -> float:
-        # No matrix product: on a GPU that would round to TF32.
+        # Not a matrix product, which would round to TF32 on a GPU.
         with _float64():
             products = tree_map(lambda a, b: (_wide(a) * _wide(b)).sum(), self.tree, other.tree)
             return float(sum(tree_leaves(products)))
@@ -62,20 +62,20 @@ class Vector:
             return scale * math.sqrt(scaled @ scaled)
 
     def magnitude(self) -> float:
-        """The power of two next below the largest magnitude: a division by it rounds nothing."""
+        """The power of two below the largest magnitude: dividing by it is exact."""
         with _float64():
             leaves = map(_wide, tree_leaves(self.tree))
             largest = np.max([float(abs(leaf).max()) for leaf in leaves if 0 not in leaf.shape])
         return math.ldexp(1.0, math.frexp(largest)[1] - 1)
 
     def unit(self) -> "Vector":
-        """The vector of its direction that has norm 1."""
+        """The vector of norm 1 with the same direction."""
         root = math.sqrt(self.norm())  # within the arrays' range, even where the norm is not
         return self / root / root
 
 
 class Hessian:
-    """The matrix ∇²f(x) + damping · I, of which only ``hessian @ v`` is known.
+    """The matrix ∇²f(x) + damping · I, known only by its products ``hessian @ v``.
 
     ``hvps`` counts these products, which are trees like ``v``.
     """
@@ -93,14 +93,14 @@ def real(tree: Tree) -> Vector:
     """``tree`` as a vector.
 
     Raises:
-        TypeError: if a leaf is not of real floating-point numbers, which alone can be solved for.
+        TypeError: if a leaf is not of real floating-point numbers; others cannot be solved for.
     """
     for leaf in tree_leaves(tree):
         found = getattr(leaf, "dtype", type(leaf).__name__)
         if "float" not in str(found):
             raise TypeError(
-                "a vector of real floating-point numbers was asked for, and one of its arrays is "
-                f"of {found}; convert it, to float32 for instance"
+                "a vector must have real floating-point numbers, and one of its arrays is of "
+                f"{found}; convert it, to float32 for instance"
             )
     return Vector(tree)
 
@@ -108,20 +108,20 @@ def real(tree: Tree) -> Vector:
 def _product_like(v: Any, product: Any) -> Any:
     if np.shape(v) != np.shape(product):
         raise ValueError(
-            f"an HVP with an array of shape {tuple(np.shape(v))} was asked for, and one of "
-            f"{tuple(np.shape(product))} came; return a tree like v"
+            f"an HVP for an array of shape {tuple(np.shape(v))} returned one of shape "
+            f"{tuple(np.shape(product))}; return a tree like v"
         )
     return product
 
 
 def _float64() -> AbstractContextManager[object]:
-    """A context in which JAX, if it is loaded, has float64."""
+    """A context in which JAX, if it is loaded, can use float64."""
     jax = sys.modules.get("jax")
     return jax.enable_x64(True) if jax else nullcontext()
 
 
 def _wide(leaf: Any) -> Any:
-    """``leaf`` in float64, where it is."""
+    """``leaf`` in float64, on its own device."""
     if hasattr(leaf, "double"):  # PyTorch
         return leaf.double()
     return leaf.astype("float64") if hasattr(leaf, "astype") else np.float64(leaf)

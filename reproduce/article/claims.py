@@ -1,7 +1,7 @@
-"""The article's claims: what each says, how it is put to the test, and what may vary.
+"""The article's claims: what each says, how it is tested, and how far a value may be off.
 
-A claim is judged by figures. Each is a number that the rule computes from the cases of
-a source, and the claim holds where all of them are in its range. Rules take and return
+A claim is judged by figures. A figure is a number that the claim's rule computes from the cases
+of a source. The claim holds if all figures lie in its range. Rules take and return
 frames whose first column is the value and whose other columns are draws of it.
 """
 
@@ -16,6 +16,7 @@ import pandas as pd
 from reproduce.article.sources import IN_GRADIENTS
 from reproduce.plan import (
     ARTICLE_MODELS,
+    HVPS,
     JAX_EAGER,
     JAX_JIT,
     METHODS,
@@ -29,7 +30,6 @@ from reproduce.plan import (
 )
 from reproduce.problems import PROBLEMS, weight_shapes
 
-HVPS = METHODS[1:]
 A100_BYTES = 40e9
 FLOAT32_BYTES = 4
 
@@ -37,11 +37,11 @@ Rule = Callable[[pd.DataFrame], pd.DataFrame]
 
 
 class Needs(msgspec.Struct, frozen=True, kw_only=True):
-    """The cases that a claim speaks of: all methods, for each model at its batch sizes.
+    """The cases that a claim is about: all methods, for each model at its batch sizes.
 
-    ``also_at`` is a batch size at which the published image shows what the text says of
-    another. ``fewest_batch_sizes`` is how many of a curve there must be. What only NVML's
-    number of the whole GPU can show, as the article's memory is, is ``of_whole_gpu``.
+    ``also_at`` is the batch size of the published image, where the text names another one.
+    ``fewest_batch_sizes`` is the least number of points on a curve. ``of_whole_gpu`` marks a claim
+    that only NVML's number for the whole GPU can decide; the article's memory is that number.
     """
 
     quantity: Quantity | Literal["time in gradients", "difference"]
@@ -54,10 +54,10 @@ class Needs(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Claim(msgspec.Struct, frozen=True, kw_only=True):
-    """One claim: its figures, in ``unit``, are to lie between ``low`` and ``high``.
+    """One claim: it holds if its figures, in ``unit``, lie between ``low`` and ``high``.
 
-    ``allowed`` is the relative variation beyond either end. ``figure`` says in words what
-    ``rule`` computes. A claim that needs no case is judged from the models' sizes.
+    ``allowed`` is how far beyond either end a figure may lie, relative to that end. ``figure``
+    describes what ``rule`` computes. A claim that needs no cases is judged from the models' sizes.
     """
 
     id: str
@@ -121,7 +121,7 @@ def torch_over_jax(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def largest_over_smallest(frame: pd.DataFrame) -> pd.DataFrame:
-    """The most that any of the methods needs over the least."""
+    """The largest value among the methods over the smallest."""
     by_cell = frame.groupby([name for name in frame.index.names if name != "method"])
     return by_cell.max() / by_cell.min()
 
@@ -134,10 +134,10 @@ def in_evaluations(operations: pd.DataFrame) -> pd.DataFrame:
 
 
 def over_line(frame: pd.DataFrame) -> pd.DataFrame:
-    """Each value over the line a + b · batch size that fits all of its curve best.
+    """Each value over the line a + b · batch size that fits its whole curve best.
 
-    Best is the least sum of squared *relative* residuals: a case counts as much at a
-    small batch size as at a large one.
+    The best line has the least sum of squared *relative* residuals, so that small batch sizes
+    count as much as large ones.
     """
     return _by_curve(frame, lambda curve: curve / _line(curve, curve))
 
@@ -172,19 +172,19 @@ def _batch_sizes(frame: pd.DataFrame) -> np.ndarray:
 
 
 def dense_hessian_gib(_: pd.DataFrame | None = None) -> pd.DataFrame:
-    """The bytes of the d × d Hessian of each model in float32, in GiB; the draw is the value."""
+    """The size of each model's d × d Hessian in float32, in GiB; its only draw is the value."""
     sizes = {name: FLOAT32_BYTES * scalars(name) ** 2 / 2**30 for name in ARTICLE_MODELS}
     return pd.DataFrame({0: sizes, 1: sizes}).rename_axis("model")
 
 
 def scalars(model: str) -> int:
-    """The number d of parameters of ``model``; running statistics are none."""
+    """The number d of parameters of ``model``, without running statistics."""
     shapes = weight_shapes(PROBLEMS[model]).items()
     return sum(math.prod(shape) for name, shape in shapes if "running_" not in name)
 
 
-# What several claims need alike, as keyword arguments.
-# The article's text speaks of 128, its image shows 64.
+# Keyword arguments that several claims share.
+# The article's text speaks of batch size 128; its image shows 64.
 _TIME: dict[str, Any] = {
     "batch_sizes": dict.fromkeys(ARTICLE_MODELS, (128,)),
     "also_at": 64,
@@ -193,8 +193,8 @@ _TIME: dict[str, Any] = {
 }
 _RESNET_TIME = _TIME | {"batch_sizes": {"resnet34": (128,)}}
 _TRANSFORMER_TIME = _TIME | {"batch_sizes": dict.fromkeys(("vit", "bert"), (128,))}
-# The memory curves begin at 4. Times have 1 and 2 as well: with these, the published ones are not
-# linear, if barely (1.104 times the line for reverse-over-reverse at 8).
+# The memory curves begin at batch size 4. Times were published for 1 and 2 as well; with these the
+# published curves just fail to be linear (1.104 times the line for reverse-over-reverse at 8).
 _CURVE: Sizes = {"resnet34": POWERS_OF_TWO[2:]}
 _LINE: dict[str, Any] = {"batch_sizes": _CURVE, "fewest_batch_sizes": 4}
 _MEMORY: dict[str, Any] = {"batch_sizes": _CURVE | {"vit": (64,), "bert": (64,)}, "methods": HVPS}
@@ -332,7 +332,7 @@ CLAIMS = (
     Claim(
         id="torch_resnet34_order_as_in_jax",
         section="Time complexity",
-        statement="for ResNet34 PyTorch's slowest HVP is JAX's, reverse-over-reverse",
+        statement="for ResNet34 the slowest HVP in PyTorch is the same as in JAX",
         needs=Needs(runs=(JAX_JIT, TORCH), **_RESNET_TIME),
         figure="in both, time of reverse-over-reverse over that of each other HVP",
         rule=_more_than("reverse_over_reverse", "forward_over_reverse", "reverse_over_forward"),
@@ -341,7 +341,7 @@ CLAIMS = (
     Claim(
         id="torch_resnet34_scales_as_in_jax",
         section="Time complexity",
-        statement="for ResNet34 PyTorch's methods compare to each other as JAX's",
+        statement="for ResNet34 the methods compare to each other in PyTorch as in JAX",
         needs=Needs(runs=(JAX_JIT, TORCH), **_RESNET_TIME),
         figure="whole time of an HVP over forward-over-reverse's, PyTorch's over JAX's",
         rule=methods_over_jax,
@@ -427,7 +427,7 @@ CLAIMS = (
     Claim(
         id="torch_forward_over_reverse_needs_more",
         section="Memory complexity",
-        statement="in PyTorch forward-over-reverse needs much memory beside reverse-over-forward",
+        statement="in PyTorch forward-over-reverse uses much more memory than reverse-over-forward",
         needs=Needs(quantity="memory", runs=(TORCH,), **_MEMORY),
         figure='memory of forward-over-reverse over that of reverse-over-forward, "much" taken '
         "for a tenth more",
@@ -448,11 +448,11 @@ CLAIMS = (
     ),
 )
 
-# What the article says beside these, and why no number here decides it.
+# The article's other statements, and why no number here decides them.
 NOT_JUDGED = {
-    "jit removes what is redundant": "conjectured of memory; of the operations, jit leaves out the "
-    "gradient's own, a ninth of forward-over-reverse and of reverse-over-reverse, whose memory "
-    "without jit is not alike",
-    "an HVP's time in PyTorch is a discrepancy with theory": "it says which time, and not how far "
-    "from theory is a discrepancy; see erratum discrepancy-with-theory",
+    "jit removes redundancy": "the article conjectures this about memory; of the operations, jit "
+    "removes the gradient's own, a ninth of forward-over-reverse and of reverse-over-reverse, "
+    "although these two need different amounts of memory without jit",
+    "an HVP's time in PyTorch is a discrepancy with theory": "the article names the time, but not "
+    "how far from theory a discrepancy begins; see erratum discrepancy-with-theory",
 }

@@ -1,9 +1,9 @@
-"""Errata and omissions of the article; tests with the mark ``erratum`` prove each.
+"""Errata and omissions of the article; tests with the mark ``erratum`` support each.
 
 The article is *How to compute Hessian-vector products?* (M. Dagréou, P. Ablin, S. Vaiter,
-T. Moreau, ICLR blog posts 2024). What a reader cannot see in it is from the code and the raw
-timings that its authors released (github.com/MatDag/bench_hvp). An HVP's time is the whole of
-it here, unless "overhead" is said: its time less a gradient's.
+T. Moreau, ICLR blog posts 2024). Facts that are not in it come from the code and the raw
+timings that its authors released (github.com/MatDag/bench_hvp). An HVP's time is its whole
+time here. Its time less a gradient's is called its overhead.
 """
 
 from typing import Literal
@@ -14,13 +14,13 @@ Kind = Literal["error", "omission", "confounder", "doubt"]
 
 
 class Erratum(msgspec.Struct, frozen=True):
-    """One departure of the article from its own data, from mathematics or from what ran.
+    """One departure of the article from its own data, from mathematics or from what was run.
 
-    ``kind``: an ``error`` contradicts data or mathematics; an ``omission`` lacks what the
-    statement needs; a ``confounder`` makes a comparison one of something else, too; a
-    ``doubt`` is a matter of reading, or not proven for what the article ran. ``place`` is in
-    the article, ``printed`` what is there, and ``right`` what should be. Tests that prove it
-    name its ``id``: ``@pytest.mark.erratum("id")``.
+    ``kind``: an ``error`` contradicts data or mathematics; an ``omission`` leaves out something
+    that the statement needs; a ``confounder`` is a second difference between the things that are
+    compared; a ``doubt`` is a matter of reading, or not proven for what the article ran.
+    ``place`` is where it is in the article, ``printed`` what the article says there, and
+    ``right`` what it should say. Its tests name its ``id``: ``@pytest.mark.erratum("id")``.
     """
 
     id: str
@@ -43,14 +43,14 @@ FORMULAS = (
         "doubt",
         "Inverse Hessian-vector products, below the linear system",
         "only computes the inverse of the matrix in the direction v",
-        "in the direction b: v is what comes out",
+        "in the direction b: v is the solution",
     ),
     Erratum(
         "conjugate-gradient-definite",
         "omission",
         "Box: conjugate gradient",
         "any linear system with ∇²f(x)",
-        "∇²f(x) has to be positive definite; at a saddle α can divide by zero",
+        "∇²f(x) has to be positive definite; at a saddle, computing α can divide by zero",
     ),
     Erratum(
         "lanczos-start",
@@ -95,7 +95,7 @@ LISTINGS = (
         "doubt",
         "Reverse mode, the call for a VJP",
         "jax.vjp(f, x)[1](v)",
-        "jax.vjp(f, x)[1](v)[0]: it comes in a tuple, with an entry for each variable",
+        "jax.vjp(f, x)[1](v)[0]: the result is a tuple with an entry for each variable",
     ),
     Erratum(
         "reverse-over-reverse-tree",
@@ -106,10 +106,11 @@ LISTINGS = (
     ),
     Erratum(
         "reverse-over-reverse-transpose",
-        "error",
+        "doubt",
         "Listing reverse_over_reverse, by hand",
         "dz1 += dz2 * U",
-        "dz1 += U.T @ dz2; the printed line is right by luck where there is one output",
+        "dz1 += U.T @ dz2, as in the other listings; the printed line is right for one output, as "
+        "in the text's example, and for no more",
     ),
 )
 
@@ -134,36 +135,36 @@ COSTS = (
         "doubt",
         "Forward mode, memory of the listing of jvp",
         "a vertex has up to four parents: vz2",
-        "vz2 is three elementary operations, of two parents each",
+        "vz2 is three elementary operations, with two parents each",
     ),
     Erratum(
         "reverse-over-reverse-operations",
         "doubt",
         "Reverse-over-reverse, before the listing by hand",
         "more elementary operations than forward-over-reverse",
-        "what it has more is a scalar that no result needs; the ten products are as many",
+        "both have ten products; the only further operation is a scalar that no result needs",
     ),
     Erratum(
         "forward-over-reverse-stores",
         "error",
         "Reverse-over-reverse, memory",
         "forward-over-reverse stores only the vertices of f",
-        "and their tangents (vz1 in its listing): twice what the gradient stores",
+        "it also stores their tangents (vz1 in its listing): twice what the gradient stores",
     ),
     Erratum(
         "gradient-beside-hvp",
         "error",
         "Reverse-over-forward",
         "only forward-over-reverse gives the gradient at the same time",
-        "the derivative in v is the gradient (dvu, dvw in its listing), at the cost of "
-        "forward-over-reverse with its gradient",
+        "reverse-over-forward can give it, too: the derivative in v is the gradient (dvu, dvw in "
+        "its listing), at the same cost as forward-over-reverse with its gradient",
     ),
     Erratum(
         "memory-and-parents",
         "doubt",
         "Computational graph, memory of an evaluation",
         "linked to the largest number of parents of a vertex",
-        "the largest number of values alive at once, which has no bound by parents",
+        "the largest number of values alive at once, which the number of parents does not bound",
     ),
 )
 
@@ -173,7 +174,7 @@ RESULTS = (
         "error",
         "Figures bench_hvp_time_jax and bench_hvp_time_torch, left",
         "ViT, BERT",
-        "BERT, ViT: the bars are those of the released timings under the other name",
+        "BERT, ViT: the released timings have these bars under the other name",
     ),
     Erratum(
         "batch-size-of-bars",
@@ -201,37 +202,40 @@ RESULTS = (
         "four-to-five-gradients",
         "error",
         "Time complexity, PyTorch, ViT and BERT",
-        "an HVP takes between four and five gradients",
-        "3.0 to 3.6 at batch 64 and 128, and at most 4.1 at any batch size",
+        'HVPs take "between four and five more time" than the gradient',
+        "read as four to five gradients; the released timings give 3.0 to 3.6 at batch 64 and 128, "
+        "and at most 4.1 at any batch size",
     ),
     Erratum(
         "discrepancy-with-theory",
         "doubt",
         "Time complexity, PyTorch, ViT and BERT",
         "a discrepancy with what we would expect in theory",
-        "the text's theory is 2 gradients; by count PyTorch computes 9/3 (reverse-over-forward "
-        "8/3), and the released timings are at most a quarter above that",
+        "the text's theory is 2 gradients; by operation count PyTorch takes 9/3 "
+        "(reverse-over-forward 8/3), and the released timings are at most a quarter above that",
     ),
     Erratum(
         "resnet50-left-out",
         "omission",
         "Time complexity, JAX",
         "an HVP takes two to three gradients, for three networks",
-        "the released timings have a fourth: ResNet50's reverse-over-reverse takes 3.3 to 8.4",
+        "true of the three networks that the article announces; the released timings have a "
+        "fourth, ResNet50, where reverse-over-reverse takes 3.3 to 8.4",
     ),
     Erratum(
         "linear-in-batch-size",
         "doubt",
         "Time complexity, JAX, the right panel",
         "time scales linearly with the batch size",
-        "with a fixed cost: from batch 1 to 16, a gradient's time grows 2.0 times",
+        "linearly with a fixed cost: from batch 1 to 16, a gradient's time grows 2.0 times",
     ),
     Erratum(
         "similar-scaling",
         "doubt",
         "Time complexity, PyTorch, ResNet34",
         "methods compare to each other as in JAX",
-        "reverse-over-reverse at 128 takes 4.0 gradients, in JAX 2.5; the others 2.8 and 3.1, 2.4",
+        "at batch 128 reverse-over-reverse takes 4.0 gradients, in JAX 2.5; the other two take 2.8 "
+        "and 3.1, in JAX 2.4",
     ),
     Erratum(
         "memory-does-not-vary",
@@ -248,46 +252,46 @@ MEASUREMENTS = (
         "confounder",
         "Time complexity, JAX beside PyTorch",
         "(not said)",
-        "JAX multiplies in TF32: its ViT and BERT are faster than float32 can be; PyTorch by "
-        "default keeps float32 but for convolutions",
+        "JAX multiplies in TF32: its ViT and BERT are faster than float32 can be; PyTorch keeps "
+        "float32 by default, except in convolutions",
     ),
     Erratum(
         "token-classification",
         "error",
         "Benchmark, the link to BERT",
         "FlaxBertForTokenClassification",
-        "BERT for sequence classification is what ran: one label for a sequence, not for a token",
+        "BERT for sequence classification was run: one label per sequence, not per token",
     ),
     Erratum(
         "weight-penalty",
         "omission",
         "Time complexity, what is differentiated",
         "the gradient of the model",
-        "of the mean cross-entropy and 0.5e-4 Σ‖w‖² over parameters with more than one axis, "
-        "which adds 1e-4 v to an HVP there",
+        "the gradient of the mean cross-entropy plus 0.5e-4 Σ‖w‖² over parameters with more than "
+        "one axis, which adds 1e-4 v to an HVP there",
     ),
     Erratum(
         "weights",
         "omission",
         "Benchmark, the three networks",
         "(not said)",
-        "ResNet34 and BERT are pretrained, ViT is initialised anew; what is computed is the same "
-        "at any weights, its result is not",
+        "ResNet34 and BERT are pretrained, ViT is newly initialised; the operations are the same "
+        "with any weights, the results are not",
     ),
     Erratum(
         "batch-normalisation",
         "confounder",
         "Benchmark, ResNet34",
         "(not said)",
-        "inference mode in JAX, taken out in PyTorch: two different networks",
+        "it is in inference mode in JAX and removed in PyTorch: two different networks",
     ),
     Erratum(
         "running-statistics",
         "confounder",
         "Benchmark, ResNet34 in JAX",
         "(not said)",
-        "what was differentiated, model.params of Flax's ResNet, has the running statistics of "
-        "batch normalisation in it",
+        "the parameters that were differentiated, model.params of Flax's ResNet, include the "
+        "running statistics of batch normalisation",
     ),
     Erratum(
         "first-call-memory",
@@ -302,16 +306,17 @@ MEASUREMENTS = (
         "confounder",
         "Memory complexity, PyTorch",
         "forward-over-reverse needs more memory than reverse-over-forward in all cases",
-        "for transformers only since the parameters kept requires_grad, so that autograd "
-        "recorded each HVP once more; without, it needs less",
+        "for transformers this is only because the parameters kept requires_grad, PyTorch's "
+        "default, so that autograd also recorded each HVP; without that, it needs less",
     ),
     Erratum(
         "layer-normalisation",
         "doubt",
         "Time and Memory complexity, PyTorch, ViT and BERT",
         "the three methods compute the same",
-        "reverse-over-forward through PyTorch's layer_norm is wrong (pytorch issue 196700), so "
-        "a wrong product was probably measured; the networks were not run in 2.1.1 here",
+        "reverse-over-forward through PyTorch's layer_norm is wrong because of a fault in PyTorch "
+        "(issue 196700), so the article probably measured a wrong product; its networks were not "
+        "run in PyTorch 2.1.1 here",
     ),
 )
 

@@ -18,16 +18,16 @@ Verdict = Literal[
     "inconclusive",
     "not tested here",
 ]
-# What is said of the article's text beside the article's own numbers.
+# The verdicts on the article's text when the source is the article's own numbers.
 OF_ITSELF: dict[Verdict, Verdict] = {"reproduced": "consistent", "not reproduced": "inconsistent"}
 ON_CPU = "on this CPU"
-# Below, not even the range of the values holds the median 19 times in 20.
+# With fewer, not even the range of all values covers the median 19 times in 20.
 FEWEST_REPETITIONS = 6
 LISTED_FIGURES = 4
 
 
 class Figure(msgspec.Struct, frozen=True):
-    """A number behind a verdict: ``of`` names its case, ``low`` and ``high`` its 95 % interval."""
+    """A number behind a verdict, its case (``of``), and its 95 % interval."""
 
     of: str
     number: float
@@ -37,12 +37,13 @@ class Figure(msgspec.Struct, frozen=True):
 
 
 class Judgement(msgspec.Struct, frozen=True, kw_only=True):
-    """The verdict on a claim from one source, the figure that decided it, and all others.
+    """The verdict on a claim from one source, the figure that decided it, and all figures.
 
-    ``deciding`` is, among the figures with this verdict, the nearest to an end of the
-    accepted range or the farthest beyond it; None where nothing was tested. ``origin``
-    says on what the cases were measured, and where the article has something else. ``holds_for``
-    is ``on this CPU`` where a CPU's numbers were judged by a claim about a GPU, else empty.
+    ``deciding`` is, among the figures with this verdict, the one nearest to an end of the
+    accepted range, or farthest beyond it; None if nothing was tested. ``origin`` says on which
+    device and by which plan the cases were measured, and how that differs from the article.
+    ``holds_for`` is ``on this CPU`` if a claim about a GPU was judged by a CPU's numbers, else
+    empty.
     """
 
     claim: str
@@ -60,7 +61,7 @@ class Judgement(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class _NotTestedError(Exception):
-    """A claim cannot be judged on a source; the message says what that lacks."""
+    """A claim cannot be judged on a source; the message says what the source lacks."""
 
 
 def judgements(sources: Iterable[Source]) -> list[Judgement]:
@@ -72,9 +73,10 @@ def judgements(sources: Iterable[Source]) -> list[Judgement]:
 def judge(claim: Claim, source: Source) -> Judgement:
     """The verdict: *reproduced* if the intervals of all figures lie in the accepted range.
 
-    It is *not reproduced* if that of any figure lies outside as a whole, *inconclusive*
-    otherwise or with fewer than ``FEWEST_REPETITIONS``, and *not tested here* if the source has
-    not the cases. The article's text and its own numbers are *consistent* or *inconsistent*.
+    It is *not reproduced* if the interval of any figure lies wholly outside, *inconclusive*
+    otherwise or with fewer repetitions than ``FEWEST_REPETITIONS``, and *not tested here* if the
+    source lacks the cases. If the source is the article's own numbers, the verdict is
+    *consistent* or *inconsistent*.
     """
     try:
         figures, notes, origin = _tested(claim, source)
@@ -116,14 +118,14 @@ def _tested(claim: Claim, source: Source) -> tuple[tuple[Figure, ...], list[str]
 
 
 def _as_counted_in(source: Source, needs: Needs) -> Needs:
-    """``needs`` of ``source``: the article's memory is NVML's, which rows have under that name."""
+    """``needs`` with the name that ``source`` has for NVML's memory: ``nvml``, in rows."""
     if source.of_article or not needs.of_whole_gpu:
         return needs
     return msgspec.structs.replace(needs, quantity="nvml")
 
 
 def _select(source: Source, needs: Needs) -> tuple[pd.DataFrame, list[str]]:
-    """The draws of the cases that are needed, and a note where the batch sizes are others.
+    """The draws of the cases that are needed, and a note if the batch sizes differ.
 
     Raises:
         _NotTestedError: a model has no batch size, or too few, with all methods done.
@@ -162,7 +164,7 @@ def _complete_batch_sizes(found: pd.DataFrame, needs: Needs) -> list[int]:
 def _lack(source: Source, needs: Needs, model: str, taken: list[int]) -> str:
     if needs.quantity not in source.cases.index.get_level_values("quantity"):
         if needs.of_whole_gpu:
-            return "not comparable by another counter than NVML's: measure with --nvml, on a GPU"
+            return "only NVML's counter can decide this: measure with --nvml, on a GPU"
         return f"no {needs.quantity}: {source.absent}"
     runs = " and ".join(methods.RUNS[run] for run in needs.runs)
     statuses = _of_model(source.cases, needs, model)["status"]
@@ -237,7 +239,7 @@ def _margin(number: float, accepted: tuple[float, float]) -> float:
 
 
 def _in_the_image(claim: Claim, needs: Needs, source: Source) -> list[str]:
-    """The note on the batch size of the published image, where the source has it."""
+    """The note on the batch size of the published image, if the source has it."""
     size = needs.also_at
     if size is None:
         return []
@@ -260,7 +262,7 @@ def _too_few_repetitions(cases: pd.DataFrame) -> str:
     is_time = cases.index.get_level_values("quantity").isin(["time", IN_GRADIENTS]).any()
     if not is_time or fewest >= FEWEST_REPETITIONS:
         return ""
-    return f"a verdict takes {FEWEST_REPETITIONS} repetitions, and there are {fewest}"
+    return f"a verdict needs {FEWEST_REPETITIONS} repetitions, and there are {fewest}"
 
 
 def amount(figure: Figure, unit: str) -> str:
@@ -281,7 +283,7 @@ def _number(value: float) -> str:
 
 
 def claims_table(found: list[Judgement]) -> str:
-    """The verdicts in Markdown: a row a claim, a column a source; below, what each is."""
+    """The verdicts in Markdown: a table of claims by sources, then what each source is."""
     sources = list(dict.fromkeys(each.source for each in found))
     lines = [["claim", *sources], ["---"] * (len(sources) + 1)]
     lines += [[same[0].statement, *map(_cell, same)] for same in _by(found, "claim")]
@@ -309,10 +311,10 @@ def _origins(same_source: list[Judgement]) -> str:
 
 
 def claims_markdown(found: list[Judgement]) -> str:
-    """The table of the verdicts, then each claim's rule and what every verdict rests on."""
+    """The table of the verdicts, then each claim's rule and the grounds of every verdict."""
     others = "".join(f"- {statement}: {why}.\n" for statement, why in NOT_JUDGED.items())
     parts = ["# The article's claims, judged", claims_table(found), INTERVALS]
-    parts += ["Not judged, since no number here decides it:", others]
+    parts += ["Not judged, because no number here decides them:", others]
     for same_claim in _by(found, "claim"):
         first = same_claim[0]
         parts.append(f"## {first.claim}")
@@ -333,8 +335,8 @@ def _grounds(found: Judgement) -> str:
 
 
 INTERVALS = """\
-All figures of a claim count: it is *reproduced* if their 95 % intervals lie in the range, *not
-reproduced* if one lies outside as a whole, else *inconclusive*, as it is with too few repetitions.
-Of the article's text beside its own numbers, *consistent* and *inconsistent* are said instead.
-Shown is the figure that decided. Times have the bootstrap's interval over repetitions. What
-changes from one run to the next is in no interval."""
+A claim is *reproduced* if the 95 % intervals of all its figures lie in the range, and *not
+reproduced* if one of them lies wholly outside. Otherwise, or with too few repetitions, it is
+*inconclusive*. The article's text is *consistent* or *inconsistent* with its own numbers.
+The table shows the figure that decided. The intervals of times are the bootstrap's over
+repetitions; they do not include variation from one run to the next."""

@@ -1,10 +1,11 @@
-"""The article's listings by hand, in our own words and right where it is not.
+"""The article's hand-written listings, in our own words and corrected.
 
 The example is ``f(U, W) = ½ ‖U W x‖²`` with ``x: (d,)``, ``W: (n, d)``, ``U: (m, n)``, and a
-vector ``(vu, vw)`` shaped like ``(U, W)``. Its derivatives are written out by hand: a name in
-``_tangent`` is a derivative along the vector, one in ``_cotangent`` the derivative of the
-scalar that is differentiated. The article's JAX listings are in ``reproduce.in_jax.hvp``, its
-framed algorithms in ``reproduce.algorithms``. ``reproduce.article.errata`` says what was wrong.
+vector ``(vu, vw)`` shaped like ``(U, W)``. Its derivatives are written out by hand. A name that
+ends in ``_tangent`` is a derivative along the vector; one that ends in ``_cotangent`` is a
+derivative of the scalar that is differentiated. The article's JAX listings are in
+``reproduce.in_jax.hvp``, its framed algorithms in ``reproduce.algorithms``, and the corrections
+in ``reproduce.article.errata``.
 Source: the article's sections "A quick detour by automatic differentiation" and "HVPs without
 explicit Hessian computation".
 """
@@ -16,7 +17,7 @@ Pair = tuple[jax.Array, jax.Array]
 
 
 def loss(x: jax.Array, U: jax.Array, W: jax.Array) -> jax.Array:
-    """½ ‖U W x‖², a scalar for any number m of outputs."""
+    """½ ‖U W x‖²: a scalar, whatever the number m of outputs."""
     output = U @ (W @ x)
     return output @ output / 2
 
@@ -65,8 +66,8 @@ def reverse_over_reverse(
 ) -> Pair:
     """∇²f v as a pair shaped like ``(U, W)``: the gradient of ⟨``gradient``, v⟩ in U and W.
 
-    The value of that scalar is not needed, and without it this takes the same ten products
-    as ``forward_over_reverse``.
+    The scalar's value is not needed. Without it, this takes the same ten products as
+    ``forward_over_reverse``.
     """
     hidden = W @ x
     output = U @ hidden

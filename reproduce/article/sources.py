@@ -1,9 +1,9 @@
-"""The published numbers and recorded rows in one shape, with intervals: what claims are judged on.
+"""The sources of numbers that claims are judged on: published numbers and rows, in one format.
 
-A case's value is the median of its seconds (of an HVP: on top of the gradient), its
-bytes by the counter that is drawn, or its operations. Beside it stand ``DRAWS``
-values of the same that chance could have given, so that any figure computed from
-several cases has an interval: the middle 95 % of the figure over the draws.
+The value of a case is the median of its seconds (for an HVP: beyond the gradient's), its
+bytes by the counter that the figures show, or its operations. With each value come ``DRAWS``
+random variants of it, called draws. A number computed from several cases is computed for every
+draw; its interval is the middle 95 % of the results.
 """
 
 from collections.abc import Iterable, Sequence
@@ -19,28 +19,27 @@ from reproduce.results import counters, origin, published, summary
 from reproduce.results.rows import Row
 
 CASE = ["quantity", "framework", "mode", "model", "batch_size", "method"]
-# The one number that says what an HVP costs: the median over rounds of its time over that of the
-# gradient of the same round.
+# What an HVP costs, in one number: the median over rounds of its time divided by the gradient's in
+# the same round.
 IN_GRADIENTS = "time in gradients"
 DRAWS = 1000
 CONFIDENCE = 0.95
 SEED = 0
-# How far a counter moved between two runs of plan cpu, relative; the others repeat to the byte.
+# The relative difference of a counter between two runs of plan cpu; the others repeat to the byte.
 UNCERTAINTY = {"resident_set": 0.17}
 
-# A line of a table, by column.
+# A line of a table: values by column.
 Record = dict[str, Any]
 
 
 class Source(msgspec.Struct, frozen=True):
     """Cases from one place, and where they come from.
 
-    ``cases`` is by ``CASE`` and has ``status``, ``value``, ``low`` and ``high`` (in
-    seconds, gradients, bytes, operations, or of norms for a ``difference`` from
-    forward-over-reverse), ``repetitions`` and ``origin``. ``draws`` is by ``CASE``, the done
-    ones alone: its first column is the value, the others are the draws. ``absent`` says why a
-    case may be missing. Those of the article itself, which its
-    text is compared with, are ``of_article``.
+    ``cases`` is indexed by ``CASE`` and has ``status``, ``value``, ``low`` and ``high`` (in
+    seconds, gradients, bytes or operations; for a ``difference`` from forward-over-reverse, a
+    ratio of norms), ``repetitions`` and ``origin``. ``draws`` is indexed by ``CASE``, with done
+    cases only: its first column is the value, the others are the draws. ``absent`` says why a
+    case may be missing. ``of_article`` is True for the article's own numbers.
     """
 
     name: str
@@ -54,8 +53,9 @@ class Source(msgspec.Struct, frozen=True):
 def of_article() -> Source:
     """The published numbers.
 
-    Times are drawn by the bootstrap over the released repetitions, of an HVP over its
-    overheads. Memory was read off the images: uniform within the uncertainty of each reading.
+    The draws of times are bootstrapped from the released repetitions; for an HVP these are
+    overheads. Memory was read off the images; its draws are uniform within the uncertainty of each
+    reading.
     """
     rng = np.random.default_rng(SEED)
     records = [
@@ -75,7 +75,7 @@ def of_article() -> Source:
 
 
 def _in_gradients(times: list[Record]) -> list[Record]:
-    """The cost of each HVP of the article, which released overheads and gradients apart."""
+    """The cost of each HVP in gradients, from the overheads and gradients that were released."""
     of_cell = {
         tuple(each[name] for name in CASE): each for each in times if each["quantity"] == "time"
     }
@@ -102,8 +102,8 @@ def _drawn_readings(row: Any, rng: np.random.Generator) -> np.ndarray:
 def of_rows(name: str, rows: Iterable[Row], absent: str) -> Source:
     """The newest rows of each quantity, framework and mode, of the article's plans.
 
-    Times are drawn by the bootstrap over the repetitions, each HVP with the gradient that
-    was timed beside it. Memory is exact but for the counters in ``UNCERTAINTY``.
+    The draws of times are bootstrapped from the repetitions, each HVP with the gradient of the
+    same rounds. Memory is exact, except for the counters in ``UNCERTAINTY``.
     """
     rng = np.random.default_rng(SEED)
     rows = sorted(_measurements(rows), key=_group)
@@ -128,7 +128,7 @@ def _records_of_group(rows: Sequence[Row], left_out: str, rng: np.random.Generat
     counter = counters.shared(rows) if rows[0].quantity in {"memory", "nvml"} else None
     origin = "; ".join(filter(None, (_origin(rows[0], counter), left_out)))
     records = []
-    # In an order of their own, since each takes the next random numbers.
+    # In a fixed order, since each case takes the next random numbers.
     for row in sorted(rows, key=lambda row: str(row.case)):
         value_and_draws = _value_and_draws(row, counter, rng)
         records.append(_record(row, row.quantity, *value_and_draws, len(row.seconds), origin))
@@ -170,7 +170,7 @@ def _value_and_draws(
 def _median_and_draws(
     values: Sequence[float] | np.ndarray, rng: np.random.Generator
 ) -> tuple[float, np.ndarray]:
-    """The median of ``values``, and draws of it; nothing, if there are too few for an interval."""
+    """The median of ``values``, and draws of it; NaN if there are too few for an interval."""
     if len(values) < 2:
         return np.nan, np.full(DRAWS, np.nan)
     return np.median(values), _bootstrap(values, rng)
@@ -220,12 +220,12 @@ def interval(draws: pd.DataFrame) -> tuple[list[float], list[float]]:
 
 
 def summary_table(rows: Iterable[Row]) -> pd.DataFrame:
-    """Every case of the article's plans: one row a case, units in the names of the columns.
+    """Every case of the article's plans: one row per case, units in the names of the columns.
 
     ``p20_seconds``, ``median_seconds`` and ``p80_seconds`` are quantiles over the
-    repetitions, for an HVP of its time on top of the gradient; ``memory_gib`` is by the
-    counter that ``memory_counter`` names. ``ratio_to_gradient`` is over the gradient of the
-    same device, plan, model and batch size, for a time over that of the same round.
+    repetitions, for an HVP of its time beyond the gradient's. ``memory_gib`` is by the
+    counter that ``memory_counter`` names. ``ratio_to_gradient`` divides by the gradient of the
+    same device, plan, model and batch size, and a time by the gradient of the same round.
     """
     rows = sorted(_measurements(rows), key=_settings)
     records = [

@@ -1,1 +1,1 @@
-"""HVPs at work, which the article leaves to its reader, measured into tidy tables."""
+"""Measurements beyond the article: HVPs at work in algorithms, and advice on which HVP to use."""

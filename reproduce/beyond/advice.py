@@ -14,14 +14,14 @@ from reproduce.results.rows import Row
 
 FRAMEWORKS = {"jax": "JAX", "torch": "PyTorch"}
 MANY = 10
-# From a row to its seconds in every round.
+# A function from a row to its seconds in every round.
 Seconds = Callable[[Row], np.ndarray]
-# What is saved less than this is within what times move by between two runs.
+# A smaller saving is within the variation of times between two runs.
 NOTICEABLE = 0.05
 
 
 def advice(rows: Iterable[Row]) -> str:
-    """The answer as Markdown: a table a framework, what was left out, and the machine.
+    """The answer as Markdown: one table per framework, what was left out, and the machine.
 
     Raises:
         UserError: if no HVP of plan ``beyond`` is among ``rows``.
@@ -37,11 +37,11 @@ def advice(rows: Iterable[Row]) -> str:
 
 
 def tables_of(rows: Iterable[Row]) -> dict[str, pd.DataFrame]:
-    """The fastest and the smallest HVP of each model, by framework: one row a need.
+    """The fastest and the smallest HVP of each model, by framework: one row per need.
 
-    Of HVPs that agree with forward-over-reverse: for few of them, for some at one point, for so
-    many that compiling pays, and for little memory. Methods whose rounds overlap share a place.
-    A Gauss-Newton product is no HVP and has a line of its own.
+    The needs are few HVPs, some at one point, so many that compiling pays, and little memory.
+    Only HVPs that agree with forward-over-reverse take part. Methods whose times overlap share a
+    place. A Gauss-Newton product is no HVP and has its own row.
     """
     times = [row for row in _timed(rows) if not summary.is_wrong(row)]
     found = {name: _of_framework(name, times) for name in FRAMEWORKS}
@@ -114,7 +114,7 @@ def _without_compiling(rows: Sequence[Row]) -> list[Row]:
 
 
 def _compiled(rows: Sequence[Row], seconds: Seconds) -> str:
-    """The least time with ``torch.compile``, and after how many HVPs compiling has paid."""
+    """The least time with ``torch.compile``, and the number of HVPs from which compiling pays."""
     compiled, others = [row for row in rows if row.mode == "compile"], _without_compiling(rows)
     if not compiled or not others:
         return ""
@@ -128,7 +128,7 @@ def _compiled(rows: Sequence[Row], seconds: Seconds) -> str:
 
 
 def _fastest(rows: Sequence[Row], seconds: Seconds) -> str:
-    """The least median time, and the methods that have it: with those whose rounds overlap."""
+    """The least median time, and its method together with those whose times overlap."""
     if not rows:
         return ""
     by_time = sorted(rows, key=_median(seconds))

@@ -37,9 +37,9 @@ OUTER_STEPS, OUTER_STEP = 80, 10.0
 def inverse_hvp_errors() -> pd.DataFrame:
     """How near v_t is to the inverse-HVP of the digits' network, by method.
 
-    ``hvps`` and ``seconds`` are what it took to v_t, ``error`` is ‖v_t − v‖ / ‖v‖, where v is
-    the dense solution. The matrix is the Hessian of the training loss plus 0.001 · I, b the
-    gradient of the validation loss.
+    ``hvps`` and ``seconds`` are the cost up to v_t. ``error`` is ‖v_t − v‖ / ‖v‖, where v is
+    the dense solution. The matrix is the Hessian of the training loss plus 0.001 · I, and b is
+    the gradient of the validation loss.
     """
     with jax.enable_x64(True):
         network = Network()
@@ -62,7 +62,7 @@ def inverse_hvp_errors() -> pd.DataFrame:
 def _errors(
     method: Method, hvp: Hvp, b: jax.Array, exact: jax.Array
 ) -> Iterator[tuple[int, float, float]]:
-    """Follow ``method`` until it is near rounding, or for the HVPs that are ``RECORDED``.
+    """Follow ``method`` until the error is near rounding, or to the last HVP of ``RECORDED``.
 
     Yields:
         HVPs, seconds and error.
@@ -84,8 +84,8 @@ def _errors(
 def spectra() -> pd.DataFrame:
     """Ritz values of two Hessians, and all eigenvalues of the smaller one.
 
-    ``kind`` is ``ritz`` or ``exact``, ``parameters`` is d. A Ritz value has the ``start`` that it
-    is from, its ``residual``, and the ``weight`` that it has in the quadrature over all starts.
+    ``kind`` is ``ritz`` or ``exact``, ``parameters`` is d. A Ritz value has its ``start``, its
+    ``residual``, and its ``weight`` in the quadrature over all starts.
     """
     with jax.enable_x64(True):
         network = Network()
@@ -118,7 +118,7 @@ def _ritz_values(hvp: Hvp, params: Tree, steps: int, starts: int) -> pd.DataFram
 
 
 def _resnet() -> tuple[Hvp, Tree]:
-    """ResNet34's HVPs at one point, and that point: as in ``plan``."""
+    """ResNet34's HVPs at one point, and that point, with the weights and inputs of the plans."""
     problem = problems.PROBLEMS["resnet34"]
     loss, params = models.build(problem, problems.weights(problem), "article")
     batch = models.to_device(problems.batch(problem, RESNET_BATCH))
@@ -127,10 +127,10 @@ def _resnet() -> tuple[Hvp, Tree]:
 
 
 def hyperparameter_descent() -> pd.DataFrame:
-    """The validation loss h of a regression by its regularisation's ``strength``, exp(x).
+    """The validation loss h of a regression against the ``strength`` of its regularisation, exp(x).
 
-    ``run`` is ``grid``, or where a gradient descent in x starts. There are h(x), its derivative
-    in x, the hypergradient, and the ``hvps`` that a descent took in all.
+    ``run`` is ``grid``, or the starting point of a gradient descent in x. The table has h(x), its
+    derivative in x (the hypergradient), and all ``hvps`` that a descent took.
     """
     with jax.enable_x64(True):
         regression = Regression()
@@ -156,7 +156,7 @@ def _descent(regression: Regression, run: str) -> Iterator[dict[str, Any]]:
 
 
 def _line(regression: Regression, x: float, y: jax.Array) -> tuple[dict[str, Any], jax.Array]:
-    """A line of the table on x, and y*(x), which is looked for from ``y``."""
+    """The line of the table for x, and y*(x), found from ``y``."""
     y, hvps = _inner_solution(regression, x, y)
     hvp, cross = partial(regression.G_yy, x, y), partial(regression.G_xy, x, y)
     slope, solution = hypergradient(0.0, regression.F_y(y), hvp, cross, tolerance=1e-8)

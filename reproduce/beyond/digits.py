@@ -1,6 +1,6 @@
 """Two problems on scikit-learn's digits, in JAX: small enough for a dense Hessian in float64.
 
-All parameters of each are in one vector.
+Each has all of its parameters in one vector.
 """
 
 from collections.abc import Callable
@@ -28,7 +28,7 @@ class Images(NamedTuple):
 
 
 def split(*sizes: int) -> list[Images]:
-    """Disjoint sets of so many images, drawn by a seed from the 1797 that there are."""
+    """Disjoint sets of images of the given sizes, drawn with a fixed seed from all 1797."""
     inputs, labels = load_digits(return_X_y=True)
     order = np.random.default_rng(SEED).permutation(len(labels))
     parts = np.split(order, np.cumsum(sizes))[: len(sizes)]
@@ -70,9 +70,9 @@ class Network:
 class Regression:
     """Logistic regression on few digits, ``y: (650,)``, and the strength of its regularisation.
 
-    ``x`` is the strength's logarithm. The inner loss G is that of 150 training images plus
-    exp(x) / 2 times the squared norm of y; the outer one, F, that of 600 others. A letter behind
-    it is a derivative: ``G_xy(x, y, v)`` is ∇²_xy G times v.
+    ``x`` is the strength's logarithm. The inner loss G is the loss of 150 training images plus
+    exp(x) / 2 times the squared norm of y. The outer loss F is the loss of 600 other images.
+    Letters after the underscore are derivatives: ``G_xy(x, y, v)`` is ∇²_xy G times v.
     """
 
     def __init__(self) -> None:
@@ -88,7 +88,7 @@ class Regression:
         return self._loss(y, self.train) + jnp.exp(x) / 2 * y @ y
 
     def F(self, y: jax.Array) -> jax.Array:
-        """The outer loss, a scalar; x acts on it through y alone."""
+        """The outer loss, a scalar, which depends on x only through y."""
         return self._loss(y, self.validation)
 
     def _loss(self, y: jax.Array, images: Images) -> jax.Array:

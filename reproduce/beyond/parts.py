@@ -1,4 +1,4 @@
-"""The verb ``beyond``: HVPs at work, in parts, each a table that is measured once."""
+"""The command ``beyond``: HVPs at work, in parts; each part is a table that is measured once."""
 
 import hashlib
 import time
@@ -31,7 +31,7 @@ MEASURED_BY = (
 
 
 class Part(NamedTuple):
-    """The module here with a function of the part's name, which returns its table; its cost."""
+    """The module with a function of the part's name, which returns its table, and its cost."""
 
     module: str
     seconds: float
@@ -52,7 +52,7 @@ def beyond(
         typer.Argument(metavar="[PART]...", help=f"All, or any of {', '.join(PARTS)}."),
     ] = None,
 ) -> None:
-    """Measure what HVPs are for, part by part; only what is missing, or whose code has changed."""
+    """Measure HVPs at work, part by part, where a table is missing or its code has changed."""
     wanted = names or list(PARTS)
     on_gpu = environment.gpu()[0] is not None
     set_worker_environment(on_gpu)
@@ -66,11 +66,11 @@ def beyond(
 
 
 def _check(names: list[str], folder: Path) -> None:
-    """Refuse ``names`` that cannot be measured into ``folder``, which is made.
+    """Create ``folder``, and refuse ``names`` that cannot be measured into it.
 
     Raises:
-        UserError: if there is no such part, a setting would change what is measured, or no such
-            folder can be made.
+        UserError: if there is no such part, a setting would change the numbers, or the folder
+            cannot be created.
     """
     for name in names:
         if name not in PARTS:
@@ -83,7 +83,7 @@ def _check_memory(names: list[str], on_gpu: bool) -> None:
     needed = max((PARTS[name].memory_bytes for name in names), default=0)
     free = environment.free_bytes(on_gpu)
     if needed > free:
-        remedy = "end what else uses the GPU" if on_gpu else limits.free_memory().remedy
+        remedy = "end other programs on the GPU" if on_gpu else limits.free_memory().remedy
         raise UserError(
             f"the parts need about {cost.readable_bytes(needed)} of memory, "
             f"{cost.readable_bytes(free)} are free; {remedy} or name other parts"
@@ -91,7 +91,7 @@ def _check_memory(names: list[str], on_gpu: bool) -> None:
 
 
 def _is_current(path: Path) -> bool:
-    """Whether ``path`` is a table that the code of today has measured."""
+    """Whether ``path`` is a table that the present code has measured."""
     with suppress(FileNotFoundError, KeyError, ValueError):
         return set(pd.read_csv(path, usecols=["code"], dtype=str)["code"]) == {_code()}
     return False
@@ -99,7 +99,7 @@ def _is_current(path: Path) -> bool:
 
 @cache
 def _code() -> str:
-    """A digest of the code that measures, its packages as locked, and its settings."""
+    """A digest of the measuring code, the lock and the settings."""
     sources = sorted(path for pattern in MEASURED_BY for path in PACKAGE.glob(pattern))
     lock = (environment.ROOT / "requirements.lock").read_text()
     parts = (hash_of_code(tuple(sources)), lock, repr(environment.settings()))

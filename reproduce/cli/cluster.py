@@ -1,4 +1,4 @@
-"""The verbs for a cluster: ``slurm`` submits a plan, ``status`` says how far it is."""
+"""The commands for a cluster: ``slurm`` submits a plan, ``status`` reports its progress."""
 
 from collections import Counter
 from pathlib import Path
@@ -15,13 +15,13 @@ from reproduce.results.rows import results_folder
 def slurm(
     plan: Annotated[str, typer.Argument(help="Which plan.")],
     results: Annotated[Path, typer.Argument(parser=results_folder, help="The results folder.")],
-    jobs: Annotated[int, typer.Option(min=1, help="How many shares, each a task.")] = 8,
-    cap: Annotated[int, typer.Option(min=1, help="How many tasks at once, at most.")] = 8,
+    jobs: Annotated[int, typer.Option(min=1, help="How many shares, one task each.")] = 8,
+    cap: Annotated[int, typer.Option(min=1, help="The most tasks at once.")] = 8,
     sbatch: Annotated[str, typer.Option(help="Options for sbatch, as one text.")] = "",
     container: Annotated[str, typer.Option(help="An image of Apptainer to run in.")] = "",
-    dry: Annotated[bool, typer.Option("--dry", help="Print the scripts, and no more.")] = False,
+    dry: Annotated[bool, typer.Option("--dry", help="Only print the scripts.")] = False,
 ) -> None:
-    """Submit what is missing of a plan to SLURM, and a job that draws and judges it afterwards."""
+    """Submit the missing shares of a plan to SLURM, then a job that draws and judges."""
     cluster = jobs_of.Cluster(plan, results, jobs, cap, sbatch, container)
     missing = cluster.missing()
     scripts = {"slurm-measure.sh": cluster.measuring(missing)} if missing else {}
@@ -39,7 +39,7 @@ def slurm(
 def status(
     results: Annotated[Path, typer.Argument(parser=results_folder, help="A results folder.")],
 ) -> None:
-    """Say what of the plans in a results folder is done, failed and missing.
+    """List the failed and missing cases of a results folder, and count those that are done.
 
     Raises:
         Exit: with code 1 if a case failed or is missing.

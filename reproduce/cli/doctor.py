@@ -1,6 +1,6 @@
-"""The verb ``doctor``: whether this machine can run a plan, and what to do about what is missing.
+"""The command ``doctor``: can this machine run a plan, and if not, what to do?
 
-What is looked at is in ``measuring/preflight.py``.
+The checks are in ``measuring/preflight.py``.
 """
 
 from collections.abc import Callable
@@ -20,7 +20,7 @@ Level = Literal["good", "warning", "missing"]
 
 
 class Finding(msgspec.Struct, frozen=True):
-    """The finding of a check: a ``warning`` harms the plan, what is ``missing`` stops it."""
+    """The finding of a check. A ``warning`` harms the plan; something ``missing`` stops it."""
 
     check: str
     level: Level
@@ -41,14 +41,14 @@ class Diagnosis(msgspec.Struct, frozen=True):
 
 def doctor(
     name: Annotated[
-        str | None, typer.Argument(metavar="|".join(PLANS), help="By default what fits.")
+        str | None, typer.Argument(metavar="|".join(PLANS), help="By default the plan that fits.")
     ] = None,
     results: Annotated[Path | None, typer.Argument(help="By default results/<plan>.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for machines.")] = False,
 ) -> None:
-    """Look whether this machine can run a plan, what it costs, and what is missing.
+    """Check whether this machine can run a plan, and say what it costs and what is missing.
 
-    The article's plan is looked at as well.
+    The article's plan is checked as well.
 
     Raises:
         Exit: with code 1 if the plan cannot run here.
@@ -67,7 +67,7 @@ def doctor(
 
 
 def diagnosis(plan: str, folder: Path) -> Diagnosis:
-    """The findings of every check for ``plan`` into ``folder``, which is not made.
+    """The findings of every check for ``plan`` into ``folder``, which is not created.
 
     Raises:
         UserError: if there is no such plan.
@@ -93,7 +93,7 @@ def _finding(name: str, check: Callable[[Look], str], look: Look) -> Finding:
 
 
 def _text(diagnoses: list[Diagnosis]) -> str:
-    """One line a finding; what was said for one plan is not said again for the next."""
+    """One line per finding; a finding of one plan is not repeated for the next."""
     lines: dict[str, None] = {}
     for each in diagnoses:
         verdict = f"Plan {each.plan} {'can' if each.can_run else 'cannot'} run here."

@@ -1,4 +1,4 @@
-"""The verbs that judge: ``claims``, ``compare``, ``advise``, ``prove`` and ``report``."""
+"""The commands that judge: ``claims``, ``compare``, ``advise``, ``prove`` and ``report``."""
 
 from collections import Counter
 from collections.abc import Iterable
@@ -30,7 +30,7 @@ CompiledFolder = Annotated[
     Path | None,
     typer.Option(
         parser=results_folder,
-        help="What was compiled for the A100; by default a100 in or beside RESULTS.",
+        help="The folder compiled for the A100; by default a100 in or beside RESULTS.",
     ),
 ]
 
@@ -49,7 +49,7 @@ def claims(
 
 
 def report(results: FolderOfRows, compiled: CompiledFolder = None) -> None:
-    """Write report.html, all there is on one page, and claims.md and summary.csv beside it."""
+    """Write report.html with everything on one page, and claims.md and summary.csv."""
     everything = evidence(results, compiled)
     found = _judged(everything)
     path = results / "report.html"
@@ -62,7 +62,7 @@ def report(results: FolderOfRows, compiled: CompiledFolder = None) -> None:
 
 
 def _counted(found: Iterable[judge.Judgement]) -> str:
-    """Count the verdicts of each kind, and apart from them those that hold for a CPU."""
+    """Count the verdicts of each kind, and separately those that hold for a CPU."""
     counts = Counter(each.holds_for or each.verdict for each in found)
     return ", ".join(
         f"{count} hold {said}" if said == judge.ON_CPU else f"{count} {said}"
@@ -71,7 +71,7 @@ def _counted(found: Iterable[judge.Judgement]) -> str:
 
 
 def _judged(everything: Evidence) -> list[judge.Judgement]:
-    """The verdicts, once claims.md and summary.csv are written."""
+    """The verdicts; writes claims.md and summary.csv first."""
     found = judge.judgements(everything.sources)
     measured = everything.measured
     with whole_file(measured.path / "claims.md") as unfinished:
@@ -82,17 +82,17 @@ def _judged(everything: Evidence) -> list[judge.Judgement]:
 
 
 def prove(results: FolderOfRows) -> None:
-    """Run the tests that prove the errata; write what came of them into the results folder.
+    """Run the tests of the errata, and write their outcomes into the results folder.
 
     Raises:
-        Exit: with code 1 if one of them fails.
+        Exit: with code 1 if a test fails.
     """
     if not proofs.run(results):
         raise typer.Exit(1)
 
 
 def advise(results: FolderOfRows) -> None:
-    """Say which HVP to use, by the rows of plan 'beyond'; write advice.md into the folder."""
+    """Say which HVP to use, from the rows of plan 'beyond', and write advice.md."""
     text = advice(comparing.rows_of(results))
     with whole_file(results / "advice.md") as unfinished:
         unfinished.write_text(text, encoding="utf-8")
@@ -103,18 +103,19 @@ def compare(
     first: RunToCompare,
     second: RunToCompare,
     others: Annotated[
-        list[Path] | None, typer.Argument(parser=results_folder, help="More of them, for a page.")
+        list[Path] | None, typer.Argument(parser=results_folder, help="Further ones, for a page.")
     ] = None,
     page: Annotated[
         Path | None,
         typer.Option(help="Write a page instead, with a column for each device and versions."),
     ] = None,
     tolerance: Annotated[
-        float, typer.Option(min=0, max=1, help="What counts as the same time, relative.")
+        float,
+        typer.Option(min=0, max=1, help="Times count as the same up to this relative difference."),
     ] = 0.05,
-    force: Annotated[bool, typer.Option("--force", help="Also where devices differ.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Even if the devices differ.")] = False,
 ) -> None:
-    """Compare two runs case by case, the second's numbers over the first's; or several on a page.
+    """Compare two runs case by case, as ratios of the second to the first; or several on a page.
 
     Raises:
         UserError: if more than two are to be compared without a page, or no number could be.
@@ -128,8 +129,8 @@ def compare(
         return
     if others:
         raise UserError(
-            f"{len(runs)} runs were to be compared, and a ratio is of two; "
-            "add --page FILE for a page with a column each"
+            f"{len(runs)} runs were given, and a ratio compares two; "
+            "add --page FILE for a page with a column for each"
         )
     found = comparing.compare(
         runs[str(first)], runs[str(second)], tolerance=tolerance, forced=force

@@ -1,4 +1,4 @@
-"""The verbs that look at a plan and measure it: ``plan``, ``measure`` and ``account``."""
+"""The commands that print and measure a plan: ``plan``, ``measure`` and ``account``."""
 
 import sys
 from pathlib import Path
@@ -33,43 +33,44 @@ PlanName = Annotated[str, typer.Argument(metavar="|".join(PLANS), help="Which pl
 MoreModels = Annotated[
     list[str] | None, typer.Option("--more-model", help="A further model, e.g. resnet50.")
 ]
-GivenVector = Annotated[Vector | None, typer.Option(help="What the Hessian is multiplied with.")]
+GivenVector = Annotated[Vector | None, typer.Option(help="The vector to multiply by.")]
 GivenNormalisation = Annotated[
-    Normalisation, typer.Option(help="Batch normalisation as in the article, or equal in both.")
+    Normalisation,
+    typer.Option(help="Batch normalisation as in the article, or the same in both frameworks."),
 ]
 GivenRecorded = Annotated[
     Literal["yes", "no"] | None,
     typer.Option(
         "--recorded",
         help="Whether PyTorch's parameters require gradients, as the authors' do, so that autograd "
-        "records every call once more; as in the plan if not given.",
+        "also records every call; by default as the plan has it.",
     ),
 ]
 GivenLayerNorm = Annotated[
     LayerNorm | None,
     typer.Option(
         "--layer-norm",
-        help="PyTorch's own layer normalisation, by which reverse-over-forward is wrong, or an "
-        "equal one; as in the plan if not given.",
+        help="PyTorch's own layer normalisation, through which reverse-over-forward is wrong, or "
+        "an equal function through which it is right; by default as the plan has it.",
     ),
 ]
 OneFramework = Annotated[
     Framework | None,
-    typer.Option("--framework", help="Measure only this one, where only one is installed."),
+    typer.Option("--framework", help="Measure only this framework, if only one is installed."),
 ]
 GivenShare = Annotated[
     Share | None,
     typer.Option(
         parser=parsed,
         metavar="i/N",
-        help="Measure the i-th of N shares, beside others on other GPUs.",
+        help="Measure only the i-th of N shares of the plan.",
     ),
 ]
 Seed = Annotated[
     int, typer.Option(min=0, max=2**32 - 1, help="Seed of weights, inputs and vector.")
 ]
 Nvml = Annotated[
-    bool, typer.Option("--nvml", help="Count the used memory of the whole GPU, too, as NVML does.")
+    bool, typer.Option("--nvml", help="Also measure the used memory of the whole GPU, by NVML.")
 ]
 ResultsFolder = Annotated[
     Path, typer.Argument(parser=results_folder, help="The folder for rows.jsonl.")
@@ -82,7 +83,7 @@ def plan(
     every_case: Annotated[bool, typer.Option("--cases", help="List every case.")] = False,
     nvml: Nvml = False,
 ) -> None:
-    """Print what a plan measures and what it is expected to cost, before it runs."""
+    """Print what a plan measures and the time and memory that it is expected to take."""
     found = cases(name, more_models=tuple(more_model or ()), nvml=nvml)
     preflight.check_models(found)
     on_gpu = name in NEEDING_A_GPU or _takes_gpu(name)
@@ -132,11 +133,11 @@ def measure(
     share: GivenShare = None,
     timeout_seconds: Annotated[float, typer.Option(help="Time limit of one case.")] = 600,
 ) -> None:
-    """Measure the cases of a plan that a results folder does not hold yet.
+    """Measure the cases of a plan that a results folder does not have yet.
 
     Raises:
         Exit: with code 1 if a case failed, 130 if interrupted.
-        UserError: if the plan, or what was asked for, needs a GPU and there is none.
+        UserError: if the plan or an option needs a GPU and there is none.
     """
     on_gpu = _takes_gpu(name)
     found = cases(
@@ -164,14 +165,16 @@ def measure(
 def account(
     name: PlanName,
     results: ResultsFolder,
-    target: Annotated[str, typer.Option(help="a100, h100, or a description's file.")] = "a100",
+    target: Annotated[
+        str, typer.Option(help="a100, h100, or a file that describes a GPU.")
+    ] = "a100",
     timeout_seconds: Annotated[float, typer.Option(help="Time limit of one case.")] = 600,
 ) -> None:
-    """Account for a plan's memory and operations on a GPU that is not there, and draw both.
+    """Find a plan's memory and operations on a GPU that is not there, and draw them.
 
     Raises:
         Exit: with code 1 if a case failed or would not fit into the GPU, 130 if interrupted,
-            and drawing's own if it was refused.
+            and with the code of drawing if drawing was refused.
         UserError: if there is no such plan or target.
     """
     found = accounted_cases(name)
@@ -186,7 +189,7 @@ def account(
 
 
 def stopped() -> None:
-    """Ends a verb that was interrupted.
+    """Ends a command that was interrupted.
 
     Raises:
         Exit: always, with code 130.
@@ -214,7 +217,7 @@ def _takes_gpu(name: str) -> bool:
 def _where(on_gpu: bool) -> str:
     if not on_gpu or environment.gpu()[0] is not None:
         return ""
-    return f" on an A100 with {schedule.MACHINE_WITH_A100.cores} cores beside it (counted, not run)"
+    return f" on an A100 with {schedule.MACHINE_WITH_A100.cores} CPU cores (an estimate, not run)"
 
 
 def _groups(settings: list[Setting], every_setting: bool) -> list[list[Setting]]:

@@ -1,4 +1,4 @@
-"""The verb ``all``: the stages of a plan one after the other, from measuring to the report."""
+"""The command ``all``: the stages of a plan one after the other, from measuring to the report."""
 
 import sys
 from collections.abc import Callable
@@ -22,19 +22,22 @@ def every_stage(
     plan: Annotated[str, typer.Option(help="The plan; by default the one that fits.")] = "",
     results: Annotated[str, typer.Option(help="The folder; by default results/<plan>.")] = "",
     versions: Annotated[
-        str, typer.Option(help="2023, the article's, or latest, in place of the locked ones.")
+        str,
+        typer.Option(
+            help="Versions instead of the locked ones: 2023 (the article's year) or latest."
+        ),
     ] = "",
-    gpus: Annotated[int, typer.Option(min=1, help="On how many GPUs, side by side.")] = 1,
+    gpus: Annotated[int, typer.Option(min=1, help="How many GPUs to use, side by side.")] = 1,
     measuring: Annotated[
-        bool, typer.Option("--measure/--no-measure", help="Or only what follows from the rows.")
+        bool, typer.Option("--measure/--no-measure", help="Measure, or only draw and judge.")
     ] = True,
 ) -> None:
-    """Measure what is missing of a plan, draw what has changed, and write the report.
+    """Measure the missing cases of a plan, draw what has changed, and write the report.
 
-    On several GPUs each measures a share first; what failed there is then tried once more.
+    With several GPUs, each first measures a share; then the cases that failed are tried again.
 
-    After plan cpu, the article's memory on an A100 is accounted for, too; plan beyond goes on
-    with its parts, and ends with advice instead.
+    After plan cpu, the article's memory on an A100 is computed, too. Plan beyond goes on
+    with its parts, and ends with advice instead of a report.
 
     Raises:
         Exit: with code 1 if a case failed, 130 if interrupted, 2 if a stage was refused.
@@ -83,7 +86,7 @@ def _draw(folder: Path, *names: str) -> None:
 
 
 def _accounted(folder: Path) -> int:
-    """The code that accounting ends with; where it is refused, the report can still be written."""
+    """The code that accounting ends with; if it is refused, the report is written all the same."""
     try:
         return _code(account, "article", folder)
     except UserError as refusal:

@@ -1,4 +1,4 @@
-"""The verbs that vouch for results: ``verify``, ``bundle`` and ``check``."""
+"""The commands that vouch for results: ``verify``, ``bundle`` and ``check``."""
 
 from pathlib import Path
 from typing import Annotated
@@ -17,7 +17,9 @@ from reproduce.measuring import cost
 
 
 def verify(
-    folder: Annotated[Path, typer.Argument(help="Where the two runs go.")] = Path("results/verify"),
+    folder: Annotated[Path, typer.Argument(help="The folder for the two runs.")] = Path(
+        "results/verify"
+    ),
 ) -> None:
     """Measure plan smoke twice, deterministically, and compare what must be the same.
 
@@ -63,14 +65,15 @@ def check(
         Path, typer.Argument(metavar="BUNDLE|RESULTS", help="A bundle, or a results folder.")
     ],
     strict: Annotated[
-        bool, typer.Option("--strict", help="Also mind missing and failed cases, and warnings.")
+        bool,
+        typer.Option("--strict", help="Also object to missing cases, failed cases and warnings."),
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for machines.")] = False,
 ) -> None:
-    """Check checksums, rows and coverage, and that the figures are what the rows give.
+    """Check checksums, rows and coverage, and that the rows give the same figures again.
 
     Raises:
-        Exit: with code 1 if something does not hold.
+        Exit: with code 1 if a check fails.
     """
     found = checking.check(path)
     broken = found.broken(strict)

@@ -1,6 +1,6 @@
 """One archive of a results folder: rows, figures and verdicts, with a checksum of each file.
 
-The archive is a zip file; the same files give the same bytes, whenever and wherever
+The archive is a zip file. The same files give the same bytes, whenever and wherever
 they were written.
 """
 
@@ -27,9 +27,9 @@ from reproduce.results.rows import Row, rows_in, rows_paths
 
 MANIFEST, ENVIRONMENT, LOCK = "manifest.json", "environment.json", "requirements.lock"
 VERSION = 1
-# What the names begin with of what was compiled for the A100.
+# The prefix of files that were compiled for the A100.
 COMPILED = "a100/"
-# What this program writes beside logs, as patterns: what else lies there is its owner's.
+# The files, besides logs, that this program writes, as patterns; any other file is the user's own.
 WRITTEN = (
     "rows.jsonl",
     "rows.d/*.jsonl",
@@ -46,7 +46,7 @@ WRITTEN = (
     ),
     *(f"tables/{name}.{suffix}" for name in TABLES for suffix in ("csv", "md")),
 )
-# Zip's first date, and a file that its owner may write and all may read.
+# The earliest date of a zip file; a file that its owner may write and everybody may read.
 TIMESTAMP, MODE = (1980, 1, 1, 0, 0, 0), 0o100644
 UNIX = 3
 LARGEST_BYTES = 1 << 30
@@ -54,14 +54,14 @@ UNREADABLE = (OSError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error)
 
 
 class Member(msgspec.Struct, frozen=True):
-    """A file as the manifest has it."""
+    """A file's entry in the manifest."""
 
     sha256: str
     size_bytes: int
 
 
 class Manifest(msgspec.Struct, frozen=True):
-    """The files of a bundle, and what its rows say they were measured on."""
+    """The files of a bundle, and the devices and environments that its rows name."""
 
     plans: list[str]
     devices: list[str]
@@ -72,9 +72,9 @@ class Manifest(msgspec.Struct, frozen=True):
 
 
 def write(results: Path, output: Path) -> str:
-    """SHA-256 of the bundle of ``results``, which is written to ``output``, whole or not at all.
+    """Write the bundle of ``results`` to ``output``, whole or not at all; return its SHA-256.
 
-    What was compiled for the A100 is in it as well, if it is in or beside ``results``.
+    It includes the results compiled for the A100, if they are in or beside ``results``.
 
     Raises:
         UserError: if ``results`` has no rows, or one that cannot be read.
@@ -86,19 +86,19 @@ def write(results: Path, output: Path) -> str:
             unfinished.write_bytes(archive)
     except OSError as error:
         raise UserError(
-            f"the bundle was to be written to {output}, and that failed ({error.strerror}); "
+            f"the bundle could not be written to {output} ({error.strerror}); "
             "give another place with --output"
         ) from None
     return hashlib.sha256(archive).hexdigest()
 
 
 def _contents(results: Path) -> dict[str, bytes]:
-    """Every file of the bundle by its name in there, the manifest first.
+    """The content of every file of the bundle, by name, the manifest first.
 
-    A bundle takes what this program has written, by name: nobody's own file goes with it.
+    A bundle takes only files with names that this program writes, and none of the user's own.
     """
     sources = folders(results)
-    compare.rows_of(results)  # which there must be
+    compare.rows_of(results)  # refuses a folder without rows
     rows_of = {prefix: rows_in(folder) for prefix, folder in sources.items()}
     rows = [row for of_folder in rows_of.values() for row in of_folder]
     files = {
@@ -121,14 +121,14 @@ def _contents(results: Path) -> dict[str, bytes]:
 
 
 def folders(results: Path) -> dict[str, Path]:
-    """``results`` and what was compiled for the A100, by what names begin with in a bundle."""
+    """``results`` and the folder compiled for the A100, by their prefixes in a bundle."""
     compiled = beside(results, "a100")
     is_other = compiled.resolve() != results.resolve() and bool(rows_paths(compiled))
     return {"": results} | ({COMPILED: compiled} if is_other else {})
 
 
 def environments(rows: Iterable[Row]) -> list[dict[str, Any]]:
-    """Each environment that ``rows`` were measured in, once, with the machines that were in it."""
+    """Each environment that ``rows`` were measured in, once, with its machines."""
     found: dict[bytes, dict[str, Any]] = {}
     for row in rows:
         identity = row.environment.get("identity", {})
@@ -170,10 +170,10 @@ def _zipped(files: dict[str, bytes]) -> bytes:
 def unpack(bundle: Path, folder: Path) -> tuple[Manifest, dict[str, str]]:
     """The manifest of ``bundle``, and what is wrong with its files, by name.
 
-    Only those that the manifest names are written into ``folder``, as they are.
+    Only files that the manifest names are written into ``folder``.
 
     Raises:
-        UserError: if it is no bundle, not whole, or would write elsewhere.
+        UserError: if it is not a whole bundle, or would write outside ``folder``.
     """
     try:
         with zipfile.ZipFile(bundle) as archive:
@@ -192,7 +192,7 @@ def unpack(bundle: Path, folder: Path) -> tuple[Manifest, dict[str, str]]:
 
 
 def rows_of(path: Path) -> list[Row]:
-    """The rows of the results folder or the bundle ``path``; of a bundle, those measured in it.
+    """The rows of the results folder or bundle ``path``, without those compiled for the A100.
 
     Raises:
         UserError: if there are none, or the bundle is damaged.
@@ -229,7 +229,7 @@ def _manifest(bundle: Path, archive: zipfile.ZipFile) -> Manifest:
     except KeyError:
         raise UserError(_no_bundle(bundle, f"there is no {MANIFEST} in it")) from None
     except (ValueError, RecursionError) as error:
-        raise UserError(_no_bundle(bundle, f"its {MANIFEST} is none ({error})")) from None
+        raise UserError(_no_bundle(bundle, f"its {MANIFEST} is not a manifest ({error})")) from None
     if manifest.version != VERSION:
         found = f"it is of version {manifest.version}, where this program reads {VERSION}"
         raise UserError(_no_bundle(bundle, found))
@@ -237,7 +237,7 @@ def _manifest(bundle: Path, archive: zipfile.ZipFile) -> Manifest:
 
 
 def _content(archive: zipfile.ZipFile, name: str) -> bytes:
-    """The content of the file ``name``, as far as it can be read: none if it is damaged."""
+    """The content of the file ``name``; empty if it is damaged."""
     try:
         return archive.read(name)
     except UNREADABLE:

@@ -18,7 +18,7 @@ MEASURE = "measure it with 'python -m reproduce measure PLAN RESULTS'"
 
 
 class Objection(msgspec.Struct, frozen=True):
-    """A fault and its remedy; ``is_strict`` where only a strict check minds it."""
+    """A fault and its remedy; ``is_strict`` if only a strict check objects to it."""
 
     what: str
     remedy: str
@@ -29,7 +29,7 @@ class Objection(msgspec.Struct, frozen=True):
 
 
 class Checked(msgspec.Struct, frozen=True):
-    """The numbers of things that were checked, and objections; ``notes`` are none."""
+    """How many things were checked, the objections, and ``notes`` that are no objections."""
 
     checksums: int
     rows: int
@@ -39,12 +39,12 @@ class Checked(msgspec.Struct, frozen=True):
     notes: tuple[str, ...]
 
     def broken(self, is_strict: bool) -> list[Objection]:
-        """The objections that count: in a strict check, all of them."""
+        """The objections that count; in a strict check, all of them."""
         return [each for each in self.objections if is_strict or not each.is_strict]
 
 
 def check(path: Path) -> Checked:
-    """Check the results folder or the bundle ``path``, near which nothing is written.
+    """Check the results folder or the bundle ``path`` without writing beside it.
 
     Raises:
         UserError: if it is neither.
@@ -55,7 +55,7 @@ def check(path: Path) -> Checked:
     with TemporaryDirectory() as temporary:
         unpacked = Path(temporary)
         manifest, wrong = bundle.unpack(path, unpacked)
-        # Not `bundle.folders`, which looks beside the folder, too.
+        # Not `bundle.folders`, which also looks beside the folder.
         folders = {"": unpacked, bundle.COMPILED: unpacked / bundle.COMPILED}
         return _checked(path, folders, manifest, wrong)
 
@@ -101,7 +101,7 @@ def _checked(
 
 
 def _rows(folder: Path, prefix: str) -> tuple[list[Row], list[Objection]]:
-    """The rows of ``folder``, and an objection to each line that is none."""
+    """The rows of ``folder``, and an objection to each line that is not a row."""
     found = [_of_file(path, f"{prefix}{path.relative_to(folder)}") for path in rows_paths(folder)]
     return merged(rows for rows, _ in found), [each for _, wrong in found for each in wrong]
 
@@ -123,10 +123,10 @@ def _of_files(wrong: dict[str, str]) -> Iterator[Objection]:
 
 
 def _of_row(row: Row) -> Iterator[Objection]:
-    """The objections to ``row``: what it should say and does not, and its warnings.
+    """The objections to ``row``: what it should have and lacks, and its warnings.
 
     Yields:
-        An objection to each.
+        The objections, one by one.
     """
     is_compared = row.relative_difference is not None or row.is_reference
     if row.status == "done" and row.quantity == "time" and not is_compared:
@@ -144,7 +144,7 @@ def _of_plan(covered: Coverage) -> Iterator[Objection]:
         for failure in covered.failed:
             yield Objection(failure, "see its reason, then measure again", is_strict=True)
         for case in covered.missing:
-            yield Objection(f"{case} is missing of plan {covered.plan}", MEASURE, is_strict=True)
+            yield Objection(f"{case} is missing from plan {covered.plan}", MEASURE, is_strict=True)
 
 
 def _of_lock(rows: Iterable[Row], manifest: Manifest | None) -> Iterator[Objection]:
@@ -170,6 +170,6 @@ def _of_drawn(differences: dict[str, str], is_comparable: bool) -> Iterator[Obje
 def _other_matplotlib(manifest: Manifest, differences: dict[str, str]) -> str:
     different = sum(bool(how) for name, how in differences.items() if "figures/" in name)
     return (
-        f"matplotlib {manifest.matplotlib} was there when the figures were bundled, and here is "
+        f"the figures were bundled with matplotlib {manifest.matplotlib}, and this is "
         f"{metadata.version('matplotlib')}, which may be why {different} of them differ"
     )

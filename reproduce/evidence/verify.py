@@ -1,4 +1,4 @@
-"""Plan ``smoke`` measured twice in check mode: what must be the same, and whether it is."""
+"""Plan ``smoke`` measured twice in check mode: the guarantees, and whether they hold."""
 
 import math
 import multiprocessing
@@ -19,17 +19,17 @@ from reproduce.plan import PLANS, SMOKE, Case, Run, cases
 from reproduce.results.rows import Row
 
 TIMEOUT_SECONDS = 600
-# What check mode is answered with where an operation is not deterministic.
+# The status, in check mode, of a case with an operation that is not deterministic.
 REFUSED = "unsupported"
 
 Pair = tuple[Row, Row]
 
 
 class Guarantee(msgspec.Struct, frozen=True):
-    """A guarantee: to which ``degree`` it holds, how often it was compared, and where it failed.
+    """A guarantee, the ``degree`` to which it should hold, the comparisons, and the failures.
 
-    ``largest_difference`` is relative, between the two numbers or norms; None where only
-    digests or files are compared. ``broken`` says of each difference what it is.
+    ``largest_difference`` is relative, between the two numbers or norms; None if only
+    digests or files are compared. ``broken`` describes each failure.
     """
 
     what: str
@@ -40,14 +40,14 @@ class Guarantee(msgspec.Struct, frozen=True):
 
     @property
     def holds(self) -> bool:
-        """Whether it was compared at all, and nothing differs."""
+        """Whether something was compared and nothing differs."""
         return self.compared > 0 and not self.broken
 
 
 def verify(folder: Path) -> list[Guarantee]:
-    """The guarantees of two runs, measured from nothing into two new folders below ``folder``.
+    """The guarantees of two runs, each measured into a new folder below ``folder``.
 
-    Each run has its own processes. Where there is a GPU, they run on it.
+    Each run has its own processes. If there is a GPU, they run on it.
 
     Raises:
         UserError: if the plan cannot be measured here.
@@ -72,13 +72,13 @@ def of_rows(first: Sequence[Row], second: Sequence[Row]) -> list[Guarantee]:
     """The guarantees of the rows of two runs: status, weights, batch, HVPs, bytes.
 
     Raises:
-        UserError: if the runs are of different cases or devices.
+        UserError: if the runs have different cases or devices.
     """
     by_case = {row.case: row for row in second}
     if {row.case for row in first} != by_case.keys() or _devices(first) != _devices(second):
         raise UserError(
-            "two runs of the same cases on one device were to be compared, and these are of "
-            "others; measure both here, with the same plan"
+            "two runs can be compared if they have the same cases and device, and these do not; "
+            "measure both here, with the same plan"
         )
     pairs = [(row, by_case[row.case]) for row in first]
     done = [pair for pair in pairs if {row.status for row in pair} == {"done"}]
@@ -95,7 +95,7 @@ def of_rows(first: Sequence[Row], second: Sequence[Row]) -> list[Guarantee]:
 
 
 def of_figures(folder: Path, rows: Iterable[Row]) -> Guarantee:
-    """Whether the figures and tables of ``rows`` are the same bytes, drawn in two processes."""
+    """Whether two processes draw the same bytes for the figures and tables of ``rows``."""
     drawing.draw(folder)
     found = drawing.redrawn(folder, rows)
     broken = tuple(f"{name}: {how}" for name, how in found.items() if how)
@@ -164,7 +164,7 @@ def _program_bytes(pairs: Iterable[Pair]) -> Guarantee:
 
 
 def _relative(a: float | None, b: float | None) -> float:
-    """How far ``b`` is from ``a``, as a part of ``a``; infinite where one is missing."""
+    """|b − a| / |a|; infinite if one of them is missing."""
     if a is None or b is None:
         return math.inf
     return abs(b - a) / a if a else float(b != a)

@@ -1,8 +1,8 @@
 """Bytes and operations that a computation in JAX needs on a GPU that is not there.
 
-With jit, XLA compiles for the GPU's description and tells its buffer assignment. Without
+With jit, XLA compiles for the GPU's description and reports its buffer assignment. Without
 jit, the computation runs operation by operation without arithmetic: every result is
-allocated, but neither computed nor touched, and the bytes that are alive are counted.
+allocated, but neither computed nor touched, and the live bytes are counted.
 """
 
 import hashlib
@@ -20,7 +20,7 @@ import jax
 import msgspec
 import numpy as np
 
-# No public interface lets one see single operations as they are executed.
+# No public interface shows single operations as they are executed.
 from jax._src import core
 from jax._src.array import ArrayImpl
 from jax.experimental import topologies
@@ -30,16 +30,16 @@ from reproduce.in_jax.hvp import Tree
 from reproduce.machine.target import Target
 from reproduce.plan import Mode
 
-# Autotuning runs the program, and without it XLA's Triton products fail to compile.
+# Autotuning would run the program; without autotuning, XLA's Triton products fail to compile.
 WITHOUT_GPU: dict[str, Any] = {"xla_gpu_autotune_level": 0, "xla_gpu_enable_triton_gemm": False}
 
-# JAX calls the plugins of both versions of CUDA "cuda", and takes the one that is installed.
+# JAX calls the plugins for both versions of CUDA "cuda", and uses the one that is installed.
 PLUGINS = ("jax-cuda12-pjrt", "jax-cuda13-pjrt")
 PROMISED = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
 
 
 def compiler() -> str:
-    """The compiler and its flags, which decide on a program beside its text and the target.
+    """The compiler and its flags, on which a program depends besides its text and the target.
 
     Raises:
         ModuleNotFoundError: if no plugin of JAX that compiles for a GPU is installed.
@@ -56,12 +56,12 @@ COMPILER = compiler()
 def memory(
     function: Callable[..., Tree], mode: Mode, target: Target, cache: Path, *arguments: Tree
 ) -> tuple[int, dict[str, int], float]:
-    """The bytes that ``function`` needs on ``target``, what they are made of, and compile seconds.
+    """All bytes that ``function`` needs on ``target``, the same by counter, and compile seconds.
 
-    In mode ``jit`` that is XLA's buffer assignment, kept in the folder ``cache`` by program
-    and target: ``xla_argument_bytes``, ``xla_output_bytes``, ``xla_temp_bytes``, and their
-    sum; the seconds are those of the compilation that made it. In mode ``eager``,
-    ``live_peak_bytes`` is the most that was alive at once beyond the arguments'
+    In mode ``jit`` they are XLA's buffer assignment: ``xla_argument_bytes``,
+    ``xla_output_bytes``, ``xla_temp_bytes``, and their sum. The folder ``cache`` keeps them by
+    program and target; the seconds are those of the first compilation. In mode ``eager``,
+    ``live_peak_bytes`` is the peak of the live bytes beyond the arguments'
     ``live_argument_bytes``. The code and the workspaces of CUDA's libraries come on top.
     """
     if mode == "jit":
@@ -77,23 +77,23 @@ def memory(
 
 
 def flops(function: Callable[..., Tree], *arguments: Tree) -> float:
-    """Floating-point operations of ``function``, as XLA counts them before it optimises."""
+    """The floating-point operations of ``function``, counted by XLA before it optimises."""
     analysis: Any = jax.jit(function).lower(*_shapes(arguments, None)).cost_analysis()
     return analysis["flops"]
 
 
 class Program(msgspec.Struct):
-    """The numbers that are kept of a compiled program."""
+    """The numbers of a compiled program that the cache keeps."""
 
     bytes: dict[str, int]
     compile_seconds: float
 
 
 class LiveArrays(core.Trace):
-    """Takes the place of JAX's evaluation: results are allocated, not computed, and counted.
+    """Replaces JAX's evaluation: results are allocated and counted, but not computed.
 
-    What JAX does in Python stays as it is, so that arrays live as long as they do in a
-    run. Their values are 0: the computation must not branch on them.
+    JAX's Python code is unchanged, so that arrays live as long as they do in a run. Their values
+    are 0: the computation must not branch on them.
     """
 
     __slots__ = ("live_bytes", "peak_bytes")
@@ -147,7 +147,7 @@ class LiveArrays(core.Trace):
 
 
 def _untouched(aval: core.ShapedArray) -> jax.Array:
-    """An array of zeros whose pages the system has promised and not yet given."""
+    """An array of zeros that is never touched, so that the system provides no pages for it."""
     count = aval.size * aval.dtype.itemsize
     pages = np.frombuffer(mmap.mmap(-1, max(1, count), PROMISED), np.uint8)[:count]
     array = jax.dlpack.from_dlpack(pages.view(aval.dtype).reshape(aval.shape))

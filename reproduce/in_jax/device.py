@@ -1,4 +1,4 @@
-"""JAX's device: compile, wait, count bytes, name a failure."""
+"""JAX's device: compiling, waiting, counting bytes, classifying failures."""
 
 import os
 import time
@@ -24,7 +24,7 @@ def compile(
 ) -> tuple[Callable[..., Tree], dict[str, int], float]:
     """``function``, ready to be called; its program's bytes; the seconds that compiling took.
 
-    It is to be called on ``arguments`` and others like them. In mode ``jit`` it is compiled
+    It can be called on ``arguments`` and others like them. In mode ``jit`` it is compiled
     ahead of time; the bytes are those of XLA's buffer assignment: ``xla_argument_bytes``,
     ``xla_output_bytes``, ``xla_temp_bytes``. In mode ``eager`` it runs operation by operation
     under ``jax.disable_jit`` and has no program.
@@ -39,7 +39,7 @@ def compile(
         "xla_output_bytes": analysis.output_size_in_bytes,
         "xla_temp_bytes": analysis.temp_size_in_bytes,
     }
-    # Of a program for a CPU, XLA of 2023 tells nothing: zeros, though every program has an output.
+    # XLA of 2023 reports zeros for a program for a CPU, although every program has an output.
     known = program_bytes if program_bytes["xla_output_bytes"] else {}
     return compiled, known, time.perf_counter() - start
 
@@ -64,17 +64,17 @@ def use_cores(count: int) -> None:
 
 
 def use_deterministic_algorithms() -> None:
-    """Refuse what a GPU does not repeat to the bit, for as long as this process computes.
+    """Refuse operations that a GPU does not repeat to the bit, in this process.
 
-    To be called before anything is computed. It turns autotuning off and computes scatters,
-    max-pooling's gradient among them, otherwise: for checks only. A CPU repeats everything.
-    Source: XLA's documentation, "Determinism (GPU)".
+    To be called before anything is computed. It turns autotuning off, and computes scatters
+    (such as max-pooling's gradient) in another way, so it is for checks only. A CPU repeats
+    everything. Source: XLA's documentation, "Determinism (GPU)".
     """
     os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {DETERMINISTIC}"
 
 
 def compile_unoptimised() -> None:
-    """Have XLA optimise no machine code in this process, which halves the seconds of compiling.
+    """Keep XLA from optimising machine code in this process, which halves the time of compiling.
 
     To be called before anything is computed.
     """
@@ -84,20 +84,20 @@ def compile_unoptimised() -> None:
 
 
 def share_programs(folder: Path) -> None:
-    """Keep compiled programs in ``folder`` and take equal ones from there."""
+    """Keep compiled programs in ``folder``, and reuse those that are there."""
     jax.config.update("jax_compilation_cache_dir", str(folder))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 
 
 def count_call(call: Callable[[], Tree], counters: dict[str, int]) -> None:
-    """Do nothing: XLA's peak cannot be reset, and its programs tell their bytes themselves."""
+    """Do nothing: XLA's peak cannot be reset, and its programs report their bytes."""
 
 
 @contextmanager
 def allocator_peak(counters: dict[str, int]) -> Iterator[None]:
-    """Adds what XLA's allocator holds before the block, and its peaks before and after, in bytes.
+    """Adds the bytes of XLA's allocator before the block, and its peaks before and after it.
 
-    They are over the process's life and cannot be reset. A CPU's allocator tells nothing.
+    The peaks are over the process's life and cannot be reset. A CPU's allocator reports nothing.
     """
     device = jax.devices()[0]
     before = device.memory_stats()
@@ -109,13 +109,13 @@ def allocator_peak(counters: dict[str, int]) -> Iterator[None]:
 
 
 def product(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """The matrix product of ``a`` and ``b``, as this device computes it."""
+    """The matrix product of ``a`` and ``b``, computed on this device."""
     return np.asarray(jnp.matmul(a, b))
 
 
 def precision() -> dict[str, str | bool | None]:
     """The settings that decide how matrix products are rounded."""
-    config: Any = jax.config  # whose settings are no fields of its class
+    config: Any = jax.config  # its settings are not declared as fields of its class
     return {
         "jax_default_matmul_precision": config.jax_default_matmul_precision,
         "jax_enable_x64": config.jax_enable_x64,
@@ -123,7 +123,7 @@ def precision() -> dict[str, str | bool | None]:
 
 
 def is_out_of_memory(error: Exception) -> bool:
-    """Whether ``error`` says that the device's memory did not suffice."""
+    """Whether ``error`` says that the device ran out of memory."""
     is_exhausted = "RESOURCE_EXHAUSTED" in str(error) or memory.is_out_of_memory(error)
     return isinstance(error, RuntimeError) and is_exhausted
 

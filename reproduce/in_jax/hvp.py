@@ -1,7 +1,8 @@
 """The loss, its gradient and the article's three Hessian-vector products, in JAX.
 
 Each takes ``(loss, params, v)``: ``loss`` maps a tree of parameters with d scalars
-to a scalar, ``v`` is a tree like ``params``, and so is what all but the first two return.
+to a scalar, and ``v`` is a tree like ``params``. The first two return a scalar, the others a
+tree like ``params``.
 Costs are operation counts for a network of dense layers, where one evaluation
 takes one product with each weight, a gradient three and an HVP eight.
 Source: the article's section "HVPs without explicit Hessian computation".
@@ -50,7 +51,7 @@ def reverse_over_forward(loss: Loss, params: Tree, v: Tree) -> Tree:
 def reverse_over_reverse(loss: Loss, params: Tree, v: Tree) -> Tree:
     """∇²f(params) v as the gradient of ⟨∇f(·), v⟩ by reverse mode. Cost: 8/3 gradients.
 
-    The article's listing forgets to call the function that it builds.
+    The article's listing does not call the function that it builds.
     """
 
     def directional_derivative(params: Tree) -> jax.Array:
@@ -60,9 +61,9 @@ def reverse_over_reverse(loss: Loss, params: Tree, v: Tree) -> Tree:
 
 
 def dense_hessian_product(loss: Loss, params: Tree, v: Tree) -> Tree:
-    """∇²f(params) v through the whole d × d Hessian: the naive way, for small d only.
+    """∇²f(params) v from the whole d × d Hessian: the naive way, for small d only.
 
-    Its columns are products by reverse-over-reverse, as in PyTorch.
+    The Hessian's columns are products by reverse-over-reverse, as in PyTorch.
     Costs d HVPs and d² scalars of memory (for BERT-base 48 PB in float32).
     """
     flat, tree_of = ravel_pytree(params)

@@ -1,7 +1,7 @@
 """Many vectors at one point, in JAX: one after another, or several at once.
 
-What an HVP computes without v (the loss, its gradient and all between) is the same
-for every vector, and need be computed once.
+The part of an HVP that does not depend on v (the loss, its gradient and everything between) is
+the same for every vector, and needs to be computed only once.
 """
 
 from collections.abc import Callable
@@ -17,12 +17,12 @@ Divided = tuple[Callable[[Tree, Tree], Tree], Callable[[Tree, Tree], Tree]]
 def linearized(loss: LossOfBatch, params: Tree, v: Tree, batch: Tree) -> Divided:
     """``at_point(params, batch)`` and ``product(state, v)``, which is ∇²f(params) v.
 
-    The state is the linear map v ↦ ∇²f(params) v, with all that it holds on to. It is that of
-    reverse-over-forward: ``jax.linearize(jax.grad(loss), params)`` costs as many operations, but
-    its map adds the products that give a weight's entries and then transposes the sum, which on
-    a CPU took a fifth longer for ViT and BERT. Both run on trees like ``params``, ``v`` and
-    ``batch``. Cost: 1 gradient for a point, and 6/3 gradients for each vector. Source: the
-    documentation of ``jax.linearize``.
+    The state is the linear map v ↦ ∇²f(params) v, with everything that it needs. It is made by
+    reverse-over-forward. ``jax.linearize(jax.grad(loss), params)`` costs as many operations, but
+    it adds up the products for a weight and then transposes the sum, which took a fifth longer on
+    a CPU for ViT and BERT. Both functions take trees like ``params``, ``v`` and ``batch``. Cost:
+    1 gradient for a point, and 6/3 gradients for each vector. Source: the documentation of
+    ``jax.linearize``.
     """
 
     def at_point(params: Tree, batch: Tree) -> Tree:
@@ -38,7 +38,7 @@ def linearized(loss: LossOfBatch, params: Tree, v: Tree, batch: Tree) -> Divided
 
 
 def at_once(hvp: Callable[[Loss, Tree, Tree], Tree]) -> Callable[[Loss, Tree, Tree], Tree]:
-    """``hvp`` for several vectors: ``v`` and the result have a first axis for them.
+    """``hvp`` for several vectors, along the first axis of ``v`` and of the result.
 
     Cost: 2/3 gradients, and 6/3 for each vector.
     """
@@ -46,7 +46,7 @@ def at_once(hvp: Callable[[Loss, Tree, Tree], Tree]) -> Callable[[Loss, Tree, Tr
 
 
 def stacked(vectors: list[Tree]) -> Tree:
-    """``vectors`` as one tree, with a first axis for them."""
+    """``vectors`` as one tree, stacked along a new first axis."""
     return jax.tree_util.tree_map(lambda *leaves: jax.numpy.stack(leaves), *vectors)
 
 

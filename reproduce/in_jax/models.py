@@ -15,14 +15,17 @@ from transformers import (
     BertConfig,
     FlaxBertForSequenceClassification,
     FlaxGPT2LMHeadModel,
+    FlaxLlamaForCausalLM,
     FlaxResNetForImageClassification,
     FlaxViTForImageClassification,
     GPT2Config,
+    LlamaConfig,
     ResNetConfig,
     ViTConfig,
 )
 from transformers.models.bert.modeling_flax_bert import FlaxBertLayer
 from transformers.models.gpt2.modeling_flax_gpt2 import FlaxGPT2Block
+from transformers.models.llama.modeling_flax_llama import FlaxLlamaDecoderLayer
 from transformers.models.resnet.modeling_flax_resnet import (
     FlaxResNetBasicLayer,
     FlaxResNetBottleNeckLayer,
@@ -39,18 +42,22 @@ MODELS: dict[str, tuple[Any, Any]] = {
     "vit": (ViTConfig, FlaxViTForImageClassification),
     "bert": (BertConfig, FlaxBertForSequenceClassification),
     "gpt2": (GPT2Config, FlaxGPT2LMHeadModel),
+    "llama": (LlamaConfig, FlaxLlamaForCausalLM),
 }
-# What a network is a chain of.
+# The layers that a network is a chain of.
 LAYERS = (
     FlaxResNetBasicLayer,
     FlaxResNetBottleNeckLayer,
     FlaxViTLayer,
     FlaxBertLayer,
     FlaxGPT2Block,
+    FlaxLlamaDecoderLayer,
 )
 WEIGHT_DECAY = 0.5e-4
 NORM = re.compile(r"norm|^ln_", re.IGNORECASE)
-EMBEDDING = re.compile(r"_embeddings$|^wte$|^wpe$")
+# Llama's, which Flax names as PyTorch does.
+ROOT_MEAN_SQUARE = re.compile(r"^norm$|_layernorm$")
+EMBEDDING = re.compile(r"_embeddings$|^wte$|^wpe$|^embed_tokens$")
 
 
 def build(
@@ -63,14 +70,13 @@ def build(
     """``loss(params, batch)`` and its ``params``: a tree with d scalars.
 
     The loss is the mean cross-entropy plus 0.5e-4 times the squared norm of every
-    parameter with more than one axis. Dropout is off and batch normalisation in
-    inference mode; its running statistics are among the parameters under the ``article``
-    normalisation, and constants under ``matched``. Flax has one kind of ``layer_norm``, and
-    nothing is ever ``recorded``.
+    parameter with more than one axis. Dropout is off, and batch normalisation is in
+    inference mode. Its running statistics are parameters if ``normalisation`` is ``article``, and
+    constants if it is ``matched``. ``layer_norm`` and ``recorded`` mean nothing in JAX.
     """
     configuration, model = MODELS[problem.family]
     dtype = next(iter(weights.values())).dtype
-    # The module alone: the model around it would trace its own initialisation first.
+    # Only the module, because the model around it would first trace its own initialisation.
     module = model.module_class(config=configuration(**problem.config), dtype=dtype)
     variables = to_flax(problem, weights)
     constants = {}
@@ -84,7 +90,7 @@ def build(
 
 
 def _inputs(module: linen.Module, batch: Tree) -> Tree:
-    """What ``module`` takes: ``batch``, and what the model around it would add to tokens."""
+    """The inputs of ``module``: ``batch``, and what the model around it would add to tokens."""
     inputs = {name: value for name, value in batch.items() if name != "labels"}
     if "input_ids" not in inputs:
         return inputs
@@ -110,7 +116,7 @@ def _penalty(params: Tree) -> jax.Array:
 
 
 def layers_computed_again() -> AbstractContextManager[None]:
-    """Inside the block, a backward pass computes each of ``LAYERS`` again, from its inputs."""
+    """Inside the block, backward passes compute each of ``LAYERS`` again from its inputs."""
     return linen.intercept_methods(_computed_again)
 
 
@@ -134,7 +140,7 @@ def _computed_again(
 
 
 def to_flax(problem: Problem, weights: dict[str, np.ndarray]) -> Tree:
-    """``weights`` as Flax's trees: ``params``, and ``batch_stats`` where there are statistics."""
+    """``weights`` as Flax's trees: ``params``, and ``batch_stats`` if there are statistics."""
     leaves = {}
     for name, value in weights.items():
         path = _flax_path(problem, name)
@@ -143,7 +149,7 @@ def to_flax(problem: Problem, weights: dict[str, np.ndarray]) -> Tree:
 
 
 def from_flax(problem: Problem, params: Tree, like: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """``params``-like trees by PyTorch name and layout: the inverse of ``to_flax``.
+    """A tree like ``params`` in PyTorch's names and layout: the inverse of ``to_flax``.
 
     The names are those of ``like``, without running statistics that are constants.
     """
@@ -157,7 +163,7 @@ def from_flax(problem: Problem, params: Tree, like: dict[str, np.ndarray]) -> di
 
 
 def to_device(batch: dict[str, np.ndarray]) -> Tree:
-    """``batch`` on the device, laid out as Flax takes it: images (batch, side, side, 3)."""
+    """``batch`` on the device in Flax's layout: images are (batch, side, side, 3)."""
     return jax.device_put(batch)
 
 
@@ -167,7 +173,7 @@ def _flax_path(problem: Problem, name: str) -> tuple[str, ...]:
     *parents, leaf = name.split(".")
     if leaf.startswith("running_"):
         return ("batch_stats", *parents, leaf.removeprefix("running_"))
-    if leaf == "weight":
+    if leaf == "weight" and not ROOT_MEAN_SQUARE.search(parents[-1]):
         is_norm, is_embedding = (kind.search(parents[-1]) for kind in (NORM, EMBEDDING))
         leaf = "scale" if is_norm else "embedding" if is_embedding else "kernel"
     return ("params", *parents, leaf)

@@ -15,19 +15,11 @@ import optax
 from flax import linen as nn
 from jax import lax
 
-from reproduce.in_jax.hvp import (
-    Loss,
-    Tree,
-    forward_over_reverse,
-    reverse_over_forward,
-    reverse_over_reverse,
-)
+from reproduce.in_jax.hvp import METHODS as OF_ARTICLE
+from reproduce.in_jax.hvp import Loss, Tree
+from reproduce.plan import HVPS
 
-METHODS = {
-    "forward_over_reverse": forward_over_reverse,
-    "reverse_over_forward": reverse_over_forward,
-    "reverse_over_reverse": reverse_over_reverse,
-}
+METHODS = {name: OF_ARTICLE[name] for name in HVPS}
 # Wide, since attention computes its softmax in float32 whatever it is given.
 STEP, LIMIT = 1e-3, 1e-2
 # What JAX raises while it traces what it cannot differentiate.

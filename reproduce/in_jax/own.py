@@ -16,18 +16,25 @@ from reproduce.in_jax.device import compile
 from reproduce.in_jax.hvp import Tree
 from reproduce.in_jax.many_vectors import LossOfBatch
 from reproduce.plan import Mode
+from reproduce.problems.loss import LossByParts
 
-DIRECT = ("forward_over_reverse", "reverse_over_forward", "reverse_over_reverse")
+DIRECT = (
+    "forward_over_reverse",
+    "reverse_over_forward",
+    "reverse_over_reverse",
+    "checkpointed",
+)
 AT_A_POINT = ("linearized",)
-AT_ONCE = DIRECT
+AT_ONCE = DIRECT[:3]
 MODE: Mode = "jit"
+Parts = tuple[Callable[..., Any], Callable[..., Any]]
 CAN_BE_REPAIRED = False
 Program = tuple[Callable[..., Tree], dict[str, int], float]
 PROGRAMS: MutableMapping[Callable[..., Tree], Program] = WeakKeyDictionary()
 
 
 class Own:
-    """A loss with the parameters that vary, by path, and all else that it is computed from.
+    """A loss with the parameters that vary, by path, and all its other inputs.
 
     ``samples`` are the arrays of the user's batch; ``batch`` has the constant parameters, too.
     """
@@ -37,9 +44,14 @@ class Own:
     calls: set[str] = set()
 
     def __init__(
-        self, loss: Callable[..., Any], params: Tree, batch: Tree, names: set[str]
+        self,
+        loss: Callable[..., Any],
+        params: Tree,
+        batch: Tree,
+        names: set[str],
+        parts: Parts | None,
     ) -> None:
-        self.users_loss = loss
+        self.users_loss, self.users_parts = loss, parts
         self.leaves, self.structure = by_path(params)
         self.params = {name: leaf for name, leaf in self.leaves.items() if name in names}
         constants = {name: leaf for name, leaf in self.leaves.items() if name not in names}
@@ -51,20 +63,32 @@ class Own:
         """The loss, a scalar.
 
         Raises:
-            UserError: if it is none.
+            UserError: if it is not a scalar.
         """
+        return _scalar("loss(params, batch)", self._called(self.users_loss, params, batch))
+
+    @property
+    def parts(self) -> LossByParts | None:
+        """The loss by its logits, without a penalty, if the user's file has them."""
+        if self.users_parts is None:
+            return None
+        logits, of_logits = self.users_parts
+        return LossByParts(
+            lambda params, batch: _logits(self._called(logits, params, batch)),
+            lambda z, batch: _scalar(
+                "loss_of_logits(logits, batch)", of_logits(z, self.users_batch(batch))
+            ),
+            lambda params: jnp.zeros(()),
+        )
+
+    def _called(self, function: Callable[..., Any], params: Tree, batch: Tree) -> Any:
         leaves = [batch.get(name, params.get(name, leaf)) for name, leaf in self.leaves.items()]
-        whole = jax.tree.unflatten(self.structure, leaves)
+        return function(jax.tree.unflatten(self.structure, leaves), self.users_batch(batch))
+
+    def users_batch(self, batch: Tree) -> Tree:
+        """``batch`` as the user's functions take it."""
         leaves = [batch.get(f"batch{name}", leaf) for name, leaf in self.batch_leaves.items()]
-        batch = jax.tree.unflatten(self.batch_structure, leaves)
-        found = self.users_loss(whole, batch)
-        is_scalar = hasattr(found, "shape") and found.shape in {(), (1,)}
-        if not is_scalar or not jnp.issubdtype(found.dtype, jnp.floating):
-            raise UserError(
-                f"loss(params, batch) was to give a scalar, and it gave {_named(found)}; "
-                "have it return the mean or the sum, as jax.grad needs it"
-            )
-        return found.reshape(())
+        return jax.tree.unflatten(self.batch_structure, leaves)
 
     def value_and_gradient(self, params: Tree) -> tuple[float, Tree]:
         """f(params) and ∇f(params), as ``jax.grad`` computes it."""
@@ -76,7 +100,7 @@ class Own:
         return jax.jit(jax.value_and_grad(self.loss))
 
     def in_float64(self) -> "Own":
-        """The same with all that is in floating point in float64, where that is allowed."""
+        """The same loss with all floating-point numbers in float64, where that is allowed."""
         params, batch = (
             jax.tree.unflatten(structure, map(_double, leaves.values()))
             for leaves, structure in (
@@ -84,10 +108,10 @@ class Own:
                 (self.batch_leaves, self.batch_structure),
             )
         )
-        return Own(self.users_loss, params, batch, set(self.params))
+        return Own(self.users_loss, params, batch, set(self.params), self.users_parts)
 
 
-def own(problem: Any, pattern: str | None) -> tuple[Own, list[str]]:
+def own(problem: Any, pattern: str | None, parts: Parts | None = None) -> tuple[Own, list[str]]:
     """The user's loss, of the parameters that ``pattern`` finds, and what was seen of it.
 
     Raises:
@@ -95,7 +119,7 @@ def own(problem: Any, pattern: str | None) -> tuple[Own, list[str]]:
     """
     loss, params, batch = problem
     names = _varying(by_path(params)[0], pattern)
-    found = Own(loss, params, batch, names)
+    found = Own(loss, params, batch, names, parts)
     return found, _sizes(found) + _seen(found)
 
 
@@ -115,7 +139,7 @@ def _varying(leaves: dict[str, Any], pattern: str | None) -> set[str]:
     names = {name for name in matching if _is_real(leaves[name])}
     if not names:
         raise UserError(
-            f"none of the {len(matching)} leaves of params is in floating point; "
+            f"none of the {len(matching)} leaves of params has floating-point numbers; "
             "return parameters that a gradient can be taken by"
         )
     return names
@@ -130,7 +154,7 @@ def _sizes(found: Own) -> list[str]:
 
 
 def _seen(found: Own) -> list[str]:
-    """What one call of the loss and its gradient show.
+    """Sentences on what one call of the loss and its gradient show.
 
     Raises:
         UserError: if there is no gradient.
@@ -152,13 +176,13 @@ def _seen(found: Own) -> list[str]:
 
 
 def repaired_loss(loss: LossOfBatch) -> LossOfBatch:
-    """``loss`` as it is: there is no repair for JAX."""
+    """``loss``, unchanged: there is no repair for JAX."""
     return loss
 
 
 @contextmanager
 def float64_allowed() -> Iterator[None]:
-    """Inside the block, JAX computes in float64 what is in float64."""
+    """Inside the block, JAX computes float64 arrays in float64."""
     with jax.enable_x64(True):
         yield
 
@@ -180,12 +204,12 @@ def program(function: Callable[..., Tree], *arguments: Tree) -> Program:
 
 
 def needed_bytes(function: Callable[..., Tree], *arguments: Tree) -> int:
-    """The bytes that a call needs, arguments included, as XLA says once it has compiled it."""
+    """The bytes that a call needs, arguments included, according to XLA after compiling."""
     return sum(program(function, *arguments)[1].values())
 
 
 def compiled(function: Callable[..., Tree], *arguments: Tree) -> Callable[..., Tree]:
-    """``function`` by XLA, for arguments like these."""
+    """``function`` compiled by XLA, for arguments like these."""
     return compile(function, MODE, *arguments)[0]
 
 
@@ -199,6 +223,25 @@ def _is_real(leaf: Any) -> bool:
 
 def _double(leaf: Any) -> Any:
     return jnp.asarray(leaf, "float64") if _is_real(leaf) else leaf
+
+
+def _scalar(what: str, found: Any) -> jax.Array:
+    is_scalar = hasattr(found, "shape") and found.shape in {(), (1,)}
+    if not is_scalar or not _is_real(found):
+        raise UserError(
+            f"{what} was to give a scalar, and it gave {_named(found)}; "
+            "have it return the mean or the sum, as jax.grad needs it"
+        )
+    return found.reshape(())
+
+
+def _logits(found: Any) -> jax.Array:
+    if not _is_real(found):
+        raise UserError(
+            f"logits(params, batch) was to give an array of numbers, and it gave {_named(found)}; "
+            "have it return what loss_of_logits takes"
+        )
+    return found
 
 
 def _named(found: Any) -> str:

@@ -1,4 +1,4 @@
-"""HVPs of other libraries, in JAX: none, as they all call ``jax.jvp`` of ``jax.grad``."""
+"""HVPs of other libraries in JAX: none, because they all call ``jax.jvp`` of ``jax.grad``."""
 
 from collections.abc import Callable
 

@@ -1,7 +1,8 @@
-"""Products beside the article's HVPs, in JAX: HVPs that keep less, and the Gauss-Newton product.
+"""Products besides the article's HVPs, in JAX: HVPs that keep less, and the Gauss-Newton product.
 
-Each takes ``(loss, params, v)``, as the article's in ``hvp.py`` do. An HVP keeps what its forward
-pass has computed until the backward pass has used it; what is not kept is computed again.
+Each takes ``(loss, params, v)``, like the article's HVPs in ``hvp.py``. An HVP normally keeps all
+results of its forward pass for the backward pass; these HVPs keep fewer and compute the others
+again.
 """
 
 from collections.abc import Callable
@@ -15,18 +16,18 @@ from reproduce.problems.loss import LossOfLogits
 
 
 def checkpointed(loss: Loss, params: Tree, v: Tree) -> Tree:
-    """∇²f(params) v by forward-over-reverse, which keeps the results of products alone.
+    """∇²f(params) v by forward-over-reverse, keeping only the results of matrix products.
 
-    What is computed entry by entry between the products of a layer's input and weight (and
-    convolutions, which are products) is computed again. Cost: 8/3 gradients. Source: the
-    documentation of ``jax.checkpoint``, policy ``dots_saveable``.
+    Everything between the products of a layer's input and weight is computed again. Convolutions
+    count as products. Cost: 8/3 gradients. Source: the documentation of ``jax.checkpoint``,
+    policy ``dots_saveable``.
     """
     keep = jax.checkpoint_policies.dots_saveable
     return forward_over_reverse(jax.checkpoint(loss, policy=keep), params, v)
 
 
 def checkpointed_layers(loss: Loss, params: Tree, v: Tree) -> Tree:
-    """∇²f(params) v by forward-over-reverse, which keeps the inputs of layers alone.
+    """∇²f(params) v by forward-over-reverse, keeping only the inputs of layers.
 
     Each layer of the network is computed again, with its derivative along ``v``. Cost: 11/3
     gradients. Source: Chen et al., "Training deep nets with sublinear memory cost" (2016).
@@ -36,11 +37,11 @@ def checkpointed_layers(loss: Loss, params: Tree, v: Tree) -> Tree:
 
 
 def gauss_newton(loss: LossOfLogits, params: Tree, v: Tree) -> Tree:
-    """Jᵀ H J v, and the penalty's HVP: the Gauss-Newton product, which is no HVP.
+    """Jᵀ H J v plus the penalty's HVP: the Gauss-Newton product, which is no HVP.
 
-    J is the Jacobian of the logits, and H the Hessian of the loss as a function of them. Where
-    that is convex, as cross-entropy and squares are, Jᵀ H J has no negative eigenvalue. It is
-    ∇²f but for the curvature of the logits, and equal to it where they are linear in the
+    J is the Jacobian of the logits, and H is the Hessian of the loss as a function of the logits.
+    If that function is convex, like cross-entropy or squares, Jᵀ H J has no negative eigenvalue.
+    It leaves out the curvature of the logits, and equals ∇²f where they are linear in the
     parameters. The logits and J v are computed in one pass. Cost: 5/3 gradients. Source:
     Schraudolph, "Fast curvature matrix-vector products" (2002).
     """

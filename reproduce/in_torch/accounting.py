@@ -1,7 +1,7 @@
 """Bytes and operations that a computation in PyTorch needs on a GPU that is not there.
 
-It runs on fake tensors, which have a shape and a lifetime and no numbers. Every storage
-counts once, however many views of it there are, from its making to its end.
+It runs on fake tensors, which have a shape and a lifetime but no numbers. Every storage
+counts once, however many views it has, from its allocation until it is freed.
 """
 
 import weakref
@@ -24,14 +24,14 @@ from reproduce.plan import Mode
 def memory(
     function: Callable[..., Tree], mode: Mode, target: Target, cache: Path, *arguments: Tree
 ) -> tuple[int, dict[str, int], float]:
-    """The bytes that ``function`` needs, what they are made of, and no seconds of compilation.
+    """The bytes that ``function`` needs, the same by counter, and 0 seconds of compiling.
 
-    ``live_peak_bytes`` is the most that was alive at once beyond the arguments'
-    ``live_argument_bytes``, both as the allocator rounds them, and
-    ``simulated_reserved_bytes`` is by how much its reserve would have risen. Where the parameters
-    require gradients, PyTorch records the whole HVP once more, beside the transforms;
-    ``unrecorded_live_peak_bytes`` is without that. None of them depends on mode or target, and
-    there is no program to keep in ``cache``.
+    ``live_peak_bytes`` is the peak of the live bytes beyond the arguments'
+    ``live_argument_bytes``, both rounded as the allocator does.
+    ``simulated_reserved_bytes`` is the rise of the allocator's reserve. If the parameters
+    require gradients, autograd records the whole HVP in addition to the transforms;
+    ``unrecorded_live_peak_bytes`` is the peak without this record. Nothing depends on ``mode`` or
+    ``target``, and there is no program to keep in ``cache``.
     """
     live = live_tensors(function, *arguments)
     found = {
@@ -46,9 +46,9 @@ def memory(
 
 
 def live_tensors(function: Callable[..., Tree], *arguments: Tree) -> "LiveTensors":
-    """The bytes that were alive in a call of ``function``, which is made without arithmetic."""
+    """The live bytes during a call of ``function`` without arithmetic."""
     fake = FakeTensorMode(allow_non_fake_inputs=True)
-    fake.cache_enabled = False  # it may answer for a symbolic zero with an ordinary tensor
+    fake.cache_enabled = False  # the cache may return an ordinary tensor for a symbolic zero
     arguments = tree_map_only(torch.Tensor, fake.from_tensor, arguments)
     live = LiveTensors(arguments)
     with fake, live:
@@ -58,10 +58,10 @@ def live_tensors(function: Callable[..., Tree], *arguments: Tree) -> "LiveTensor
 
 
 def flops(function: Callable[..., Tree], *arguments: Tree) -> float:
-    """Floating-point operations of ``function``: two for each multiplication in its products.
+    """The floating-point operations of ``function``: two per multiplication in its products.
 
-    Source: PyTorch's FlopCounterMode, which counts products and convolutions and nothing
-    that is done entry by entry.
+    Source: PyTorch's FlopCounterMode, which counts products and convolutions, and no elementwise
+    operations.
     """
     fake = FakeTensorMode(allow_non_fake_inputs=True)
     arguments = tree_map_only(torch.Tensor, fake.from_tensor, arguments)
@@ -76,14 +76,14 @@ def _has_memory(tensor: torch.Tensor) -> bool:
 
 
 class LiveTensors(TorchDispatchMode):
-    """Sees every operation, and allocates and frees with it in a simulated allocator."""
+    """Follows every operation and allocates and frees its tensors in a simulated allocator."""
 
     def __init__(self, arguments: tuple[Tree, ...]) -> None:
         """Allocates ``arguments``, which stay alive."""
         super().__init__()
         self.allocator = CachingAllocator()
         self.storages: dict[int, Any] = {}
-        # Named, since the identity of a storage is free again once the last name is gone.
+        # Kept in a variable, since a storage's id can be reused once the storage is gone.
         self.of_arguments = [leaf.untyped_storage() for leaf in tree_leaves(arguments)]
         for storage in self.of_arguments:
             self._alive(storage)
@@ -92,7 +92,7 @@ class LiveTensors(TorchDispatchMode):
 
     @property
     def peak_bytes(self) -> int:
-        """The most that was allocated at once beyond the arguments."""
+        """The peak of the allocated bytes beyond the arguments."""
         return self.allocator.peak_allocated_bytes - self.argument_bytes
 
     @property

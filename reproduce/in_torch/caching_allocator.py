@@ -2,8 +2,8 @@
 
 Requests of at most 1 MiB share segments of 2 MiB; those below 10 MiB are cut from segments
 of 20 MiB, and larger ones get a segment of their own in steps of 2 MiB. A freed block joins
-its free neighbours and is kept; the smallest one that fits is used again, and what is left
-of it stays free. No segment is ever given back: that happens only when memory runs out.
+its free neighbours and is kept. A request takes the smallest free block that fits, and the rest
+of that block stays free. No segment is ever given back: that happens only when memory runs out.
 Source: c10/cuda/CUDACachingAllocator.cpp of PyTorch 2.10, with its default settings.
 """
 
@@ -105,7 +105,7 @@ class CachingAllocator:
 
 
 def _joined(first: Block, second: Block) -> Block:
-    """``first``, with ``second``, its neighbour, in it."""
+    """``first``, extended by its neighbour ``second``."""
     first.size_bytes += second.size_bytes
     first.after = second.after
     if first.after is not None:

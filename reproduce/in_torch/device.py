@@ -1,4 +1,4 @@
-"""PyTorch's device: wait, count bytes, name a failure."""
+"""PyTorch's device: compiling, waiting, counting bytes, classifying failures."""
 
 import gc
 import os
@@ -22,7 +22,7 @@ from reproduce.plan import Mode
 def default_device() -> torch.device:
     """The GPU if this process sees one, else the CPU.
 
-    Asked for on first use, since looking for a GPU forbids forking afterwards.
+    It is found on first use, because a process that has looked for a GPU can no longer fork.
     """
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
@@ -32,12 +32,11 @@ def compile(
 ) -> tuple[Callable[..., Tree], dict[str, int], float]:
     """``function``, ready to be called; no bytes; the seconds that compiling took.
 
-    It is to be called on ``arguments`` and others like them. In mode ``eager`` it is that
-    function as it is, in mode ``compile`` one program of ``torch.compile``, which is made by a
-    first call.
+    It can be called on ``arguments`` and others like them. In mode ``eager`` it is the function
+    itself; in mode ``compile`` it is one program of ``torch.compile``, which a first call compiles.
 
     Raises:
-        NotImplementedError: if ``mode`` is another.
+        NotImplementedError: if ``mode`` is neither of them.
     """
     if mode == "eager":
         return function, {}, 0.0
@@ -48,7 +47,7 @@ def compile(
         )
         raise NotImplementedError(msg)
     start = time.perf_counter()
-    # For all cores, though fewer compile it while others compile beside it.
+    # For all cores, although fewer compile it while other settings compile.
     options: dict[str, str | int | bool | Callable[..., Any]] = {
         "cpp.threads": limits.cores(),
         "cpp.dynamic_threads": True,
@@ -76,12 +75,12 @@ def platform() -> str:
 
 
 def use_cores(count: int) -> None:
-    """Compute with ``count`` threads, where PyTorch would take those of its parent."""
+    """Compute with ``count`` threads; by default PyTorch would use as many as its parent."""
     torch.set_num_threads(count)
 
 
 def use_deterministic_algorithms() -> None:
-    """Refuse what a GPU does not repeat to the bit, for as long as this process computes.
+    """Refuse operations that a GPU does not repeat to the bit, in this process.
 
     To be called before anything is computed. For checks only, since it is slower. Source:
     PyTorch's documentation of the function of this name.
@@ -95,13 +94,13 @@ def compile_unoptimised() -> None:
 
 
 def share_programs(folder: Path) -> None:
-    """Do nothing: what ``torch.compile`` keeps is in a folder that the environment names."""
+    """Do nothing: an environment variable names the folder where ``torch.compile`` keeps them."""
 
 
 def count_call(call: Callable[[], Tree], counters: dict[str, int]) -> None:
     """Adds to ``counters`` the allocator's bytes before and during one more ``call``.
 
-    A GPU's memory that is cached after it is given back, as others prepare beside this process.
+    On a GPU, cached memory is given back afterwards, for the other processes that prepare.
     """
     with allocator_peak(counters):
         call()
@@ -111,13 +110,13 @@ def count_call(call: Callable[[], Tree], counters: dict[str, int]) -> None:
 
 @contextmanager
 def allocator_peak(counters: dict[str, int]) -> Iterator[None]:
-    """Adds what PyTorch's allocator holds before the block, and its peak inside it, in bytes.
+    """Adds the bytes of PyTorch's allocator before the block, and its peak inside it.
 
-    On a GPU that is the caching allocator. The one of a CPU tells of each block that it hands
-    out or takes back, but to the profiler alone, and what it has handed out before is not in
-    its counts; their rise is exact. Source: PyTorch's documentation of ``profile_memory``.
+    On a GPU that is the caching allocator. On a CPU the allocator reports each block that it hands
+    out or takes back, but only to the profiler, and without earlier blocks. The value before the
+    block is therefore 0; the rise is exact. Source: PyTorch's documentation of ``profile_memory``.
     """
-    gc.collect()  # what it would free inside the block was there before
+    gc.collect()  # or it could free earlier memory inside the block
     if default_device().type == "cuda":
         torch.cuda.reset_peak_memory_stats()
         counters["torch_allocated_before_bytes"] = torch.cuda.memory_allocated()
@@ -135,7 +134,7 @@ def allocator_peak(counters: dict[str, int]) -> Iterator[None]:
 
 
 def product(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """The matrix product of ``a`` and ``b``, as this device computes it."""
+    """The matrix product of ``a`` and ``b``, computed on this device."""
     first, second = (torch.from_numpy(x).to(default_device()) for x in (a, b))
     return (first @ second).cpu().numpy()
 
@@ -152,7 +151,7 @@ def precision() -> dict[str, str | bool | None]:
 
 
 def is_out_of_memory(error: Exception) -> bool:
-    """Whether ``error`` says that the device's memory did not suffice."""
+    """Whether ``error`` says that the device ran out of memory."""
     return isinstance(error, RuntimeError) and memory.is_out_of_memory(error)
 
 
@@ -168,5 +167,5 @@ def is_unsupported(error: Exception) -> bool:
 
 
 def _start(event: Any) -> int:
-    """When a profiler's ``event`` began; PyTorch 2.1 tells it in microseconds, later ones in ns."""
+    """When a profiler's ``event`` began: in microseconds in PyTorch 2.1, later in nanoseconds."""
     return event.start_ns() if hasattr(event, "start_ns") else event.start_us()

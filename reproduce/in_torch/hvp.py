@@ -1,8 +1,8 @@
 """The loss, its gradient and the article's three Hessian-vector products, in PyTorch.
 
 Each takes ``(loss, params, v)``: ``loss`` maps a dictionary of parameters with d
-scalars to a scalar, ``v`` is a dictionary like it, and so is what all but
-the first two return.
+scalars to a scalar, and ``v`` is a dictionary like ``params``. The first two return a scalar,
+the others a dictionary like ``params``.
 Costs are operation counts for a network of dense layers, where one evaluation
 takes one product with each weight, a gradient three and an HVP eight.
 Source: the article's section "HVPs without explicit Hessian computation".
@@ -35,7 +35,7 @@ def gradient(loss: Loss, params: Tree, v: Tree) -> Tree:
 def forward_over_reverse(loss: Loss, params: Tree, v: Tree) -> Tree:
     """∇²f(params) v as the JVP of the gradient along v.
 
-    Cost: 9/3 gradients. The products that give ∇f itself are not needed, and are computed.
+    Cost: 9/3 gradients. ∇f itself is computed as well, although it is not needed.
     """
     return jvp(grad(loss), (params,), (v,))[1]
 
@@ -43,7 +43,7 @@ def forward_over_reverse(loss: Loss, params: Tree, v: Tree) -> Tree:
 def reverse_over_forward(loss: Loss, params: Tree, v: Tree) -> Tree:
     """∇²f(params) v as the gradient of the JVP ⟨∇f(·), v⟩. Cost: 8/3 gradients.
 
-    It is wrong, without a warning, where the loss has PyTorch's own layer norm, or its batch or
+    It is wrong, without a warning, if the loss uses PyTorch's own layer norm, or its batch or
     instance norm in training: their forward modes cannot be differentiated again.
     """
 
@@ -56,8 +56,8 @@ def reverse_over_forward(loss: Loss, params: Tree, v: Tree) -> Tree:
 def reverse_over_reverse(loss: Loss, params: Tree, v: Tree) -> Tree:
     """∇²f(params) v as the gradient of ⟨∇f(·), v⟩ by reverse mode.
 
-    Cost: 9/3 gradients, as those of ∇f itself are computed in full. The article's
-    listing forgets to call the function that it builds.
+    Cost: 9/3 gradients, because ∇f itself is computed as well. The article's
+    listing does not call the function that it builds.
     """
 
     def directional_derivative(params: Tree) -> torch.Tensor:
@@ -67,11 +67,11 @@ def reverse_over_reverse(loss: Loss, params: Tree, v: Tree) -> Tree:
 
 
 def dense_hessian_product(loss: Loss, params: Tree, v: Tree) -> Tree:
-    """∇²f(params) v through the whole d × d Hessian: the naive way, for small d only.
+    """∇²f(params) v from the whole d × d Hessian: the naive way, for small d only.
 
-    Its columns are products by reverse-over-reverse, since ``torch.func.hessian`` shares the faults
-    of the forward modes that it is to judge: both are wrong for PyTorch's own layer norm, and for
-    its batch and instance norm in training.
+    The Hessian's columns are products by reverse-over-reverse. ``torch.func.hessian`` would have
+    the same faults as the forward modes that are tested with it: both are wrong for PyTorch's own
+    layer norm, and for its batch and instance norm in training.
     Costs d HVPs and d² scalars of memory (for BERT-base 48 PB in float32).
     """
     sizes = [value.numel() for value in params.values()]

@@ -1,7 +1,7 @@
 """Many vectors at one point, in PyTorch: one after another, or several at once.
 
-What an HVP computes without v (the loss, its gradient and all between) is the same
-for every vector, and need be computed once.
+The part of an HVP that does not depend on v (the loss, its gradient and everything between) is
+the same for every vector, and needs to be computed only once.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -23,9 +23,9 @@ def linearized(loss: LossOfBatch, params: Tree, v: Tree, batch: Tree) -> Divided
     """``at_point(params, batch)`` and ``product(state, v)``, which is ∇²f(params) v.
 
     The program of forward-over-reverse is recorded for tensors like ``params``, ``v`` and
-    ``batch``, and divided: what depends on v is ``product``, and the state is what it needs
-    of the rest. ``torch.func.linearize`` does the same, but records anew at every point.
-    Both parts can be compiled. Cost: 1 gradient for a point, 6/3 for each vector.
+    ``batch``, and divided in two. ``product`` is the part that depends on v, and the state is what
+    it needs from the other part. ``torch.func.linearize`` does the same, but records anew at every
+    point. Both parts can be compiled. Cost: 1 gradient for a point, 6/3 for each vector.
     """
 
     def hvp(params: Tree, batch: Tree, v: Tree) -> list[torch.Tensor]:
@@ -33,17 +33,17 @@ def linearized(loss: LossOfBatch, params: Tree, v: Tree, batch: Tree) -> Divided
         return [products[name] for name in params]
 
     names, batch_names = list(params), list(batch)
-    # Detached, no tensor is two of the inputs, not even where v is the parameters.
+    # Detaching makes all inputs distinct tensors, even if v is the parameters.
     trees = [
         {name: tree[name].detach() for name in order}
         for tree, order in ((params, names), (batch, batch_names), (v, names))
     ]
 
     def record(function: Callable[..., Any]) -> GraphModule:
-        # Nothing is computed; but a network's own buffers are as they are.
+        # Nothing is computed, but a network's own buffers are real.
         return make_fx(function, tracing_mode="fake", _allow_non_fake_inputs=True)(*trees)
 
-    # Twice, as functionalising refuses what a network has of autograd functions of its own.
+    # Recorded twice, because functionalising refuses a network's own autograd functions.
     recorded = record(functionalize(record(hvp)))
     recorded.graph.eliminate_dead_code()
     first, second = _divided(recorded, len(names))
@@ -60,8 +60,8 @@ def linearized(loss: LossOfBatch, params: Tree, v: Tree, batch: Tree) -> Divided
 def graph_kept(loss: LossOfBatch, params: Tree, v: Tree, batch: Tree) -> Divided:
     """``at_point(params, batch)`` and ``product(state, v)``, which is ∇²f(params) v.
 
-    The state is the gradient with the graph that autograd recorded of it; each vector goes
-    through that graph backwards. Cost: 1 gradient for a point, 6/3 for each vector.
+    The state is the gradient with autograd's graph of it. Each vector is multiplied by a backward
+    pass through that graph. Cost: 1 gradient for a point, 6/3 for each vector.
     Source: PyHessian's ``hessian_vector_product``, for one batch.
     """
     names = list(params)
@@ -85,10 +85,10 @@ def recorded_vjp(
     cotangents: Sequence[torch.Tensor] = (),
     **settings: bool,
 ) -> Sequence[torch.Tensor]:
-    """The VJP through the graph that autograd has recorded: zeros where no graph leads.
+    """The VJP through autograd's graph, with zeros for an input that is not in the graph.
 
-    So it is for a parameter that the loss does not use, or uses linearly. Without ``cotangents``,
-    each is 1. ``settings`` are those of ``torch.autograd.grad``.
+    That happens for a parameter that the loss does not use, or uses linearly. Without
+    ``cotangents``, each is 1. ``settings`` are those of ``torch.autograd.grad``.
     """
     cotangents = cotangents or [torch.ones_like(output) for output in outputs]
     pairs = [each for each in zip(outputs, cotangents, strict=True) if each[0].requires_grad]
@@ -99,12 +99,12 @@ def recorded_vjp(
 
 
 def in_order(tree: Tree, names: Iterable[str]) -> list[torch.Tensor]:
-    """The values of ``tree`` in the order of ``names``: by name, whatever its own order is."""
+    """The values of ``tree`` in the order of ``names``."""
     return [tree[name] for name in names]
 
 
 def at_once(hvp: Callable[[Loss, Tree, Tree], Tree]) -> Callable[[Loss, Tree, Tree], Tree]:
-    """``hvp`` for several vectors: ``v`` and the result have a first axis for them.
+    """``hvp`` for several vectors, along the first axis of ``v`` and of the result.
 
     Cost: 1 gradient, and 6/3 for each vector.
     """
@@ -112,7 +112,7 @@ def at_once(hvp: Callable[[Loss, Tree, Tree], Tree]) -> Callable[[Loss, Tree, Tr
 
 
 def stacked(vectors: list[Tree]) -> Tree:
-    """``vectors`` as one dictionary, with a first axis for them."""
+    """``vectors`` as one dictionary, stacked along a new first axis."""
     return {name: torch.stack([v[name] for v in vectors]) for name in vectors[0]}
 
 
@@ -120,9 +120,9 @@ METHODS = {"linearized": linearized, "graph_kept": graph_kept}
 
 
 def _divided(recorded: GraphModule, vectors: int) -> tuple[GraphModule, GraphModule]:
-    """Split ``recorded`` into what does not depend on its last ``vectors`` inputs, and the rest.
+    """Split ``recorded`` into a part without its last ``vectors`` inputs, and the rest.
 
-    The first returns what the second takes before those inputs.
+    The rest takes the results of the first part, then those inputs.
     """
     *nodes, output = recorded.graph.nodes
     inputs = [node for node in nodes if node.op == "placeholder"]
@@ -144,7 +144,7 @@ def _divided(recorded: GraphModule, vectors: int) -> tuple[GraphModule, GraphMod
 def _part(
     recorded: GraphModule, inputs: list[Node], nodes: list[Node], outputs: list[Node]
 ) -> GraphModule:
-    """The program that computes ``nodes`` of ``recorded`` from ``inputs``, for ``outputs``."""
+    """The program that computes ``nodes`` of ``recorded`` from ``inputs`` to get ``outputs``."""
     graph = Graph()
     copies = {node: graph.placeholder(node.name) for node in inputs}
     for node in nodes:

@@ -13,6 +13,8 @@ from transformers import (
     BertForSequenceClassification,
     GPT2Config,
     GPT2LMHeadModel,
+    LlamaConfig,
+    LlamaForCausalLM,
     ResNetConfig,
     ResNetForImageClassification,
     ViTConfig,
@@ -30,27 +32,30 @@ MODELS = {
     "vit": (ViTConfig, ViTForImageClassification),
     "bert": (BertConfig, BertForSequenceClassification),
     "gpt2": (GPT2Config, GPT2LMHeadModel),
+    "llama": (LlamaConfig, LlamaForCausalLM),
 }
 WEIGHT_DECAY = 0.5e-4
-# Buffers by how their names end, from their shapes: positions; the types of tokens where a batch
-# has none; how many batches a normalisation has seen, which only training asks; and in GPT-2,
-# which tokens come before which, and a number that its code no longer reads.
+# Buffers by the end of their names, made from their shapes: positions; the types of tokens if a
+# batch has none; how many batches a normalisation has seen, which only training uses; in GPT-2,
+# the causal mask, and a number that its code no longer reads; in Llama, the angles by which the
+# entries of queries and keys are rotated from one token to the next.
 BUFFERS: dict[str, Callable[[torch.Size], torch.Tensor]] = {
     "position_ids": lambda shape: torch.arange(shape[-1]).expand(shape),
     "token_type_ids": lambda shape: torch.zeros(shape, dtype=torch.int64),
     "num_batches_tracked": lambda shape: torch.zeros(shape, dtype=torch.int64),
     ".attn.bias": lambda shape: torch.ones(shape, dtype=torch.bool).tril(),
     ".attn.masked_bias": lambda shape: torch.full(shape, -1e4),
+    ".rotary_emb.inv_freq": lambda shape: 1 / 10_000 ** (torch.arange(shape[0]) / shape[0]),
 }
 
 
 class LayerNorm(torch.nn.Module):
-    """Layer normalisation, PyTorch's own or as group normalisation with one group: one function.
+    """Layer normalisation, PyTorch's own or as group normalisation with one group.
 
-    PyTorch's own has a forward mode that cannot be differentiated again: it takes the mean and
-    the deviation for constants, without a warning, and reverse-over-forward HVPs through it are
-    wrong (in 2.10 as in the article's 2.1). Group normalisation has not got that fault.
-    Source: pytorch/pytorch issue 196700.
+    Both are the same function. PyTorch's own has a forward mode that cannot be differentiated
+    again: it treats the mean and the deviation as constants, without a warning, and makes
+    reverse-over-forward HVPs wrong (in 2.10 as in the article's 2.1). Group normalisation does not
+    have this fault. Source: pytorch/pytorch issue 196700.
     """
 
     kind_in_block: kinds.LayerNorm | None = None
@@ -70,10 +75,10 @@ class LayerNorm(torch.nn.Module):
 
 @contextmanager
 def every_layer_norm(kind: kinds.LayerNorm) -> Iterator[None]:
-    """Inside the block, every ``LayerNorm`` is of this kind, whatever it was built as.
+    """Inside the block, every ``LayerNorm`` is of this kind, whatever kind it was built as.
 
-    PyTorch's own is right for forward-over-reverse, and the only one where gradients are taken
-    with grad mode off, as in curvlinops: there group normalisation's has no forward mode.
+    PyTorch's own is right for forward-over-reverse. It is also the only one that works with grad
+    mode off, as in curvlinops, because group normalisation then has no forward mode.
     """
     LayerNorm.kind_in_block = kind
     try:
@@ -83,14 +88,14 @@ def every_layer_norm(kind: kinds.LayerNorm) -> Iterator[None]:
 
 
 class NoNorm(torch.nn.Module):
-    """The identity in the place of a batch normalisation, whose unused parameters it keeps."""
+    """The identity instead of a batch normalisation, whose unused parameters it keeps."""
 
     def __init__(self, native: torch.nn.BatchNorm2d) -> None:
         super().__init__()
         self.weight, self.bias = native.weight, native.bias
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """``x`` as it is."""
+        """``x``, unchanged."""
         return x
 
 
@@ -106,7 +111,7 @@ def build(
     The loss is the mean cross-entropy plus 0.5e-4 times the squared norm of every
     parameter with more than one axis. Dropout is off. Batch normalisation is the
     identity under the ``article`` normalisation, and in inference mode under ``matched``.
-    Attention is the plain one: the fused kernels have neither a forward mode nor a second
+    Attention is not fused, because the fused kernels have neither a forward mode nor a second
     derivative. If ``recorded``, the parameters require gradients, as the article's do.
 
     Raises:
@@ -127,7 +132,7 @@ def build(
 
 
 class _Logits:
-    """Logits of parameters and batch; an object, so that programs made of it can be saved."""
+    """The logits of parameters and batch; an object, so that its compiled programs can be saved."""
 
     def __init__(self, module: torch.nn.Module, buffers: Tree) -> None:
         self.module, self.buffers = module, buffers
@@ -147,7 +152,7 @@ def _penalty(params: Tree) -> torch.Tensor:
 
 
 def to_device(batch: dict[str, np.ndarray]) -> Tree:
-    """``batch`` on the device, laid out as PyTorch takes it: images (batch, 3, side, side)."""
+    """``batch`` on the device in PyTorch's layout: images are (batch, 3, side, side)."""
     return {
         name: _tensor(value.transpose(0, 3, 1, 2) if name == "pixel_values" else value)
         for name, value in batch.items()

@@ -4,26 +4,20 @@ Each is a function of one tensor w that is given by its shape; other tensors are
 """
 
 from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from reproduce.in_torch.hvp import (
-    Loss,
-    Tree,
-    forward_over_reverse,
-    reverse_over_forward,
-    reverse_over_reverse,
-)
+from reproduce.in_torch.hvp import METHODS as OF_ARTICLE
+from reproduce.in_torch.hvp import Loss, Tree
 from reproduce.in_torch.peers import autograd_grad
+from reproduce.plan import HVPS
 
-METHODS = {
-    "forward_over_reverse": forward_over_reverse,
-    "reverse_over_forward": reverse_over_forward,
-    "reverse_over_reverse": reverse_over_reverse,
+METHODS: Mapping[str, Callable[..., Any]] = {
+    **{name: OF_ARTICLE[name] for name in HVPS},
     "autograd_grad": autograd_grad,
 }
 STEP, LIMIT = 1e-5, 1e-4
@@ -226,9 +220,7 @@ def repaired_verdicts(operator: Operator) -> dict[str, str]:
         return verdicts(operator)
 
 
-def _verdict(
-    hvp: Callable[[Loss, Tree, Tree], Tree], loss: Loss, w: Tensor, v: Tensor, expected: Tensor
-) -> str:
+def _verdict(hvp: Callable[..., Any], loss: Loss, w: Tensor, v: Tensor, expected: Tensor) -> str:
     try:
         found = hvp(loss, {"w": w}, {"w": v})["w"].detach()
     except (RuntimeError, NotImplementedError):

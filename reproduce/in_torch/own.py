@@ -22,6 +22,7 @@ from reproduce.in_torch.device import compile
 from reproduce.in_torch.hvp import Tree
 from reproduce.in_torch.many_vectors import LossOfBatch, recorded_vjp
 from reproduce.plan import Mode
+from reproduce.problems.loss import LossByParts
 
 DIRECT = (
     "forward_over_reverse",
@@ -34,6 +35,7 @@ AT_A_POINT = ("graph_kept", "linearized")
 AT_ONCE = DIRECT[:3]
 MODE: Mode = "eager"
 CAN_BE_REPAIRED = True
+Parts = tuple[Callable[..., Any], Callable[..., Any]]
 HALF = (torch.float16, torch.bfloat16)
 # Around a model, and the name of the model in it.
 WRAPPERS = {
@@ -44,7 +46,7 @@ WRAPPERS = {
 
 
 class Whole(torch.nn.Module):
-    """``loss(model, batch)`` as a module, so that all its parameters can be given as arguments."""
+    """``loss(model, batch)`` as a module, so that all parameters can be passed as arguments."""
 
     def __init__(self, model: torch.nn.Module, loss: Callable[..., Any]) -> None:
         super().__init__()
@@ -56,16 +58,21 @@ class Whole(torch.nn.Module):
 
 
 class Own:
-    """A loss with its parameters, by name, and all else that it is computed from.
+    """A loss with its parameters, by name, and all its other inputs.
 
     ``samples`` are the tensors of the user's batch, by number; ``batch`` has the model's constants
     and buffers, too.
     """
 
     def __init__(
-        self, model: torch.nn.Module, loss: Callable[..., Any], batch: Any, names: list[str]
+        self,
+        model: torch.nn.Module,
+        loss: Callable[..., Any],
+        batch: Any,
+        names: list[str],
+        parts: Parts | None,
     ) -> None:
-        self.model, self.whole = model, Whole(model, loss)
+        self.model, self.whole, self.users_parts = model, Whole(model, loss), parts
         detached = {name: value.detach() for name, value in model.named_parameters()}
         self.params = {name: detached.pop(name) for name in names}
         self.constants = {name: detached[name] for name in sorted(detached)}
@@ -80,23 +87,39 @@ class Own:
         self.calls: set[str] = set()
 
     def loss(self, params: Tree, batch: Tree) -> torch.Tensor:
-        """The loss, a scalar; the model's own statistics stay as they are.
+        """The loss, a scalar; the model's own statistics do not change.
 
         Raises:
-            UserError: if it is no scalar.
+            UserError: if it is not a scalar.
         """
+        return _scalar("loss(model, batch)", self._called(self.whole, params, batch))
+
+    @property
+    def parts(self) -> LossByParts | None:
+        """The loss by its logits, without a penalty, if the user's file has them."""
+        if self.users_parts is None:
+            return None
+        logits, of_logits = self.users_parts
+        whole = Whole(self.model, logits)
+        return LossByParts(
+            lambda params, batch: _logits(self._called(whole, params, batch)),
+            lambda z, batch: _scalar(
+                "loss_of_logits(logits, batch)", of_logits(z, self.users_batch(batch))
+            ),
+            lambda params: torch.zeros(()),
+        )
+
+    def _called(self, whole: Whole, params: Tree, batch: Tree) -> Any:
         constants = {name: batch[name] for name in self.constants}
         buffers = {name: batch[name].clone() for name in self.buffers}
         values = {f"model.{name}": x for name, x in (constants | buffers | params).items()}
-        leaves = [batch.get(str(place), leaf) for place, leaf in self.leaves.items()]
         with repair.without_dropout() if self.without_dropout else nullcontext():
-            found = functional_call(self.whole, values, (tree_unflatten(leaves, self.structure),))
-        if not torch.is_tensor(found) or found.numel() != 1 or not found.is_floating_point():
-            raise UserError(
-                f"loss(model, batch) was to give a scalar tensor, and it gave {_named(found)}; "
-                "have it return the mean or the sum, as 'loss.backward()' needs it"
-            )
-        return found.reshape(())
+            return functional_call(whole, values, (self.users_batch(batch),))
+
+    def users_batch(self, batch: Tree) -> Any:
+        """``batch`` as the user's functions take it."""
+        leaves = [batch.get(str(place), leaf) for place, leaf in self.leaves.items()]
+        return tree_unflatten(leaves, self.structure)
 
     def value_and_gradient(self, params: Tree) -> tuple[float, Tree]:
         """f(params) and ∇f(params), by autograd, as ``loss.backward()`` computes it."""
@@ -106,16 +129,16 @@ class Own:
         return loss.item(), dict(zip(leaves, gradients, strict=True))
 
     def in_float64(self) -> "Own":
-        """The same with all that is in floating point in float64."""
+        """The same loss with all floating-point numbers in float64."""
         batch = [_double(leaf) for leaf in self.leaves.values()]
         model = copy.deepcopy(self.model).double()
         loss, names = self.whole.loss, list(self.params)
-        found = Own(model, loss, tree_unflatten(batch, self.structure), names)
+        found = Own(model, loss, tree_unflatten(batch, self.structure), names, self.users_parts)
         found.without_dropout, found.calls = self.without_dropout, self.calls
         return found
 
 
-def own(problem: Any, pattern: str | None) -> tuple[Own, list[str]]:
+def own(problem: Any, pattern: str | None, parts: Parts | None = None) -> tuple[Own, list[str]]:
     """The user's loss, of the parameters that ``pattern`` finds, and what was seen of the model.
 
     Raises:
@@ -131,11 +154,21 @@ def own(problem: Any, pattern: str | None) -> tuple[Own, list[str]]:
             "the model is sharded by FSDP, which PyTorch's transforms do not see through; "
             "return the model as it is before it is sharded"
         )
+    checkpointed = [
+        each for each in model.modules() if getattr(each, "gradient_checkpointing", False)
+    ]
+    for each in checkpointed:
+        each.gradient_checkpointing = False
+    if checkpointed:
+        findings.append(
+            "Checkpointing is on: it is switched off, which changes no value, since torch.func "
+            "refuses it; call model.gradient_checkpointing_disable() for the code to paste."
+        )
     half = {str(each.dtype) for each in model.parameters() if each.dtype in HALF}
     if half:
         findings.append(f"It is in {' and '.join(half)}; what follows is of a copy in float32.")
         model, batch = copy.deepcopy(model).float(), _float(batch)
-    found = Own(model, loss, batch, _varying(model, pattern))
+    found = Own(model, loss, batch, _varying(model, pattern), parts)
     return found, findings + _sizes(model, found) + _seen(found)
 
 
@@ -169,7 +202,7 @@ def _sizes(model: torch.nn.Module, found: Own) -> list[str]:
 
 
 def _seen(found: Own) -> list[str]:
-    """What one call of the loss and its gradient show; dropout is switched off where it is on.
+    """Sentences on what one call of the loss and its gradient show; switches dropout off.
 
     Raises:
         UserError: if there is no gradient, or the loss is random.
@@ -193,8 +226,6 @@ def _seen(found: Own) -> list[str]:
     if calls.suspects:
         names = ", ".join(f"{name} ({count})" for name, count in calls.suspects.items())
         said.append(f"It calls what PyTorch may differentiate wrongly or not at all: {names}.")
-    if any(getattr(each, "gradient_checkpointing", False) for each in found.model.modules()):
-        said.append("Checkpointing is on: torch.func refuses it, autograd twice does not.")
     _, gradient = found.value_and_gradient(found.params)
     unused = [name for name, value in gradient.items() if not value.any()]
     if len(unused) == len(gradient):
@@ -219,7 +250,7 @@ def _is_repeated(found: Own) -> bool:
 
 
 class Calls(TorchFunctionMode):
-    """Counts the calls of functions that `repair` has another for, of attention and dropout."""
+    """Counts the calls of functions that `repair` replaces, and of attention and dropout."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -240,7 +271,7 @@ class Calls(TorchFunctionMode):
 
 
 def repaired_loss(loss: LossOfBatch) -> LossOfBatch:
-    """``loss`` with equal functions in place of those that PyTorch differentiates wrongly."""
+    """``loss`` with equal functions instead of those that PyTorch differentiates wrongly."""
 
     def with_equal_functions(*arguments: Any) -> torch.Tensor:
         with repair.repaired():
@@ -251,7 +282,7 @@ def repaired_loss(loss: LossOfBatch) -> LossOfBatch:
 
 @contextmanager
 def float64_allowed() -> Iterator[None]:
-    """Nothing: PyTorch always allows float64."""
+    """A context that does nothing: PyTorch always allows float64."""
     yield
 
 
@@ -271,7 +302,7 @@ def program(
 
 
 def needed_bytes(function: Callable[..., Tree], *arguments: Tree) -> int:
-    """The bytes that a call needs, arguments included; it is made without arithmetic."""
+    """The bytes that a call needs, arguments included, found by a call without arithmetic."""
     live = live_tensors(function, *arguments)
     return live.argument_bytes + live.peak_bytes
 
@@ -280,10 +311,12 @@ def compiled(function: Callable[..., Tree], *arguments: Tree) -> Callable[..., T
     """``function`` by ``torch.compile``, for arguments like these.
 
     What it calls is recorded first, with the repair if it has one: the compiler sees PyTorch's
-    operations alone, and nothing of the model's code.
+    operations alone, and nothing of the model's code; nor autograd's checks, which it refuses.
     """
-    record = make_fx(function, tracing_mode="fake", _allow_non_fake_inputs=True)
-    return compile(record(*arguments), "compile", *arguments)[0]
+    recorded = make_fx(function, tracing_mode="fake", _allow_non_fake_inputs=True)(*arguments)
+    recorded.graph.eliminate_dead_code()
+    recorded.recompile()
+    return compile(recorded, "compile", *arguments)[0]
 
 
 def _double(leaf: Any) -> Any:
@@ -301,6 +334,24 @@ def _float(batch: Any) -> Any:
 
 def _is_mapping(batch: Any) -> bool:
     return isinstance(batch, Mapping)
+
+
+def _scalar(what: str, found: Any) -> torch.Tensor:
+    if not torch.is_tensor(found) or found.numel() != 1 or not found.is_floating_point():
+        raise UserError(
+            f"{what} was to give a scalar tensor, and it gave {_named(found)}; "
+            "have it return the mean or the sum, as 'loss.backward()' needs it"
+        )
+    return found.reshape(())
+
+
+def _logits(found: Any) -> torch.Tensor:
+    if not torch.is_tensor(found) or not found.is_floating_point():
+        raise UserError(
+            f"logits(model, batch) was to give a tensor of numbers, and it gave {_named(found)}; "
+            "have it return what loss_of_logits takes"
+        )
+    return found
 
 
 def _named(found: Any) -> str:

@@ -1,7 +1,7 @@
-"""HVPs to be timed beside the article's, in PyTorch: of other libraries, and one repaired.
+"""HVPs that are timed beside the article's, in PyTorch: other libraries', and a repaired one.
 
-Each takes ``(loss, params, v)``, as the article's in ``hvp.py`` do: dictionaries are matched by
-name, and a parameter that the loss does not use, or uses linearly, has zeros where ∇²f does.
+Each takes ``(loss, params, v)``, like the article's HVPs in ``hvp.py``. Dictionaries are matched by
+name. For a parameter that the loss does not use, or uses linearly, the HVP has zeros where ∇²f has.
 """
 
 from collections.abc import Callable
@@ -17,7 +17,7 @@ from reproduce.in_torch.models import every_layer_norm
 def autograd_grad(loss: Loss, params: Tree, v: Tree) -> Tree:
     """∇²f(params) v by ``torch.autograd.grad`` twice. Cost: 9/3 gradients.
 
-    Source: PyHessian's ``hessian_vector_product``, with the gradient that goes before it.
+    Source: PyHessian's ``hessian_vector_product``, including the gradient that it needs.
     """
     leaves = {name: value.detach().requires_grad_() for name, value in params.items()}
     inputs = list(leaves.values())
@@ -29,14 +29,14 @@ def autograd_grad(loss: Loss, params: Tree, v: Tree) -> Tree:
 def autograd_hvp(loss: Loss, params: Tree, v: Tree) -> Tree:
     """∇²f(params) v by ``torch.autograd.functional.hvp``. Cost: 5 gradients.
 
-    It differentiates the gradient's VJP by its cotangent, and so goes backwards twice
-    through what ``autograd_vhp`` goes through once.
+    It differentiates the gradient's VJP with respect to the cotangent, which takes two backward
+    passes through the gradient where ``autograd_vhp`` takes one.
     """
     return _functional(torch.autograd.functional.hvp, loss, params, v)
 
 
 def autograd_vhp(loss: Loss, params: Tree, v: Tree) -> Tree:
-    """vᵀ∇²f(params), the same by symmetry, by ``torch.autograd.functional.vhp``.
+    """vᵀ∇²f(params), which is ∇²f(params) v by symmetry, by ``torch.autograd.functional.vhp``.
 
     Cost: 9/3 gradients.
     """
@@ -65,21 +65,21 @@ def curvlinops(loss: Loss, params: Tree, v: Tree) -> Tree:
 
     try:
         return product(loss)
-    except RuntimeError:  # its vmap fails where a part of the product does not depend on v
+    except RuntimeError:  # its vmap fails if a part of the product does not depend on v
         return product(lambda params: loss(params) + 0 * sum((x**2).sum() for x in params.values()))
 
 
 def repaired_reverse_over_forward(loss: Loss, params: Tree, v: Tree) -> Tree:
-    """∇²f(params) v by reverse-over-forward, of a loss with PyTorch's own layer normalisation.
+    """∇²f(params) v by reverse-over-forward, repaired for PyTorch's own layer normalisation.
 
-    In its place is an equal one, through which the HVP is right. Cost: 8/3 gradients.
+    It is replaced by an equal function through which the HVP is right. Cost: 8/3 gradients.
     """
     with every_layer_norm("repaired"):
         return reverse_over_forward(loss, params, v)
 
 
 class _Module(torch.nn.Module):
-    """``loss`` as a module, whose parameters are those of the loss, under names without dots."""
+    """``loss`` as a module with the same parameters, under names without dots."""
 
     def __init__(self, loss: Loss, params: Tree) -> None:
         super().__init__()
@@ -98,7 +98,7 @@ class _Identity(torch.nn.Module):
     reduction = "sum"
 
     def forward(self, prediction: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
-        """``prediction``, as it is."""
+        """``prediction``, unchanged."""
         return prediction
 
 

@@ -1,6 +1,6 @@
-"""Products beside the article's HVPs, in PyTorch: the Gauss-Newton product.
+"""Products besides the article's HVPs, in PyTorch: the Gauss-Newton product.
 
-It takes ``(loss, params, v)``, as the article's HVPs in ``hvp.py`` do.
+It takes ``(loss, params, v)``, like the article's HVPs in ``hvp.py``.
 """
 
 import torch
@@ -11,11 +11,11 @@ from reproduce.problems.loss import LossOfLogits
 
 
 def gauss_newton(loss: LossOfLogits, params: Tree, v: Tree) -> Tree:
-    """Jᵀ H J v, and the penalty's HVP: the Gauss-Newton product, which is no HVP.
+    """Jᵀ H J v plus the penalty's HVP: the Gauss-Newton product, which is no HVP.
 
-    J is the Jacobian of the logits, and H the Hessian of the loss as a function of them. Where
-    that is convex, as cross-entropy and squares are, Jᵀ H J has no negative eigenvalue. It is
-    ∇²f but for the curvature of the logits, and equal to it where they are linear in the
+    J is the Jacobian of the logits, and H is the Hessian of the loss as a function of the logits.
+    If that function is convex, like cross-entropy or squares, Jᵀ H J has no negative eigenvalue.
+    It leaves out the curvature of the logits, and equals ∇²f where they are linear in the
     parameters. The logits and J v are computed in one pass. Cost: 5/3 gradients. Source:
     Schraudolph, "Fast curvature matrix-vector products" (2002).
     """

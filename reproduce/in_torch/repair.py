@@ -1,9 +1,10 @@
-"""What PyTorch differentiates wrongly or not at all, computed by equal functions around a model.
+"""Equal functions for those that PyTorch differentiates wrongly or not at all.
 
-Inside ``repaired()`` the functions of ``EQUAL`` take the place of PyTorch's, and attention is the
-plain one, whichever model calls them; the model itself is not touched. Layer normalisation, and
+Inside ``repaired()``, the functions in ``EQUAL`` replace PyTorch's, and attention is not fused,
+whichever model calls them; the model itself does not change. Layer normalisation, and
 batch and instance normalisation in training, have forward modes that cannot be differentiated
-again; each is a group normalisation, whose derivatives are right. Source: `docs/operators.md`.
+again. Each is replaced by a group normalisation, whose derivatives are right. Source:
+`docs/operators.md`.
 """
 
 import math
@@ -21,14 +22,14 @@ Tensor = torch.Tensor
 
 @contextmanager
 def repaired() -> Iterator[None]:
-    """Inside the block, HVPs go through equal functions where PyTorch's are wrong or refused."""
+    """Inside the block, equal functions replace those that make HVPs in PyTorch wrong or fail."""
     with sdpa_kernel(SDPBackend.MATH), EqualFunctions():
         yield
 
 
 @contextmanager
 def without_dropout() -> Iterator[None]:
-    """Inside the block, no dropout drops anything: another function, but the same at each call."""
+    """Inside the block, dropout is off: another function, but the same one at each call."""
     with WithoutDropout():
         yield
 
@@ -58,7 +59,7 @@ def batch_norm(
 ) -> Tensor:
     """``x`` of shape (n, channels, …), normalised over all axes but the second.
 
-    In training it leaves the running statistics as they are.
+    In training it does not update the running statistics.
     """
     if not training:
         return functional.batch_norm(x, running_mean, running_var, weight, bias, eps=eps)
@@ -80,7 +81,7 @@ def instance_norm(
 ) -> Tensor:
     """``x`` of shape (n, channels, …), each channel of a sample normalised by itself.
 
-    It leaves running statistics as they are.
+    It does not update running statistics.
     """
     if not use_input_stats:
         return functional.batch_norm(x, running_mean, running_var, weight, bias, eps=eps)
@@ -88,7 +89,7 @@ def instance_norm(
 
 
 def mse_loss(x: Tensor, target: Tensor, *_: Any, **settings: Any) -> Tensor:
-    """The squared difference, reduced as ``reduction`` says; PyTorch's has no second JVP."""
+    """The squared difference, with the given ``reduction``; PyTorch's has no second JVP."""
     square = (x - target) ** 2
     reduction = settings.get("reduction", "mean")
     return square if reduction == "none" else getattr(square, reduction)()
@@ -140,7 +141,7 @@ DROPOUTS = (
 
 
 class EqualFunctions(TorchFunctionMode):
-    """Calls the functions of ``EQUAL`` in the place of PyTorch's."""
+    """Calls the functions in ``EQUAL`` instead of PyTorch's."""
 
     def __torch_function__(
         self, function: Any, types: Any, args: Any = (), kwargs: Any = None
@@ -149,7 +150,7 @@ class EqualFunctions(TorchFunctionMode):
 
 
 class WithoutDropout(TorchFunctionMode):
-    """Calls no dropout; attention's is part of attention."""
+    """Skips every call of dropout, including the one inside attention."""
 
     def __torch_function__(
         self, function: Any, types: Any, args: Any = (), kwargs: Any = None

@@ -1,1 +1,1 @@
-"""The machine: its GPU, its limits, what it was when rows were measured."""
+"""The machine: its GPU, its limits, and its state when rows were measured."""

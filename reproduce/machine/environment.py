@@ -1,7 +1,7 @@
 """The surroundings of a measurement: hardware, driver, versions, settings, revision.
 
-The identity is what must match for a row to be reused; the state is recorded and not matched,
-so that a row stands for another machine of the same kind.
+The identity must match for a row to be reused. The state is recorded and need not match, so that
+a row stays valid on another machine of the same kind.
 """
 
 import hashlib
@@ -31,7 +31,7 @@ PACKAGES = (
 # CUDA's libraries, and JAX's plugins for CUDA 12 and 13.
 PACKAGES_OF_CUDA = ("nvidia-", "jax-cuda12-", "jax-cuda13-")
 PEERS = ("curvlinops-for-pytorch",)
-# How the names of variables begin that change what is measured.
+# Prefixes of environment variables that change the numbers.
 SETTINGS = (
     "ATEN_",
     "CUBLAS",
@@ -56,14 +56,14 @@ SETTINGS = (
     "TRITON_",
     "XLA_",
 )
-# Those that a run sets itself, by where it is and what else runs, and scikit-learn as it is loaded.
+# Exceptions: variables that a run sets itself, or that scikit-learn sets when it is loaded.
 SET_BY_A_RUN = (
     "TORCHINDUCTOR_CACHE_DIR",
     "TORCHINDUCTOR_COMPILE_THREADS",
     "KMP_DUPLICATE_LIB_OK",
     "KMP_INIT_AT_FORK",
 )
-# Those under which a row would not be what its mode and precision say, and why.
+# Variables that would make a row's mode or precision untrue, and why.
 REFUSED = {
     "JAX_CHECK_TRACER_LEAKS": "JAX compiles anew for every call",
     "JAX_DEBUG_INFS": "JAX looks at every result",
@@ -76,7 +76,7 @@ REFUSED = {
     "TORCH_COMPILE_DISABLE": "torch.compile compiles nothing",
 }
 OFF = {"", "0", "f", "false", "n", "no", "off"}
-# What is run, where no commit says it.
+# The files that are hashed if there is no commit.
 CODE = (
     "Dockerfile",
     "Makefile",
@@ -87,7 +87,7 @@ CODE = (
 
 @cache
 def gpu() -> tuple[Gpu | None, str]:
-    """The usable GPU, or None, and a sentence that says which or why not."""
+    """The usable GPU or None, and a sentence that says which one it is, or why there is none."""
     try:
         found = Gpu()
     except LookupError as reason:
@@ -96,7 +96,7 @@ def gpu() -> tuple[Gpu | None, str]:
 
 
 def chosen_gpu() -> Gpu:
-    """The usable GPU, for who has found out that there is one.
+    """The usable GPU, where one is known to exist.
 
     Raises:
         LookupError: if there is none.
@@ -108,7 +108,7 @@ def chosen_gpu() -> Gpu:
 
 
 def device(on_gpu: bool) -> str:
-    """The name of the device as it stands in rows and on figures."""
+    """The name of the device in rows and figures."""
     return chosen_gpu().name if on_gpu else f"CPU: {_cpu_name()}, {limits.cores_of_time():g} cores"
 
 
@@ -123,10 +123,10 @@ def identity(on_gpu: bool) -> dict[str, Any]:
 
 
 def settings() -> dict[str, str]:
-    """The variables of the environment that change what is measured, as they are set.
+    """The environment variables that change the numbers, with their values.
 
-    Where in doubt, one is among them: one too many costs a new measurement, one too few gives a
-    row of something else.
+    Doubtful variables are included: one too many only costs a new measurement, while one too few
+    makes a row wrong.
     """
     return {
         name: encodable(value)
@@ -136,7 +136,7 @@ def settings() -> dict[str, str]:
 
 
 def refused_settings() -> dict[str, str]:
-    """Variables that are switched on and with which a row is not what it says, and why."""
+    """The variables in effect that would make a row untrue, and why."""
     return {
         f"{name}={os.environ[name]}": why
         for name, why in REFUSED.items()
@@ -145,14 +145,14 @@ def refused_settings() -> dict[str, str]:
 
 
 def state_of_accounting() -> dict[str, Any]:
-    """The facts that are recorded with an accounting and need not match."""
+    """The facts that are recorded with an accounted row and need not match."""
     return {"revision": revision(), "machine": _interpreter()}
 
 
 def state(on_gpu: bool) -> dict[str, Any]:
-    """The facts that are recorded and need not match: load, revision, this very machine.
+    """The facts that are recorded and need not match: load, revision, this machine.
 
-    And the libraries that are timed beside ours, which ours does not depend on.
+    The versions of the peers, the libraries that are timed beside our methods, are among them.
     """
     return {
         **({"gpu_processes": chosen_gpu().processes()} if on_gpu else {}),
@@ -164,13 +164,13 @@ def state(on_gpu: bool) -> dict[str, Any]:
 
 
 def machine(on_gpu: bool) -> dict[str, Any]:
-    """Facts that tell this machine from others of its kind: driver, limits, CPU, exact versions."""
+    """Facts that distinguish this machine from others like it: driver, limits, CPU, versions."""
     of_gpu = chosen_gpu().facts() if on_gpu else {}
     return of_gpu | {"cpu": _cpu_name(), "cores": limits.cores_of_time()} | _interpreter()
 
 
 def free_bytes(on_gpu: bool) -> int:
-    """Free memory of the device, in bytes; a GPU that has none of its own uses the CPU's."""
+    """Free memory of the device, in bytes; the host's, for a GPU without memory of its own."""
     of_gpu = chosen_gpu().free_bytes() if on_gpu else None
     return limits.free_memory().bytes if of_gpu is None else of_gpu
 
@@ -185,9 +185,10 @@ def _cpu_name() -> str:
 
 
 def installed() -> dict[str, str]:
-    """The version of every installed package, by name; of one that is there twice, the imported.
+    """The version of every installed package, by name.
 
-    That is what comes first: setuptools, once loaded, adds copies of its own at the end.
+    If a package is there twice, the first one counts, since it is the one imported; setuptools
+    adds copies of packages at the end of the path.
     """
     return {found.name: found.version for found in reversed(list(metadata.distributions()))}
 
@@ -196,7 +197,7 @@ def _versions() -> dict[str, str]:
     """The versions of the frameworks and of the CUDA libraries that came with them."""
     found = installed()
     wanted = [name for name in found if name in PACKAGES or name.startswith(PACKAGES_OF_CUDA)]
-    # NVML is only asked: its version decides nothing.
+    # NVML only answers questions; its version does not matter.
     return {name: found[name] for name in sorted(wanted) if name != "nvidia-ml-py"}
 
 
@@ -207,10 +208,10 @@ def _peers() -> dict[str, str]:
 
 @cache
 def revision() -> str:
-    """The commit of the source, with ``+changes`` where files differ from it.
+    """The commit of the source, with ``+changes`` if files differ from it.
 
-    It is never guessed: a repository counts if the source is the whole of it, and where there is
-    none, it is what the image was built from, or a hash of the source as it is.
+    It is never guessed. A repository counts only if this source is the whole of it. Without a
+    repository, it is the commit that the image was built from, or a hash of the source.
     """
     try:
         if Path(_git("rev-parse", "--show-toplevel").removesuffix("\n")).resolve() == ROOT:
@@ -223,14 +224,14 @@ def revision() -> str:
 
 
 def _git(*arguments: str) -> str:
-    """Git's answer on the source, whatever repository the environment names."""
+    """Git's answer about this source, even if the environment names another repository."""
     own = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
     command = ["git", "-C", str(ROOT), *arguments]
     return subprocess.run(command, env=own, capture_output=True, text=True, check=True).stdout
 
 
 def _is_change(line: str) -> bool:
-    """Whether a line of git's status tells of other code: a new file does so among the packages."""
+    """Whether a line of git's status means changed code; a new file does only in the packages."""
     return not line.startswith("??") or line[3:].startswith(("paper_figures/", "reproduce/"))
 
 

@@ -1,4 +1,4 @@
-"""The one NVIDIA GPU that is measured on, through NVML: which it is, and what it tells."""
+"""The NVIDIA GPU to measure on, and what NVML reports about it."""
 
 import os
 import threading
@@ -23,7 +23,7 @@ REASONS = {
     pynvml.nvmlClocksThrottleReasonHwPowerBrakeSlowdown: "power brake",
     pynvml.nvmlClocksThrottleReasonDisplayClockSetting: "display clocks",
 }
-# Of these, what makes timings depend on heat and load, and what to do about it.
+# The reasons that make timings depend on heat and load, and what to do about each.
 REMEDIES = {
     "power cap": "lock a lower clock with 'nvidia-smi --lock-gpu-clocks'",
     "hardware slowdown": "look after its cooling and power supply",
@@ -34,11 +34,11 @@ REMEDIES = {
 
 
 class Device(msgspec.Struct, frozen=True):
-    """A GPU, or a MIG instance: one of the parts that NVIDIA's Multi-Instance GPU divides it into.
+    """A GPU, or a MIG instance: a part of a GPU in NVIDIA's Multi-Instance GPU mode.
 
-    ``index`` is that of the GPU in NVML's order, by PCI bus, and empty for an instance;
-    ``handle`` is what CUDA would compute on, None for a GPU that is divided into no instance,
-    and ``whole`` the GPU itself.
+    ``index`` is the GPU's number in NVML's order, by PCI bus; it is empty for an instance.
+    ``handle`` is what CUDA would compute on; it is None for a GPU in MIG mode without instances.
+    ``whole`` is the GPU itself.
     """
 
     index: str
@@ -52,7 +52,7 @@ class Device(msgspec.Struct, frozen=True):
 
 
 class Sample(NamedTuple):
-    """A GPU at a moment: clocks, power, temperature, reasons to slow down; None where untold."""
+    """A GPU at one moment: clocks, power, temperature, reasons to slow down; None if unknown."""
 
     sm_clock_mhz: int | None
     memory_clock_mhz: int | None
@@ -62,10 +62,10 @@ class Sample(NamedTuple):
 
 
 class Gpu:
-    """The GPU that GPU or CUDA_VISIBLE_DEVICES chooses, else the first; or a MIG instance of it.
+    """The GPU or MIG instance that GPU or CUDA_VISIBLE_DEVICES names, else the first.
 
-    Either names it by its index or by the beginning of its UUID. Of a GPU that is divided,
-    CUDA computes on the first instance, unless another is named.
+    Both variables name it by its index or by the beginning of its UUID. If a GPU has MIG
+    instances, CUDA computes on the first one unless another is named.
     """
 
     def __init__(self) -> None:
@@ -97,17 +97,17 @@ class Gpu:
         return memory and memory.free
 
     def sm_clocks_mhz(self) -> tuple[int | None, int | None]:
-        """The clock of the multiprocessors, now and at most, in MHz."""
+        """The present and the highest clock of the multiprocessors, in MHz."""
         sm = pynvml.NVML_CLOCK_SM
         return self._ask("ClockInfo", sm), self._ask("MaxClockInfo", sm)
 
     def processes(self) -> int | None:
-        """How many processes compute on it."""
+        """The number of processes that compute on it."""
         found = self._ask("ComputeRunningProcesses", of=self.handle)
         return None if found is None else len(found)
 
     def facts(self) -> dict[str, Any]:
-        """Facts that are recorded beside its name: which it is, driver, memory and limits."""
+        """Facts that are recorded with its name: UUID, driver, memory and limits."""
         memory = self._ask("MemoryInfo", of=self.handle)
         return {
             "gpu_uuid": self.uuid,
@@ -120,11 +120,12 @@ class Gpu:
 
     @contextmanager
     def watched(self, seconds: float = SAMPLING_SECONDS) -> Iterator[dict[str, Any]]:
-        """Watch it while the block runs, every ``seconds``; what was seen is known once that ends.
+        """Sample it every ``seconds`` while the block runs.
 
         Yields:
-            Lowest and highest clocks in MHz and power in watts, the highest temperature, and
-            the names of all reasons for which the clocks were held back. It is empty in the block.
+            A dictionary that is empty inside the block and filled at its end: lowest and highest
+            clocks in MHz and power in watts, the highest temperature, and the names of all reasons
+            for which the clocks were held back.
         """
         found: dict[str, Any] = {}
         samples: list[Sample] = []
@@ -160,10 +161,10 @@ class Gpu:
 
 
 def used_bytes_of(uuid: str) -> Callable[[], int]:
-    """A function that gives the used memory of the GPU or MIG instance ``uuid``, in bytes.
+    """A function that returns the used memory of the GPU or MIG instance ``uuid``, in bytes.
 
     Raises:
-        RuntimeError: if NVML does not tell it.
+        RuntimeError: if NVML does not report it.
     """
     try:
         pynvml.nvmlInit()
@@ -171,14 +172,14 @@ def used_bytes_of(uuid: str) -> Callable[[], int]:
         pynvml.nvmlDeviceGetMemoryInfo(handle)
     except pynvml.NVMLError as error:
         raise RuntimeError(
-            f"NVML was asked for the used memory of {uuid} and does not tell it ({error}); "
+            f"NVML was asked for the used memory of {uuid} and does not report it ({error}); "
             "measure memory on another GPU"
         ) from None
     return lambda: pynvml.nvmlDeviceGetMemoryInfo(handle).used
 
 
 def throttling(reasons: list[str] | None) -> list[str]:
-    """A sentence with a remedy if the clocks were held back for ``reasons`` that spoil timings."""
+    """A sentence with a remedy, if any of ``reasons`` for slower clocks spoils timings."""
     harmful = [reason for reason in reasons or () if reason in REMEDIES]
     if not harmful:
         return []
@@ -190,13 +191,13 @@ def throttling(reasons: list[str] | None) -> list[str]:
 
 
 def uuids() -> list[str]:
-    """The UUIDs of the GPUs that CUDA_VISIBLE_DEVICES names, else of all that there are.
+    """The UUIDs of the GPUs that CUDA_VISIBLE_DEVICES names, else of all GPUs.
 
-    Of a GPU that is divided, they are those of its instances.
+    For a GPU in MIG mode, they are those of its instances.
 
     Raises:
-        LookupError: if CUDA_VISIBLE_DEVICES names one that there is not.
-        NVMLError: if NVML knows none.
+        LookupError: if CUDA_VISIBLE_DEVICES names a GPU that does not exist.
+        NVMLError: if NVML knows no GPU.
     """
     pynvml.nvmlInit()
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
@@ -207,7 +208,7 @@ def uuids() -> list[str]:
 
 
 def how_to_get_one() -> str:
-    """The remedy where there is no usable GPU."""
+    """The remedy if there is no usable GPU."""
     driver = f"NVIDIA's driver {OLDEST_DRIVER} or newer"
     if in_container():
         return (
@@ -223,7 +224,7 @@ def in_container() -> bool:
 
 
 def _asked() -> tuple[str, str]:
-    """The variable that chooses the GPU, and how it names it."""
+    """The variable that chooses the GPU, and its value."""
     if asked := os.environ.get("GPU"):
         return "GPU", asked
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
@@ -231,10 +232,10 @@ def _asked() -> tuple[str, str]:
 
 
 def _chosen(variable: str, asked: str) -> tuple[Any, Any]:
-    """Handles of what ``asked`` names and of the whole GPU.
+    """Handles of the device that ``asked`` names and of the whole GPU.
 
     Raises:
-        LookupError: if it names none, or several, or a GPU that is divided into no instance.
+        LookupError: if it names none, or several, or a GPU in MIG mode without instances.
     """
     known = _devices()
     if not known:
@@ -255,10 +256,10 @@ def _chosen(variable: str, asked: str) -> tuple[Any, Any]:
 
 
 def _devices() -> list[Device]:
-    """All GPUs, each followed by its MIG instances; without those that fail beside others.
+    """All GPUs, each followed by its MIG instances, without GPUs that fail.
 
     Raises:
-        NVMLError: if the only one fails.
+        NVMLError: if there is only one GPU and it fails.
     """
     count, found = pynvml.nvmlDeviceGetCount(), []
     for index in range(count):
@@ -289,14 +290,14 @@ def _device(index: str, named: Any, handle: Any, whole: Any) -> Device:
 
 
 def _answer(question: Callable[..., Any], *arguments: Any) -> Any:
-    """NVML's answer; None where this GPU does not support the question, or forbids it."""
+    """NVML's answer; None if this GPU does not support the question, or forbids it."""
     with suppress(pynvml.NVMLError):
         return question(*arguments)
     return None
 
 
 def _in_short(samples: list[Sample]) -> dict[str, Any]:
-    """The ranges over ``samples``, without those of an idle GPU if there are others."""
+    """The ranges over ``samples``, without samples of an idle GPU if there are others."""
     busy = [each for each in samples if not (each.reasons or 0) & IDLE] or samples
     temperatures = _range([each.temperature_celsius for each in busy])
     reasons = [each.reasons for each in busy if each.reasons is not None]
@@ -311,6 +312,6 @@ def _in_short(samples: list[Sample]) -> dict[str, Any]:
 
 
 def _range(values: list[Any]) -> list[Any] | None:
-    """Lowest and highest of ``values``; None if none is told."""
+    """Lowest and highest of ``values``; None if none is known."""
     told = [value for value in values if value is not None]
     return [min(told), max(told)] if told else None

@@ -1,8 +1,8 @@
 """Cores and free bytes of memory that this process may use.
 
-Whoever shares out cores or memory asks here, and never the machine: what a process may use is
-the least that the machine and each limit on the process leave it. The limits are affinity,
-control groups of version 1 and 2, and those of ``ulimit -v`` and ``-d``.
+All code that shares out cores or memory asks here. A process may use the least of what the
+machine and each limit leave it. The limits are affinity, control groups of version 1 and 2, and
+``ulimit -v`` and ``-d``.
 """
 
 import os
@@ -14,34 +14,34 @@ from typing import NamedTuple
 import psutil
 
 SELF = Path("/proc/self")
-# A group's files, by its version: limit, used, and what of the used can be had back at once.
+# A group's files, by its version: limit, used, and the part of the used that is reclaimable.
 MEMORY = {
     1: ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
     2: ("memory.max", "memory.current", "inactive_file"),
 }
-# By option: the limit, and what psutil calls that which counts. Of address space and of data.
+# By option of ulimit: the limit, and psutil's name for the memory that it counts.
 ULIMITS = {"-v": (resource.RLIMIT_AS, "vms"), "-d": (resource.RLIMIT_DATA, "data")}
 
 
 class Free(NamedTuple):
-    """How many bytes are free, and what makes more of them so."""
+    """How many bytes are free, and what to do to free more."""
 
     bytes: int
     remedy: str
 
 
 def cores() -> int:
-    """How many threads compute without waiting for each other, at least 1."""
+    """How many threads can compute at the same time, at least 1."""
     return max(1, int(cores_of_time()))
 
 
 def cores_of_time(process: Path = SELF) -> float:
-    """How many seconds of computing each second has: a control group may have part of a core."""
+    """The cores by time, which need not be whole: a control group may have part of a core."""
     return min([len(os.sched_getaffinity(0)), *_quotas(process)])
 
 
 def free_memory(process: Path = SELF) -> Free:
-    """The free memory of the host, as far as this process and those it starts may use it."""
+    """The free memory of the host that this process and its children may use."""
     of_host = Free(psutil.virtual_memory().available, "close other programs")
     return min([of_host, *_free_in_groups(process), *_free_by_ulimit()])
 
@@ -85,10 +85,10 @@ def _groups(process: Path, controller: str) -> Iterator[tuple[int, Path]]:
     """The control groups that limit ``process``: its own and those above.
 
     Source: cgroups(7), and proc(5) on ``mountinfo``: the fourth field is the group that is
-    mounted, the fifth where, and a hyphen comes before type, source and controllers.
+    mounted, the fifth is where, and a hyphen comes before type, source and controllers.
 
     Yields:
-        The version of each, and its folder.
+        The version of each group, and its folder.
     """
     paths: dict[str, str] = {}
     for line in _text(process / "cgroup").splitlines():
@@ -108,7 +108,7 @@ def _groups(process: Path, controller: str) -> Iterator[tuple[int, Path]]:
             continue
         root, place = mount.split(" ")[3:5]
         below = Path(os.path.relpath(path, root))
-        # Out of sight where the group that is mounted is not one above: then that one is looked at.
+        # If the mounted group is not above the process's own, only the mounted one can be seen.
         group = Path(place) / ("" if ".." in below.parts else below)
         yield from (
             (version, each) for each in (group, *group.parents) if each.is_relative_to(place)
@@ -118,5 +118,5 @@ def _groups(process: Path, controller: str) -> Iterator[tuple[int, Path]]:
 def _text(path: Path) -> str:
     try:
         return path.read_text().strip()
-    except OSError:  # there is none of it here
+    except OSError:  # there is no such group here
         return ""

@@ -1,4 +1,4 @@
-"""Memory while a call runs: how the C library keeps it, its peaks, and that it did not suffice."""
+"""Memory while a call runs: how the C library keeps it, its peak, and running out of it."""
 
 import ctypes
 import gc
@@ -9,9 +9,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 NVML_POLL_SECONDS = 0.001
-# How the frameworks, CUDA and its libraries say that memory did not suffice: of a CPU, a GPU,
-# cuBLAS by its code and in words, cuDNN before and since its version 9; and oneDNN, which has no
-# memory for a primitive that it has described (what it does not know, it could not describe).
+# How the frameworks, CUDA and its libraries say that memory ran out: on a CPU, on a GPU,
+# cuBLAS by its code and in words, cuDNN before and since version 9; and oneDNN, which fails to
+# create a primitive that it has described (an unsupported one could not have been described).
 OUT_OF_MEMORY = re.compile(
     "out of memory|out_of_memory|allocate memory|failed to allocate|alloc_failed|"
     "resource allocation failed|allocation_failed|could not create a primitive$",
@@ -20,20 +20,20 @@ OUT_OF_MEMORY = re.compile(
 # Parameters of mallopt(3) by their number: M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD,
 # M_MMAP_MAX and M_ARENA_MAX.
 RETURN_AT_ONCE = {-1: 1 << 16, -2: 0, -3: 1 << 16, -4: 1 << 16}
-# With one arena for all threads: others would give empty heaps back all the same.
+# With one arena for all threads, since further arenas would still give empty heaps back.
 NEVER_RETURN = {-1: -1, -4: 0, -8: 1}
 
 
 def is_out_of_memory(error: Exception) -> bool:
-    """Whether the text of ``error`` says that memory did not suffice."""
+    """Whether the text of ``error`` says that memory ran out."""
     return OUT_OF_MEMORY.search(str(error)) is not None
 
 
 def return_freed_memory_at_once() -> None:
     """Makes the C library give freed memory back to the system instead of keeping it.
 
-    To be called before anything large is allocated: what the library has kept by then it
-    hands out again, and never gives back. Source: mallopt(3).
+    To be called before anything large is allocated, since the library never gives back memory
+    that it kept before. Source: mallopt(3).
     """
     _set_up_malloc(RETURN_AT_ONCE)
 
@@ -41,9 +41,9 @@ def return_freed_memory_at_once() -> None:
 def keep_freed_memory() -> None:
     """Makes the C library keep freed memory, as both frameworks' allocators do on a GPU.
 
-    By default it gives large blocks back, and each call has them handed out anew, page by page,
-    which for PyTorch's HVPs took up to as long as their arithmetic. To be called before other
-    threads start: each stays with the memory that it began with. Source: mallopt(3).
+    By default it gives large blocks back, and each call gets them again page by page. For
+    PyTorch's HVPs this took up to as long as their arithmetic. To be called before other threads
+    start, since each thread keeps the arena that it started with. Source: mallopt(3).
     """
     _set_up_malloc(NEVER_RETURN)
 
@@ -58,12 +58,12 @@ def _set_up_malloc(parameters: dict[int, int]) -> None:
 def resident_peak(counters: dict[str, int]) -> Iterator[None]:
     """Adds the process's resident set before the block, and its peak inside it, in bytes.
 
-    It counts what is in use, and not what the C library keeps, only in a process that
-    returns freed memory at once. Linux counts pages for its peak in batches, so what was there
-    before can be some pages more: the largest counts. Source: proc(5),
-    ``clear_refs``, ``VmRSS`` and ``VmHWM``, which it calls inaccurate.
+    Only in a process that returns freed memory at once is this the memory in use, without what the
+    C library keeps. Linux updates the peak in batches of pages, so the value before the block
+    can exceed it by a few pages; the larger one counts. Source: proc(5), ``clear_refs``, ``VmRSS``
+    and ``VmHWM``, which it calls inaccurate.
     """
-    gc.collect()  # only then does JAX free the results that were dropped
+    gc.collect()  # makes JAX free results that are no longer used
     ctypes.CDLL(None).malloc_trim(0)
     Path("/proc/self/clear_refs").write_text("5")
     counters["resident_before_bytes"] = before = _process_status_bytes("VmRSS")

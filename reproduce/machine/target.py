@@ -1,4 +1,4 @@
-"""GPUs that are not there: what a program is compiled for, and how much memory it may take."""
+"""Descriptions of GPUs that are not there, for compiling programs and for their memory limit."""
 
 import json
 import re
@@ -11,7 +11,7 @@ from reproduce.errors import UserError
 
 FOLDER = Path(__file__).parent / "targets"
 SUFFIX = ".txtpb"
-# What a description is made of: comments, fields with a text or a number, and further fields.
+# The parts of a description: comments, fields with a text or a number, and nested fields.
 PART = re.compile(r'#.*|(\w+)\s*(?::\s*("[^"\n]+"|[\d.]+)|(?=\{))|[{}\s]')
 
 
@@ -25,10 +25,10 @@ class Target(msgspec.Struct, frozen=True):
 
 
 def load(name: str) -> Target:
-    """The target ``name``: one of the folder ``targets``, or the path of a file like those.
+    """The target ``name``: one of those in the folder ``targets``, or a path to such a file.
 
     Raises:
-        UserError: if there is no such file, or if its fields are not those of the others.
+        UserError: if there is no such file, or its fields differ from those of the A100's file.
     """
     path = FOLDER / f"{name}{SUFFIX}" if "." not in name and "/" not in name else Path(name)
     if not path.is_file():
@@ -56,7 +56,7 @@ def load(name: str) -> Target:
 
 
 def _fields(description: str) -> dict[str, Any]:
-    """The value of each field: a text, a number, or None where it holds further fields.
+    """The value of each field: a text, a number, or None if it has nested fields.
 
     Raises:
         ValueError: if there is anything else in ``description``.
@@ -72,7 +72,7 @@ def _fields(description: str) -> dict[str, Any]:
 
 
 def _faults(found: dict[str, Any], known: dict[str, Any]) -> list[str]:
-    """Fields that are unknown, missing, or of another kind: XLA would refuse them, or take 0."""
+    """Fields that are unknown, missing or of a wrong type, which XLA would refuse or take for 0."""
     return [
         *(f"{name!r} is no field" for name in found if name not in known),
         *(f"field {name!r} is missing" for name in known if name not in found),

@@ -1,1 +1,1 @@
-"""Measuring: a process for each setting, which prepares, waits and times."""
+"""Measuring: one process per setting, which prepares its cases, waits for its turn and times."""

@@ -1,4 +1,4 @@
-"""Results as numbers: how far apart they are, whether they are finite, and their digests."""
+"""Comparing results: how far apart they are, whether they are finite, and their digests."""
 
 import hashlib
 import math
@@ -10,7 +10,7 @@ DIFFERENCE_LIMIT = 1e-2
 
 
 def relative_difference(a: list[np.ndarray], b: list[np.ndarray]) -> float:
-    """‖a − b‖ / ‖b‖ over all leaves, without a unit; of two zeros 0, of another and zero inf."""
+    """‖a − b‖ / ‖b‖ over all leaves, without a unit: 0 if both are zero, inf if only b is."""
     difference, reference = norm([x - y for x, y in zip(a, b, strict=True)]), norm(b)
     if difference == 0:
         return 0.0
@@ -18,7 +18,7 @@ def relative_difference(a: list[np.ndarray], b: list[np.ndarray]) -> float:
 
 
 def norm(leaves: Iterable[np.ndarray]) -> float:
-    """The Euclidean norm of all ``leaves`` as one vector, in float64 whatever they are in."""
+    """The Euclidean norm of all ``leaves`` as one vector, computed in float64."""
     return math.hypot(*map(_norm, leaves))
 
 
@@ -31,7 +31,9 @@ def _norm(x: np.ndarray) -> float:
 
 
 def finite(value: float, what: str) -> float:
-    """``value``, which is ``what``: a value that is not finite is never one of a row that is done.
+    """``value``, if it is finite; ``what`` describes it in the error.
+
+    A row with a value that is not finite is never done.
 
     Raises:
         FloatingPointError: if it is not finite.
@@ -56,7 +58,7 @@ def digest(leaves: Iterable[np.ndarray]) -> str:
 def disagreement(difference: float | None, by_layer_norm: bool = False) -> list[str]:
     """A sentence if an HVP's relative ``difference`` from the reference is beyond rounding.
 
-    That is known of PyTorch's own layer normalisation.
+    PyTorch's own layer normalisation (``by_layer_norm``) is a known cause.
     """
     if difference is None or difference < DIFFERENCE_LIMIT:
         return []
@@ -75,7 +77,7 @@ def disagreement(difference: float | None, by_layer_norm: bool = False) -> list[
 def product_error(product: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> float:
     """The relative error of one product of two 1024² matrices in float32.
 
-    It tells the precision in force: about 2e-7 in float32, 3e-4 in TF32.
+    It shows the precision in use: about 2e-7 in float32, 3e-4 in TF32.
     """
     rng = np.random.default_rng(0)
     a, b = rng.standard_normal((2, 1024, 1024), dtype=np.float32)

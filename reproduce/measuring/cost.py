@@ -1,18 +1,19 @@
-"""The cost that is expected of a setting: seconds and bytes, for planning only.
+"""The expected cost of a setting in seconds and bytes, for planning only.
 
-Nothing measured uses these constants. Those of ``cpu``, ``smoke`` and ``beyond`` were fitted
-to runs on two cores. Those of a GPU rest on the article's gradients and on single cases that an
-H200 ran: no plan has run whole on one.
+No measurement uses these constants. Those for ``cpu``, ``smoke`` and ``beyond`` were fitted
+to runs on two cores. Those for a GPU rest on the article's gradients and on single cases from an
+H200: no plan has been run in full on a GPU.
 """
 
 from collections.abc import Sequence
 
 from reproduce.machine.target import Target
-from reproduce.plan import AMORTISED, NEEDING_A_GPU, Case, Method
+from reproduce.methods import EXPECTED_GRADIENTS
+from reproduce.plan import AMORTISED, NEEDING_A_GPU, Case
 
 GIB = 1 << 30
 
-# Seconds of one gradient, fixed and per sample of the batch.
+# Seconds of one gradient: a fixed part, and a part per sample of the batch.
 GPU_GRADIENT_SECONDS = {
     "jax": {
         "resnet34": (0.006, 0.00046),
@@ -28,37 +29,27 @@ GPU_GRADIENT_SECONDS = {
     },
 }
 CPU_GRADIENT_SECONDS = {
-    "jax": {"resnet34": (0.1, 0.16), "vit": (0.2, 0.1), "bert": (0.2, 0.08), "gpt2": (0.4, 0.6)},
+    "jax": {
+        "resnet34": (0.1, 0.16),
+        "vit": (0.2, 0.1),
+        "bert": (0.2, 0.08),
+        "gpt2": (0.4, 0.6),
+        "llama": (0.3, 0.4),
+    },
     "torch": {"resnet34": (0.1, 0.15), "vit": (0.4, 0.1), "bert": (0.4, 0.1)},
 }
 GRADIENT_SECONDS_OF_OTHERS = (0.005, 0.0)
-GRADIENTS_IN: dict[Method, float] = {
-    "gradient": 1,
-    "forward_over_reverse": 2.7,
-    "reverse_over_forward": 2.7,
-    "reverse_over_reverse": 3.5,
-    "linearized": 2,
-    "graph_kept": 2.2,
-    "autograd_grad": 3.5,
-    "autograd_hvp": 5.5,
-    "autograd_vhp": 3.5,
-    "curvlinops": 3.7,
-    "repaired_reverse_over_forward": 2.7,
-    "checkpointed": 3,
-    "checkpointed_layers": 4,
-    "gauss_newton": 1.8,
-}
-# Without jit, JAX compiles single operations and then spends its time between them.
+# Without jit, JAX compiles single operations, and then most of its time passes between them.
 WITHOUT_JIT_GRADIENT_SECONDS = {"resnet34": 1.4, "vit": 2.5, "bert": 2.5}
 WITHOUT_JIT_GRADIENT_SECONDS_OF_OTHERS = 0.25
 WITHOUT_JIT_COMPILING_SECONDS = 12
-# Seconds to compile one program: with XLA on a GPU (where it tries algorithms out, and a setting
-# compiles two at a time) and on a core, and with torch.compile.
+# Seconds to compile one program: with XLA for a GPU (where XLA tries algorithms out, and a setting
+# compiles two programs at a time), with XLA on one core, and with torch.compile.
 GPU_COMPILING_SECONDS = {"resnet34": 12, "vit": 25, "bert": 25}
-CPU_COMPILING_SECONDS = {"resnet34": 6, "vit": 5, "bert": 5, "gpt2": 5}
+CPU_COMPILING_SECONDS = {"resnet34": 6, "vit": 5, "bert": 5, "gpt2": 5, "llama": 5}
 COMPILING_SECONDS_OF_OTHERS = 1.5
-TORCH_COMPILING_SECONDS = {"resnet34": 80, "vit": 150, "bert": 150}
-# Importing and reaching a GPU, in each process; on a CPU it forks from one that has imported.
+TORCH_COMPILING_SECONDS = {"resnet34": 100, "vit": 190, "bert": 180}
+# A process for a GPU imports its framework and starts CUDA; one for a CPU forks after the import.
 GPU_STARTING_SECONDS, CPU_STARTING_SECONDS = 10, 1
 
 # Accounting for a case on one core: compiled for a GPU, run without arithmetic, counted.
@@ -66,7 +57,7 @@ ACCOUNTING_SECONDS = {("jax", "jit"): 7, ("jax", "eager"): 4.5, ("torch", "eager
 COUNTING_SECONDS = 2
 ACCOUNTING_BYTES = 3 * GIB
 
-# Bytes of the activations per sample of the batch, in a program of XLA and otherwise, and of one
+# Bytes of the activations per sample of the batch, in a program of XLA and otherwise; bytes of one
 # copy of the weights.
 PROGRAM_SAMPLE_BYTES = {
     "resnet34": 0.06 * GIB,
@@ -74,6 +65,7 @@ PROGRAM_SAMPLE_BYTES = {
     "vit": 0.065 * GIB,
     "bert": 0.065 * GIB,
     "gpt2": 0.5 * GIB,
+    "llama": 0.5 * GIB,
 }
 SAMPLE_BYTES = {"resnet34": 0.12 * GIB, "resnet50": 0.3 * GIB, "vit": 0.2 * GIB, "bert": 0.2 * GIB}
 WEIGHT_BYTES = {
@@ -82,18 +74,21 @@ WEIGHT_BYTES = {
     "vit": 0.35 * GIB,
     "bert": 0.45 * GIB,
     "gpt2": 0.5 * GIB,
+    "llama": 0.5 * GIB,
 }
 LOADED_FRAMEWORKS_BYTES = 1 * GIB
-# What they map, of which that is used.
+# Of torch.compile, which keeps the graphs of what it has compiled.
+COMPILER_BYTES = int(1.8 * GIB)
+# The address space that the frameworks map; most of it is never touched.
 MAPPED_BYTES = 6 * GIB
 
 
 def parts_seconds(
     setting: Sequence[Case], at_once: int, target: Target | None = None
 ) -> tuple[float, float]:
-    """The seconds by which preparing ``setting`` prolongs a run, and those of timing it.
+    """The seconds that preparing ``setting`` adds to a run, and those that timing it adds.
 
-    Settings are prepared ``at_once`` side by side. With a ``target``, it is accounted for.
+    ``at_once`` settings are prepared side by side. With a ``target``, the setting is accounted for.
     """
     if target is not None:
         return accounting_seconds(setting) / at_once, 0.0
@@ -101,18 +96,18 @@ def parts_seconds(
 
 
 def preparing_seconds(setting: Sequence[Case]) -> float:
-    """The expected seconds of all that a setting does before it is timed, on one core or a GPU."""
+    """The expected seconds of a setting before it is timed, on one core or a GPU."""
     case = setting[0]
     on_gpu = case.plan in NEEDING_A_GPU
     starting = GPU_STARTING_SECONDS if on_gpu else CPU_STARTING_SECONDS
     calls = _call_seconds(setting) * (2 if on_gpu else 3)  # a core is slower than two
     if case.quantity == "memory" and on_gpu:
-        starting *= 1 + len(setting)  # each case has a process
+        starting *= 1 + len(setting)  # one process per case, and one for the setting
     return starting + _compiling_seconds(setting) + calls
 
 
 def timing_seconds(setting: Sequence[Case]) -> float:
-    """The expected seconds for which a setting has the machine for itself."""
+    """The expected seconds of timing a setting, alone on the machine."""
     case = setting[0]
     if case.quantity != "time":
         return 0.0
@@ -130,7 +125,7 @@ def accounting_seconds(setting: Sequence[Case]) -> float:
 
 def _call_seconds(setting: Sequence[Case]) -> float:
     """The seconds of one call of the gradient and of each HVP."""
-    hvps = sum(GRADIENTS_IN[c.method] * c.vectors for c in setting if c.method != "gradient")
+    hvps = sum(EXPECTED_GRADIENTS[c.method] * c.vectors for c in setting if c.method != "gradient")
     return _gradient_seconds(setting[0]) * (1 + hvps)
 
 
@@ -156,31 +151,32 @@ def _compiling_seconds(setting: Sequence[Case]) -> float:
 
 
 def memory_bytes(setting: Sequence[Case]) -> int:
-    """The expected peak of a setting's process in bytes, the loaded framework included.
+    """The expected peak of a setting's process in bytes, including the loaded framework.
 
-    On a GPU these are the GPU's, else the host's.
+    The bytes are the GPU's for a setting on a GPU, else the host's.
     """
     case = setting[0]
     more = max(case.vectors for case in setting) - 1
     samples = PROGRAM_SAMPLE_BYTES if case.mode == "jit" else SAMPLE_BYTES
     activations = samples.get(case.model, 0) * case.batch_size * (1 + 0.2 * more)
-    # What each method holds is there at once, and what autograd records of it.
+    # The state of all methods is in memory at once, with what autograd records.
     copies = (
         (14 if case.recorded else 6)
         + 2.5 * more
         + sum(case.method in AMORTISED for case in setting)
     )
     weights = copies * WEIGHT_BYTES.get(case.model, 0)
-    return int(LOADED_FRAMEWORKS_BYTES + activations + weights)
+    compiler = COMPILER_BYTES if case.mode == "compile" else 0
+    return int(LOADED_FRAMEWORKS_BYTES + compiler + activations + weights)
 
 
 def host_bytes(setting: Sequence[Case]) -> int:
-    """The expected bytes of the host's memory while ``setting`` runs on a GPU: a guess."""
+    """The bytes that ``setting`` is guessed to take of the host's memory while it runs on a GPU."""
     return int(3 * GIB + 2 * WEIGHT_BYTES.get(setting[0].model, 0))
 
 
 def readable_seconds(seconds: float) -> str:
-    """``seconds`` for a person: ``40 s``, ``8 min``, ``1 h 20 min``."""
+    """``seconds`` as text: ``40 s``, ``8 min``, ``1 h 20 min``."""
     if seconds < 90:
         return f"{seconds:.0f} s"
     minutes = round(seconds / 60)
@@ -188,7 +184,7 @@ def readable_seconds(seconds: float) -> str:
 
 
 def readable_bytes(count: float) -> str:
-    """``count`` bytes for a person: ``1.5 GiB``, ``12 MiB``, ``85 KiB``."""
+    """``count`` bytes as text: ``1.5 GiB``, ``12 MiB``, ``85 KiB``."""
     if count > GIB / 10:
         return f"{count / GIB:.1f} GiB"
     return f"{count / 2**20:.0f} MiB" if count > 2**20 else f"{count / 2**10:.0f} KiB"

@@ -1,4 +1,4 @@
-"""How a worker process ends: with its parent at the latest, and why, where it ends early."""
+"""How a worker process ends: never after its parent, and if too early, for which reason."""
 
 import fcntl
 import multiprocessing
@@ -16,20 +16,20 @@ from reproduce.measuring.experiment import Finding
 def run_while_parent_lives(run: Callable[..., None], *arguments: Any) -> None:
     """Calls ``run`` in a process that the kernel kills as soon as its parent has ended.
 
-    That holds however the parent ends and whatever this process does meanwhile: the
-    closing of the pipe between them is the signal. Source: fcntl(2), ``F_SETSIG``.
+    It works however the parent ends and whatever this process is doing, because the kernel sends
+    the signal when the pipe between them closes. Source: fcntl(2), ``F_SETSIG``.
     """
     parent = multiprocessing.parent_process()
-    assert parent is not None  # a worker has one
+    assert parent is not None  # a worker always has a parent
     fcntl.fcntl(parent.sentinel, fcntl.F_SETOWN, os.getpid())
     fcntl.fcntl(parent.sentinel, fcntl.F_SETSIG, signal.SIGKILL)
     fcntl.fcntl(parent.sentinel, fcntl.F_SETFL, os.O_ASYNC)
-    if parent.is_alive():  # or had it ended before?
+    if parent.is_alive():  # it may have ended before the signal was set up
         run(*arguments)
 
 
 def kills_for_memory() -> int:
-    """How many processes the kernel has killed since it started because memory ran out."""
+    """How many processes the kernel has killed for lack of memory since it was booted."""
     with suppress(OSError):
         found = re.search(r"^oom_kill (\d+)$", Path("/proc/vmstat").read_text(), re.MULTILINE)
         return int(found[1]) if found else 0
@@ -37,7 +37,7 @@ def kills_for_memory() -> int:
 
 
 def early_end(exit_code: int, was_for_memory: bool) -> Finding:
-    """The finding for a worker that ended with ``exit_code`` before it handed one back."""
+    """The finding for a worker that ended with ``exit_code`` without sending one."""
     if exit_code == -signal.SIGKILL and was_for_memory:
         reason = "the system killed the worker because memory ran out"
         return Finding(status="out_of_memory", reason=reason)

@@ -1,4 +1,4 @@
-"""One case, measured in the framework that is loaded, and what it found."""
+"""Measuring one case in the framework that is loaded."""
 
 import random
 import time
@@ -24,7 +24,7 @@ from reproduce.results.rows import Status
 
 
 class Finding(msgspec.Struct, kw_only=True):
-    """The measured part of a row, under the row's names: a worker hands it back."""
+    """The measured part of a row, under the row's names; workers send it to their parent."""
 
     status: Status = "done"
     reason: str = ""
@@ -44,7 +44,7 @@ class Finding(msgspec.Struct, kw_only=True):
 
 
 class Compiled(NamedTuple):
-    """A program, the bytes that it says it needs, and the seconds that compiling it took."""
+    """A program, the bytes that it reports it needs, and the seconds that compiling took."""
 
     program: Callable[..., Any]
     memory_bytes: dict[str, int]
@@ -52,10 +52,10 @@ class Compiled(NamedTuple):
 
 
 class Instance:
-    """A network with its weights and a batch, made concrete in one framework.
+    """A network with its weights and a batch in one framework, shared by all cases of a setting.
 
-    It is what cases share that are measured by one process, which differ in method and number
-    of vectors alone; and what one of them has computed that others need.
+    These cases differ only in method and number of vectors, and one process measures them. The
+    instance also keeps programs and reference results that several cases need.
     """
 
     def __init__(
@@ -74,14 +74,14 @@ class Instance:
         if case.vector == "seeded":
             self.v = self.seeded(case.seed)
         else:
-            # torch.compile would take one tensor under two names for one input.
+            # torch.compile would merge params and v into one input if they were the same tensors.
             self.v = self.vector(weights) if case.mode == "compile" else self.params
         self.programs: dict[tuple[Method, Mode, int], Compiled] = {}
         self.references: dict[tuple[Method, int], list[np.ndarray]] = {}
         tools.device.wait((self.params, self.v, self.batch))
 
     def function(self, method: Method, vectors: int = 1) -> Callable[[Any, Any, Any], Any]:
-        """``method`` as a function of parameters, vector (or several) and batch."""
+        """``method`` as a function of parameters, one vector or several, and batch."""
         compute, loss = self.tools.methods[method], self.loss
         if vectors > 1:
             compute = self.tools.many_vectors.at_once(compute)
@@ -92,7 +92,7 @@ class Instance:
         return function
 
     def program(self, method: Method, mode: Mode, v: Any, vectors: int = 1) -> Compiled:
-        """``method`` compiled for vectors like ``v``, once in an instance."""
+        """``method`` compiled for vectors like ``v``; compiled only once per instance."""
         key = method, mode, vectors
         if key not in self.programs:
             function, compile_ = self.function(method, vectors), self.tools.device.compile
@@ -100,9 +100,9 @@ class Instance:
         return self.programs[key]
 
     def compile_side_by_side(self, methods: set[Method], threads: int) -> None:
-        """Compiles those of ``methods`` that are one program, with jit.
+        """Compiles those of ``methods`` that are a single program, with jit.
 
-        What fails fails again where its program is asked for.
+        A failure is ignored here, and comes back when the program is asked for.
         """
 
         def compile_(method: Method) -> None:
@@ -128,7 +128,7 @@ class Instance:
 
 
 class Experiment:
-    """A case of an instance; its finding fills while it is measured."""
+    """A case of an instance; measuring it fills its finding."""
 
     def __init__(self, case: Case, finding: Finding, instance: Instance) -> None:
         self.case, self.finding, self.instance, self.v = case, finding, instance, instance.v
@@ -139,14 +139,14 @@ class Experiment:
     def prepare_timing(self) -> None:
         """Compiles what is timed, calls it, compares its result and counts its memory.
 
-        An allocator tells the memory of a second call: in the first, libraries ask for
-        workspaces on a GPU, which they keep.
+        The allocator's memory is that of a second call, because on a GPU libraries allocate
+        workspaces in the first call and keep them.
         """
         self.at_point, call = self.prepare_case()
         seconds, first = timing.timed(self.whole(call), time.perf_counter)
         self.finding.warmup_seconds = [seconds]
         if self.case.method == "gradient" and self.case.vector == "gradient":
-            self.instance.v = first  # with what autograd recorded of it, as the article's
+            self.instance.v = first  # still attached to autograd's graph, as in the article
         self.look_at(first)
         self.finding.relative_difference = self.difference_from_reference(first)
         self.finding.warnings = comparing.disagreement(
@@ -158,17 +158,16 @@ class Experiment:
         self.timed_call = call if self.at_point is None else partial(call, self.at_point())
 
     def whole(self, call: Callable[..., Any]) -> Callable[[], Any]:
-        """The whole of the method: its part at the point, and its call after that."""
+        """The whole method as one call: its part at the point, if any, then the product."""
         at_point = self.at_point
         return call if at_point is None else lambda: call(at_point())
 
     def difference_from_reference(self, result: Any) -> float | None:
-        """‖Hv − reference‖ / ‖reference‖, against forward-over-reverse; None for itself.
+        """‖Hv − reference‖ / ‖reference‖, where forward-over-reverse is the reference.
 
-        None also for a Gauss-Newton product, which is another.
-
-        What is compiled by ``torch.compile`` is held against mode ``eager``, the gradient,
-        too; and of several vectors, the last is compared.
+        None for the reference itself, and for a Gauss-Newton product, which is another quantity.
+        A gradient is compared with the gradient. Results of ``torch.compile`` are compared with
+        mode ``eager``. If there are several vectors, the last is compared.
         """
         case, references = self.case, self.instance.references
         method: Method = "gradient" if case.method == "gradient" else REFERENCE
@@ -187,12 +186,12 @@ class Experiment:
         return comparing.finite(difference, f"the relative difference from {method} in mode {mode}")
 
     def measure_memory(self, gpu: str | None) -> None:
-        """Counts the memory of one call: the allocator's peak on a GPU, the resident set's else.
+        """Counts the memory of one call: the allocator's peak on a GPU, the resident set on a CPU.
 
-        XLA's peak is over the process's life and cannot be reset: on a GPU each case needs a
-        process of its own, and its programs must be kept from an earlier one, since compiling
-        asks for memory, too. The resident set is counted in the second call, when all is loaded;
-        what a CPU's allocator tells is of the first.
+        XLA's peak covers the life of the process and cannot be reset. On a GPU each case therefore
+        has its own process, whose programs were compiled by an earlier one, since compiling
+        allocates memory, too. The resident set is counted in the second call, when everything is
+        loaded; a CPU's allocator is counted in the first.
         """
         counters = self.finding.memory_bytes
         self.at_point, call = self.prepare_case()
@@ -206,9 +205,9 @@ class Experiment:
         self.look_at(result)
 
     def measure_nvml(self, gpu: str) -> None:
-        """Polls the used memory of the whole GPU during compilation and first call.
+        """Polls the used memory of the whole GPU during compilation and the first call.
 
-        That is the number of the article's memory figures.
+        The article's memory figures show this number.
         """
         with memory.nvml_peak(self.finding.memory_bytes, used_bytes_of(gpu)):
             self.at_point, call = self.prepare_case()
@@ -216,7 +215,7 @@ class Experiment:
         self.look_at(result)
 
     def look_at(self, result: Any) -> None:
-        """Keeps of ``result`` what tells whether another run gives the same, in check mode.
+        """Checks that ``result`` is finite; in check mode, keeps its digest and norm.
 
         Raises:
             FloatingPointError: if a number in it is not finite.
@@ -250,7 +249,7 @@ class Experiment:
             )
 
     def prepare_case(self) -> tuple[Callable[[], Any] | None, Callable[..., Any]]:
-        """The result of the case's part at the point, None for most, and a call that takes it."""
+        """A call for the case's part at the point (None for most methods), and one for the rest."""
         if self.case.method in self.many_vectors.METHODS:
             return self.prepare_divided()
         if self.case.vectors > 1:
@@ -260,7 +259,7 @@ class Experiment:
         return None, self.prepare(self.case.method, self.case.mode, self.case.vectors)
 
     def prepare_divided(self) -> tuple[Callable[[], Any], Callable[..., Any]]:
-        """A call that computes what is computed once at a point, and one that takes it."""
+        """A call for the part that is computed once at a point, and one that takes its result."""
         method, mode, start = self.case.method, self.case.mode, (self.params, self.batch)
         divide = self.many_vectors.METHODS[method]
         parts = divide(self.loss, self.params, self.v, self.batch)
@@ -274,15 +273,14 @@ class Experiment:
     def prepare(
         self, method: Method, mode: Mode | None = None, vectors: int = 1
     ) -> Callable[[], Any]:
-        """A call that computes ``method`` and returns its result once it is there."""
+        """A call that computes ``method``, waits for the result and returns it."""
         program = self.instance.program(method, mode or self.case.mode, self.v, vectors)
         return partial(self.noted(method, program), self.params, self.v, self.batch)
 
     def noted(self, name: str, compiled: Compiled) -> Callable[..., Any]:
-        """A call that waits for the program's result; what it took to compile is noted.
+        """A call that waits for the program's result; records the seconds of compiling.
 
-        So are the bytes that the case's own program needs, which comes before those that it is
-        compared with.
+        Also records the bytes that the case's own program needs.
         """
         self.finding.compile_seconds.setdefault(name, compiled.seconds)
         if name == self.case.method:
@@ -292,9 +290,9 @@ class Experiment:
 
 
 def time_in_turn(experiments: list[Experiment]) -> None:
-    """Times each of ``experiments``, the gradient among them, once in every round.
+    """Times each of ``experiments``, one of which is the gradient, once in every round.
 
-    The order within a round is shuffled by a seed.
+    The order within a round is shuffled with the case's seed.
     """
     case, clock = experiments[0].case, time.perf_counter
     for each in experiments:

@@ -1,9 +1,9 @@
 """The interface of a framework: its methods, and modules that build, compute, wait and count.
 
 ``reproduce.in_jax`` and ``reproduce.in_torch`` have these modules under the same names, and mypy
-holds them to what is said here. A tree is what a framework has for parameters with d scalars in
-all, for vectors like them and for batches: nested dictionaries of arrays in JAX, a dictionary of
-tensors by name in PyTorch.
+checks them against this interface. A tree holds parameters with d scalars in all, a vector
+like them, or a batch: nested dictionaries of arrays in JAX, a dictionary of tensors by name in
+PyTorch.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -21,10 +21,12 @@ from reproduce.problems.problem import Problem
 Tree = Any
 Scalar = Any
 LossOfBatch = Callable[[Tree, Tree], Scalar]
-# Of a loss (by its parts, for a Gauss-Newton product), its parameters and a vector like them: a
-# tree like both, or a scalar.
+# A user's own logits(model or params, batch), and the loss of (logits, batch).
+Parts = tuple[Callable[[Any, Any], Any], Callable[[Any, Any], Scalar]]
+# A function of a loss (for a Gauss-Newton product, by its parts), its parameters and a vector like
+# them. It returns a tree like both, or a scalar.
 Method = Callable[[Any, Tree, Tree], Any]
-# What a method computes once at parameters and batch, and what it then does with a vector.
+# A method in two functions: of parameters and batch, computed once, and of its result and a vector.
 Divided = tuple[Callable[[Tree, Tree], Any], Callable[[Any, Tree], Tree]]
 
 
@@ -33,7 +35,7 @@ class ManyVectors(Protocol):
 
     @property
     def METHODS(self) -> Mapping[str, Callable[[LossOfBatch, Tree, Tree, Tree], Divided]]:
-        """The functions that divide an HVP of (loss, params, v, batch) at its point, by name."""
+        """By name, the functions of (loss, params, v, batch) that divide an HVP in two."""
 
     def at_once(self, hvp: Method) -> Method:
         """``hvp`` for n vectors: each leaf of ``v`` and of the result has a first axis of n."""
@@ -53,9 +55,9 @@ class Models(Protocol):
         layer_norm: LayerNorm = ...,
         recorded: bool = ...,
     ) -> tuple[LossByParts, Tree]:
-        """``loss(params, batch)`` and its ``params`` on the device, of ``weights`` by name.
+        """``loss(params, batch)`` and its ``params`` on the device, made from ``weights`` by name.
 
-        They are shaped as ``problems.weight_shapes`` says.
+        The shapes of ``weights`` are those of ``problems.weight_shapes``.
         """
 
     def to_device(self, batch: dict[str, np.ndarray]) -> Tree:
@@ -68,7 +70,7 @@ class Device(Protocol):
     def compile(
         self, function: Callable[..., Tree], mode: Mode, *arguments: Tree
     ) -> tuple[Callable[..., Tree], dict[str, int], float]:
-        """``function`` for arguments like these, its program's bytes by counter, and seconds."""
+        """``function`` for arguments like these, its program's bytes, and seconds of compiling."""
 
     def wait(self, tree: Tree) -> Tree:
         """``tree``, once it is computed."""
@@ -83,28 +85,28 @@ class Device(Protocol):
         """Compute with ``count`` cores of the CPU from now on."""
 
     def use_deterministic_algorithms(self) -> None:
-        """Give the same bits again, or fail; before anything is computed."""
+        """Compute the same bits every time, or fail. To be called before anything is computed."""
 
     def compile_unoptimised(self) -> None:
-        """Compile quickly what need not be fast; before anything is computed."""
+        """Compile fast, for slower programs. To be called before anything is computed."""
 
     def share_programs(self, folder: Path) -> None:
-        """Keep compiled programs in ``folder`` and take equal ones from there."""
+        """Keep compiled programs in ``folder``, and reuse those that are there."""
 
     def count_call(self, call: Callable[[], Tree], counters: dict[str, int]) -> None:
-        """Add to ``counters`` the allocator's bytes in one more ``call``, if it can be asked."""
+        """Add the allocator's bytes in one more ``call`` to ``counters``, if it reports any."""
 
     def allocator_peak(self, counters: dict[str, int]) -> AbstractContextManager[None]:
-        """Add to ``counters`` the allocator's bytes before the block, and their peak in it."""
+        """Add the allocator's bytes before the block, and their peak in it, to ``counters``."""
 
     def product(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
-        """The matrix product (m, n) of ``a`` (m, k) and ``b`` (k, n), as it is computed here."""
+        """The matrix product (m, n) of ``a`` (m, k) and ``b`` (k, n), computed on this device."""
 
     def precision(self) -> dict[str, str | bool | None]:
         """The settings that decide how products are rounded, by name."""
 
     def is_out_of_memory(self, error: Exception) -> bool:
-        """Whether ``error`` says that the device's memory did not suffice."""
+        """Whether ``error`` says that the device ran out of memory."""
 
     def is_unsupported(self, error: Exception) -> bool:
         """Whether ``error`` says that the framework cannot compute this."""
@@ -121,17 +123,18 @@ class Accounting(Protocol):
         cache: Path,
         *arguments: Tree,
     ) -> tuple[int, dict[str, int], float]:
-        """All bytes on ``target``, the same by counter, and the seconds that compiling took."""
+        """All bytes on ``target``, the same bytes by counter, and the seconds of compiling."""
 
     def flops(self, function: Callable[..., Tree], *arguments: Tree) -> float:
-        """Floating-point operations of one call."""
+        """The floating-point operations of one call."""
 
 
 class Own(Protocol):
-    """A loss of the user's own, with its parameters as a tree, and all else in ``batch``.
+    """A loss of the user's own, with its parameters as a tree and everything else in ``batch``.
 
-    Of that, ``samples`` are the user's batch. Whether dropout was switched off, and which
-    functions it ``calls`` that a repair replaces.
+    ``samples`` is the part of ``batch`` that is the user's own batch. ``parts`` is the same loss by
+    its logits, where the user's file has them. ``without_dropout`` says whether dropout was
+    switched off, and ``calls`` names the functions that a repair replaces.
     """
 
     params: Tree
@@ -140,22 +143,29 @@ class Own(Protocol):
     without_dropout: bool
     calls: set[str]
 
+    @property
+    def parts(self) -> LossByParts | None:
+        """The loss by its logits, without a penalty."""
+
     def loss(self, params: Tree, batch: Tree) -> Scalar:
         """The loss, a scalar."""
 
+    def users_batch(self, batch: Tree) -> Any:
+        """``batch`` as the user's functions take it."""
+
     def value_and_gradient(self, params: Tree) -> tuple[float, Tree]:
-        """The loss and its gradient, as users compute it."""
+        """The loss and its gradient, computed as users do it."""
 
     def in_float64(self) -> "Own":
-        """The same with all that is in floating point in float64."""
+        """The same loss with all floating-point numbers in float64."""
 
 
 class OfTheUser(Protocol):
-    """What reads a loss of the user's own, and how its HVPs are computed."""
+    """The functions that read a loss of the user's own and compute its HVPs."""
 
     @property
     def DIRECT(self) -> Sequence[str]:
-        """The methods that start anew with each HVP."""
+        """The methods that compute everything anew for each HVP."""
 
     @property
     def AT_A_POINT(self) -> Sequence[str]:
@@ -163,24 +173,29 @@ class OfTheUser(Protocol):
 
     @property
     def AT_ONCE(self) -> Sequence[str]:
-        """Those of ``DIRECT`` that can be taken of several vectors at once."""
+        """Those of ``DIRECT`` that can multiply several vectors at once."""
 
     @property
     def MODE(self) -> Mode:
-        """How they are computed."""
+        """The mode in which they are computed."""
 
     @property
     def CAN_BE_REPAIRED(self) -> bool:
         """Whether ``repaired_loss`` does anything."""
 
-    def own(self, problem: Any, pattern: str | None) -> tuple[Own, list[str]]:
-        """What ``problem`` has, of parameters that ``pattern`` finds, and a sentence a finding."""
+    def own(
+        self, problem: Any, pattern: str | None, parts: Parts | None = ...
+    ) -> tuple[Own, list[str]]:
+        """The loss in ``problem``, of the parameters that match ``pattern``, and notes on it."""
 
     def repaired_loss(self, loss: LossOfBatch) -> LossOfBatch:
-        """``loss`` with equal functions in place of those that are differentiated wrongly."""
+        """``loss`` with equal functions instead of those that are differentiated wrongly.
+
+        It may be another function of a tree and a batch.
+        """
 
     def float64_allowed(self) -> AbstractContextManager[None]:
-        """What float64 is computed in."""
+        """A context in which float64 can be computed."""
 
     def from_numpy(self, leaves: list[np.ndarray], like: Tree) -> Tree:
         """``leaves`` as a tree like ``like``: the inverse of the device's ``to_numpy``."""
@@ -191,14 +206,14 @@ class OfTheUser(Protocol):
         """``function`` ready to be called, its bytes by counter, and seconds of compiling."""
 
     def compiled(self, function: Callable[..., Tree], *arguments: Tree) -> Callable[..., Tree]:
-        """``function`` as one program, for arguments like these."""
+        """``function`` compiled into one program, for arguments like these."""
 
     def needed_bytes(self, function: Callable[..., Tree], *arguments: Tree) -> int:
-        """The bytes that a call needs, arguments included, found out without making it."""
+        """The bytes that a call needs, arguments included, found without calling it."""
 
 
 class Tools(NamedTuple):
-    """A framework's methods by name, those of other libraries among them, and its modules."""
+    """A framework's methods by name, including those of other libraries, and its modules."""
 
     methods: Mapping[str, Method]
     many_vectors: ManyVectors
@@ -206,7 +221,7 @@ class Tools(NamedTuple):
     device: Device
 
 
-if TYPE_CHECKING:  # here mypy holds the twins to it
+if TYPE_CHECKING:  # mypy checks both frameworks against the interface here
     from reproduce.in_jax import accounting as jax_accounting
     from reproduce.in_jax import device as jax_device
     from reproduce.in_jax import hvp as jax_hvp

@@ -1,7 +1,7 @@
-"""Checks before a plan is measured, of what must hold and what harms it: a function each.
+"""Checks before a plan is measured, one function each.
 
-A check returns what it found. It raises UserError where the plan cannot run, and Doubt where it
-can, but not well; either sentence ends with the remedy, after its last semicolon.
+A check returns what it found. It raises UserError if the plan cannot run, and Doubt if it can run,
+but not well. Either sentence ends with the remedy, after its last semicolon.
 """
 
 import os
@@ -33,7 +33,7 @@ LONGEST_SECONDS = 7 * 24 * 3600
 LOCK_IS_FOR_PYTHON = "3.11"
 ENVIRONMENT_BYTES = 9 * cost.GIB
 WITHOUT_GPU = "PLAN=cpu and 'make a100' need none"
-# A framework may list a GPU that it has no code or no library for: each multiplies matrices.
+# A framework may list a GPU without having code for it, so each has to multiply matrices there.
 COMPUTING_ON_GPU: dict[Framework, str] = {
     "jax": "import jax; x = jax.numpy.ones((8, 8)); print((x @ x).block_until_ready().device)",
     "torch": "import torch; x = torch.ones(8, 8, device='cuda'); (x @ x).cpu(); print(x.device)",
@@ -46,9 +46,9 @@ class Doubt(Exception):
 
 
 class Look(msgspec.Struct, frozen=True):
-    """The run that checks look at: the cases of a plan, on their device, into a results folder.
+    """The run to be checked: the cases of a plan, on their device, into a results folder.
 
-    With a ``target`` they are accounted for.
+    With a ``target``, the cases are accounted for.
     """
 
     plan: str
@@ -59,10 +59,10 @@ class Look(msgspec.Struct, frozen=True):
 
 
 def check(look: Look) -> None:
-    """Refuse a run of which something that must hold does not; makes its results folder.
+    """Refuse a run that cannot work; create its results folder.
 
     Raises:
-        UserError: the first thing that stands in the way.
+        UserError: for the first obstacle.
     """
     for each in (_models, _settings, _frameworks, _temporary_folder):
         each(look)
@@ -78,7 +78,7 @@ def check_models(cases: Iterable[Case]) -> None:
     """Refuse ``cases`` of unknown models.
 
     Raises:
-        UserError: for the first that is not.
+        UserError: for the first unknown model.
     """
     for name in sorted({case.model for case in cases} - set(PROBLEMS)):
         raise UserError(f"model {name!r} was asked for; there are {', '.join(PROBLEMS)}")
@@ -90,10 +90,10 @@ def _models(look: Look) -> str:
 
 
 def check_settings() -> None:
-    """Refuse variables of the environment under which a case is not what it is called.
+    """Refuse environment variables that make a case something other than its name says.
 
     Raises:
-        UserError: for the first that does.
+        UserError: for the first such variable.
     """
     for setting, why in environment.refused_settings().items():
         name = setting.partition("=")[0]
@@ -126,7 +126,7 @@ def _temporary_folder(look: Look) -> str:
             tempfile.TemporaryDirectory(prefix="pymp-") as folder,
             socket.socket(socket.AF_UNIX) as listener,
         ):
-            listener.bind(f"{folder}/listener-12345678")  # a name as long as multiprocessing's
+            listener.bind(f"{folder}/listener-12345678")  # as long as multiprocessing's names
     except OSError as error:
         raise UserError(
             "workers are started through a socket in a temporary folder, which fails "
@@ -137,10 +137,10 @@ def _temporary_folder(look: Look) -> str:
 
 
 def make_folder(folder: Path) -> None:
-    """Make the results folder ``folder``, if there is none.
+    """Create the results folder ``folder``, unless it exists.
 
     Raises:
-        UserError: if it cannot be made, or not be written.
+        UserError: if it cannot be created or written to.
     """
     with _unwritable(folder):
         folder.mkdir(parents=True, exist_ok=True)
@@ -166,8 +166,8 @@ def _unwritable(folder: Path) -> Iterator[None]:
 
 
 def _nearest(folder: Path) -> Path:
-    """``folder``, or where it is not there the nearest of its parents that is."""
-    # Path.exists would raise where a parent may not be searched.
+    """``folder`` if it exists, else the nearest of its parents that does."""
+    # Path.exists would raise if a parent may not be searched.
     return next(path for path in (folder, *folder.absolute().parents) if os.path.exists(path))
 
 
@@ -193,7 +193,7 @@ def _memory(look: Look) -> str:
     found = f"a setting needs about {readable_bytes(needed)}, {readable_bytes(free.bytes)} are free"
     if needed <= free.bytes:
         return found
-    if look.on_gpu:  # where a case that does not fit is a row that says so
+    if look.on_gpu:  # there, a case that does not fit gets a row that says so
         raise Doubt(f"{found}; {free.remedy}")
     raise UserError(
         f"the plan needs about {readable_bytes(needed)} of memory, "
@@ -210,7 +210,7 @@ def _needed_bytes(look: Look) -> int:
 
 
 def computing_on_gpu(names: Iterable[Framework]) -> dict[Framework, str]:
-    """The chosen GPU as each framework names it, which has just computed on it.
+    """The chosen GPU by each framework's name for it; each has just computed on it.
 
     Raises:
         UserError: if one of them cannot compute on it.
@@ -241,7 +241,7 @@ def _computed_on(framework: Framework) -> str:
     else:
         if done.returncode == 0:
             return done.stdout.strip()
-        # The first error is the cause: JAX logs it, and ends with one that says nothing.
+        # The first error is the cause: JAX logs it, and then raises one that says nothing.
         errors = re.findall(r"^[\w.]*Error: .+", done.stderr, re.MULTILINE)
         reason = errors[0] if errors else f"exit code {done.returncode}"
     raise UserError(
@@ -251,10 +251,10 @@ def _computed_on(framework: Framework) -> str:
 
 
 def check_time_limit(timeout_seconds: float) -> None:
-    """Refuse a time limit that is none.
+    """Refuse an impossible time limit.
 
     Raises:
-        UserError: if ``timeout_seconds`` is no time, or longer than a week.
+        UserError: if ``timeout_seconds`` is not more than 0 and at most a week.
     """
     if not 0 < timeout_seconds <= LONGEST_SECONDS:
         raise UserError(
@@ -299,7 +299,7 @@ def _pins() -> dict[str, str]:
 
 @cache
 def _differences() -> list[str]:
-    """Every package that is not installed as pinned, and how it is."""
+    """Every package that is not installed as pinned, with the version that is installed."""
     installed = {_normal(name): version for name, version in environment.installed().items()}
     return [
         f"{name} {installed.get(name, 'missing')} for {version}"
@@ -352,22 +352,22 @@ def _gpu_memory(look: Look) -> str:
     if needed > free:
         raise Doubt(
             f"{found}: cases that do not fit become rows with the status out_of_memory; "
-            "end what else uses the GPU, or take a larger one"
+            "end other programs on the GPU, or take a larger one"
         )
     return found
 
 
 def _gpu_processes(look: Look) -> str:
     if count := environment.chosen_gpu().processes():
-        raise Doubt(f"{count} compute on it and would be in the timings; end them")
-    return "this GPU does not tell" if count is None else "none"
+        raise Doubt(f"{count} compute on it and would disturb the timings; end them")
+    return "this GPU does not report them" if count is None else "none"
 
 
 def _gpu_clocks(look: Look) -> str:
-    # NVML does not tell whether clocks are locked: one that rests far below its maximum is not.
+    # NVML does not say whether clocks are locked. A clock that idles far below its maximum is not.
     now, most = environment.chosen_gpu().sm_clocks_mhz()
     if now is None or most is None:
-        return "this GPU does not tell"
+        return "this GPU does not report them"
     found = f"the multiprocessors' is at {now} of {most} MHz"
     if now < most / 2:
         raise Doubt(

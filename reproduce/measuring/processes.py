@@ -1,4 +1,4 @@
-"""The processes that measure, one a setting: prepared side by side, timed one after the other."""
+"""The processes that measure, one per setting: prepared side by side, timed one after another."""
 
 import multiprocessing
 import os
@@ -27,14 +27,14 @@ from reproduce.measuring.ways import Measured
 from reproduce.plan import Case, Setting
 from reproduce.results.rows import Row
 
-# How a case ended that is not tried again, though others were at work beside it.
+# The statuses of cases that are not tried again, although other settings ran beside them.
 FINAL = {"done", "unsupported"}
 
 
 class Worker:
-    """A process of a setting; its findings are None as long as they are not there.
+    """A process for a setting; its findings are None until they have arrived.
 
-    What was ``seen`` of the GPU while it timed is empty on a CPU.
+    ``seen`` is what was observed of the GPU during timing; it is empty on a CPU.
     """
 
     def __init__(self, setting: Setting, process: BaseProcess, connection: Connection) -> None:
@@ -45,22 +45,22 @@ class Worker:
         self.seen: dict[str, Any] = {}
 
     def all_findings(self) -> list[Finding]:
-        """Its findings, once they are there."""
+        """Its findings, once they have arrived."""
         assert self.findings is not None, f"{self.setting[0].setting} has not ended"
         return self.findings
 
 
 class Processes:
-    """The place of measuring: folder, device, and the process that workers fork from.
+    """The workers of a run, with its folder and device.
 
-    On a CPU they fork from one that has loaded the frameworks. On a GPU each is a new one, so
-    that nothing depends on what CUDA lets a fork inherit.
+    On a CPU, workers fork from a process that has loaded the frameworks. On a GPU each worker is a
+    new process, so that nothing depends on what a fork inherits from CUDA.
     """
 
     def __init__(self, folder: Path, way: Measured, timeout_seconds: float) -> None:
         self.folder, self.way, self.timeout_seconds = folder, way, timeout_seconds
         self.on_gpu, self.target = way.on_gpu, way.target
-        # As it reads in a row, where JSON has made lists of tuples.
+        # In the form that a row has, where JSON has turned tuples into lists.
         self.identity = msgspec.json.decode(msgspec.json.encode(way.identity))
         self.programs = folder.resolve() / "programs"
         self.context: SpawnContext | ForkServerContext = (
@@ -101,7 +101,7 @@ class Processes:
             )
 
     def rows(self, settings: list[Setting], progress: Progress) -> Generator[list[Row]]:
-        """The rows of ``settings``; what failed beside others is tried once more, alone.
+        """The rows of ``settings``; a setting that failed beside others is tried again alone.
 
         Yields:
             All rows of a setting at once, as soon as it is done.
@@ -126,9 +126,9 @@ class Processes:
             A worker with all its findings.
         """
         at_once = min(self.cores, len(wave))
-        # In check mode, what is computed must not depend on how many are at work.
+        # In check mode, results must not depend on how many settings run.
         cores = 1 if self.way.checks else self.cores // at_once
-        # The longest first, so that none is left to end alone.
+        # The longest first, so that no long one runs alone at the end.
         longest_first = sorted(
             wave, key=lambda each: cost.parts_seconds(each, 1, self.target), reverse=True
         )
@@ -148,7 +148,7 @@ class Processes:
                     self.stopped = True
                     pool.shutdown(wait=False, cancel_futures=True)
                     for process in list(self.running):
-                        process.kill()  # its thread sees to the rest
+                        process.kill()  # its thread notices and cleans up
                     raise
             for found in sorted(prepared, key=lambda found: wave.index(found.setting)):
                 progress.timing(found.setting)
@@ -167,10 +167,10 @@ class Processes:
         return self._started(setting, cores)
 
     def _count_in_processes(self, setting: Setting, cores: int) -> Worker:
-        """A worker with the findings of processes of a case each.
+        """A worker with the findings of one process per case.
 
-        It has gone through the whole setting itself before, so that the programs are kept that
-        the others need.
+        The worker first runs the whole setting itself, so that the programs are compiled and
+        cached for the processes that follow.
         """
         whole = self._started(setting, cores)
         alone = [self._started([case], cores) for case in setting]
@@ -179,7 +179,7 @@ class Processes:
         return whole
 
     def _started(self, setting: Setting, cores: int) -> Worker:
-        """A worker, once it has prepared ``setting``, ended, or is out of time."""
+        """A worker that has prepared ``setting``, has ended, or has run out of time."""
         receiving, sending = self.context.Pipe()
         site = self._site(setting, cores)
         arguments = (worker.run, sending, setting, site)
@@ -199,12 +199,12 @@ class Processes:
         return found
 
     def _time(self, found: Worker) -> None:
-        """Lets a worker that is prepared time its setting, and watches the GPU meanwhile."""
+        """Lets a prepared worker time its setting, and watches the GPU meanwhile."""
         watched: AbstractContextManager[dict[str, Any]] = (
             environment.chosen_gpu().watched() if self.on_gpu else nullcontext({})
         )
         with watched as seen:
-            with suppress(OSError):  # it has ended meanwhile, which receiving tells
+            with suppress(OSError):  # if it has ended meanwhile, receiving notices
                 found.connection.send(None)
             self._receive(found)
         found.seen = seen
@@ -213,7 +213,7 @@ class Processes:
                 finding.warnings += throttling(seen.get("gpu_throttle_reasons"))
 
     def _receive(self, found: Worker) -> None:
-        """Waits for the worker's next word: that it is prepared (None), or its findings."""
+        """Waits for the worker's next message: None if it is prepared, else its findings."""
         killed_for_memory, start = endings.kills_for_memory(), time.perf_counter()
         limit = self.timeout_seconds * len(found.setting)
         try:

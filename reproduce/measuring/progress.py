@@ -27,7 +27,7 @@ class Progress:
         folder: Path,
         target: Target | None = None,
     ) -> None:
-        """Says what is to be measured: ``settings``, prepared ``at_once`` side by side.
+        """Announces ``settings``, of which ``at_once`` are prepared side by side.
 
         ``done`` cases are in ``folder`` already.
         """
@@ -66,13 +66,13 @@ class Progress:
         self.bar.stop()
 
     def report_aside(self, aside: Path | None) -> None:
-        """Says that a half-written last line was moved to ``aside``, if it was."""
+        """Reports if a half-written last line was moved to ``aside``."""
         if aside is not None:
             self.console.print(f"A half-written last row was set aside in {aside}.")
 
     @contextmanager
     def loading(self, frameworks: Sequence[str]) -> Iterator[None]:
-        """Says how long loading the frameworks took, which happens inside the block."""
+        """Reports how long the block took, in which the frameworks are loaded."""
         start = time.perf_counter()
         self.bar.update(self.task, description=f"loading {' and '.join(frameworks)}")
         yield
@@ -91,7 +91,7 @@ class Progress:
         self._show(f"timing {setting[0].setting}")
 
     def end(self, rows: Sequence[Row]) -> None:
-        """Prints what a setting found, once ``rows`` are its last."""
+        """Prints the results of a setting, once ``rows`` complete it."""
         if not rows:
             return
         name = rows[0].case.setting
@@ -118,7 +118,7 @@ class Progress:
 
 
 def _found(rows: Sequence[Row]) -> str:
-    """The rows of a setting in a line; an HVP's time is in gradients."""
+    """The rows of a setting in one line; times of HVPs are in gradients."""
     warnings = dict.fromkeys(
         f" [{row.case.computed}: {warning}]" for row in rows for warning in row.warnings
     )

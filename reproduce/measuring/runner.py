@@ -1,4 +1,4 @@
-"""The parent: what of a plan is missing, measured, and its rows appended as they are found."""
+"""The parent process: it measures the missing cases of a plan and appends their rows at once."""
 
 import getpass
 import os
@@ -32,16 +32,16 @@ def measure(
     checks: bool = False,
     share: Share | None = None,
 ) -> list[Row]:
-    """One row for each of ``cases``, those that ``folder`` held already among them.
+    """One row for each of ``cases``, including those that ``folder`` had already.
 
     With a ``target``, the cases are accounted for on that GPU instead of measured here. In
-    check mode (``checks``) they are measured deterministically, and their results digested.
-    Only the missing cases are measured, and those whose code or environment changed or
-    that ended by a crash. Of a ``share``, only its cases are looked at. A failed case becomes a
-    row, and the run goes on. An interrupt ends the workers and goes on to the caller.
+    check mode (``checks``) they are measured deterministically, and their results are digested.
+    Only cases that are missing, whose code or environment has changed, or that ended by a crash
+    are measured. With a ``share``, only its cases are considered. A failed case becomes a
+    row, and the run goes on. An interrupt ends the workers and is passed on to the caller.
 
     Raises:
-        UserError: if the plan cannot be measured here, before anything is.
+        UserError: before anything is measured, if the plan cannot be measured here.
     """
     set_worker_environment(on_gpu)
     preflight.check_time_limit(timeout_seconds)
@@ -58,7 +58,7 @@ def measure(
             progress.report_aside(rows.set_aside)
             if missing:
                 processes.load(settings, progress)
-            # Closed however the loop ends: that is what ends the workers.
+            # Closed however the loop ends, because closing it ends the workers.
             with closing(processes.rows(settings, progress)) as found:
                 for of_setting in found:
                     rows.append(of_setting)
@@ -71,9 +71,9 @@ def measure(
 def pending(
     cases: list[Case], rows: list[Row], how: Measured, identity: dict[str, Any] | None = None
 ) -> list[Case]:
-    """The ``cases`` that no settled row of the same code and environment answers.
+    """The ``cases`` without a settled row of the same code and environment.
 
-    Without an ``identity``, any environment will do.
+    Without an ``identity``, any environment counts as the same.
     """
     settled = {
         row.case
@@ -97,7 +97,7 @@ def _remove_logs(folder: Path, logs: Iterable[Path], but: set[str]) -> None:
 
 
 def set_worker_environment(on_gpu: bool) -> None:
-    """Set what all that measures is to have in its environment, here and in what starts here."""
+    """Set the environment variables for measuring, in this process and those that it starts."""
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     os.environ |= {
         "CUDA_DEVICE_ORDER": "PCI_BUS_ID",  # NVML's order
@@ -111,7 +111,7 @@ def set_worker_environment(on_gpu: bool) -> None:
     if on_gpu:
         os.environ["CUDA_VISIBLE_DEVICES"] = environment.chosen_gpu().uuid
         if "XLA_PYTHON_CLIENT_MEM_FRACTION" not in os.environ:  # its old name; JAX refuses both
-            # XLA's own limit is 75 % of the GPU's memory, whether it is allocated ahead or not.
+            # XLA's default limit is 75 % of the GPU's memory, even without preallocation.
             os.environ.setdefault("XLA_CLIENT_MEM_FRACTION", "0.95")
     else:
         os.environ |= {

@@ -8,14 +8,14 @@ from reproduce.machine.target import Target
 from reproduce.measuring import cost
 from reproduce.plan import Setting
 
-# A run that is killed loses what waits to be timed.
+# A run that is killed loses the settings that wait to be timed.
 WAITING_PER_CORE = 3
-# Of free memory: what is expected of a setting is a guess.
+# The part of free memory that may be planned for, since a setting's expected memory is a guess.
 USABLE_MEMORY = 0.9
 
 
 class Machine(NamedTuple):
-    """Cores, and free bytes of the host and of the GPU (None without one), which settings share."""
+    """The cores and free bytes that settings share: the host's and the GPU's (None without one)."""
 
     cores: int
     host_bytes: int
@@ -26,23 +26,23 @@ MACHINE_WITH_A100 = Machine(16, 128 * cost.GIB, 39 * cost.GIB)
 
 
 def here(on_gpu: bool) -> Machine:
-    """This machine, as it is now."""
+    """This machine in its present state."""
     gpu_bytes = environment.free_bytes(on_gpu=True) if on_gpu else None
     return Machine(limits.cores(), limits.free_memory().bytes, gpu_bytes)
 
 
 def planned(on_gpu: bool) -> Machine:
-    """The machine that a plan is looked at for: this one, or one with an A100 in place of a GPU."""
+    """The machine to plan for: this one, or one with an A100 if a GPU is needed and missing."""
     return MACHINE_WITH_A100 if on_gpu and environment.gpu()[0] is None else here(on_gpu)
 
 
 def waves(
     settings: Iterable[Setting], machine: Machine, target: Target | None = None
 ) -> Iterator[list[Setting]]:
-    """``settings``, divided into those that are in memory at a time.
+    """``settings``, divided into groups that are in memory at the same time.
 
     Yields:
-        The next of them, as many as the cores and the memory of ``machine`` allow, at least one.
+        The next group: as many as the cores and the memory of ``machine`` allow, at least one.
     """
     left = list(settings)
     while left:
@@ -64,7 +64,7 @@ def at_once(settings: Iterable[Setting], machine: Machine, target: Target | None
 
 
 def expected_seconds(settings: Iterable[Setting], machine: Machine) -> float:
-    """The seconds that ``settings`` are expected to take from nothing."""
+    """The seconds that ``settings`` are expected to take if nothing is measured yet."""
     found = 0.0
     for wave in waves(settings, machine):
         preparing = list(map(cost.preparing_seconds, wave))
@@ -75,7 +75,7 @@ def expected_seconds(settings: Iterable[Setting], machine: Machine) -> float:
 
 
 def _fit(wave: list[Setting], machine: Machine, target: Target | None) -> bool:
-    """Whether all of ``wave`` fits into the memory that is free, of the host and of the GPU."""
+    """Whether all of ``wave`` fits into the free memory of the host and of the GPU."""
     host, gpu = USABLE_MEMORY * machine.host_bytes, machine.gpu_bytes
     if target is not None:
         return cost.ACCOUNTING_BYTES * len(wave) <= host
@@ -86,5 +86,5 @@ def _fit(wave: list[Setting], machine: Machine, target: Target | None) -> bool:
 
 
 def _needs_the_whole_gpu(*settings: Setting) -> bool:
-    """Whether one of ``settings`` counts what all processes use of the GPU."""
+    """Whether one of ``settings`` counts the GPU memory of all processes."""
     return any(setting[0].quantity == "nvml" for setting in settings)

@@ -10,13 +10,13 @@ from reproduce.plan import Case, Setting, by_setting
 
 
 class Share(NamedTuple):
-    """The share ``number`` of ``total``, the first of which is 1."""
+    """Share ``number`` of ``total``, counted from 1."""
 
     number: int
     total: int
 
     def of(self, cases: Iterable[Case]) -> list[Case]:
-        """Those of ``cases`` that are in this share, by whole settings, in their order."""
+        """The ``cases`` of this share, in their order; settings are never divided."""
         settings = divided(by_setting(cases), self.total)[self.number - 1]
         return [case for setting in settings for case in setting]
 
@@ -25,7 +25,7 @@ def parsed(text: str) -> Share:
     """The share that ``text`` names: ``2/8`` is the second of eight.
 
     Raises:
-        UserError: if it names none.
+        UserError: if it is not of this form.
     """
     found = re.fullmatch(r"(\d{1,4})/(\d{1,4})", text)
     share = Share(*map(int, found.groups())) if found else Share(0, 0)
@@ -37,9 +37,9 @@ def parsed(text: str) -> Share:
 
 
 def divided(settings: list[Setting], count: int) -> list[list[Setting]]:
-    """``settings`` in ``count`` shares of about the same expected seconds, each in their order.
+    """``settings`` in ``count`` shares of about the same expected seconds, each in order.
 
-    It is the same division wherever it is made: nothing of the machine is in it.
+    The division does not depend on the machine.
     """
     at_once = schedule.at_once(settings, schedule.MACHINE_WITH_A100)
     seconds = [sum(cost.parts_seconds(setting, at_once)) for setting in settings]

@@ -13,18 +13,18 @@ from reproduce.machine import gpu
 
 
 def measure(plan: str, folder: Path, gpus: int) -> int:
-    """The highest exit code of processes that measure ``plan`` into ``folder``, one a GPU.
+    """The highest exit code of ``gpus`` processes that measure ``plan`` into ``folder``.
 
-    Each of the ``gpus`` processes has a share of the plan, a GPU, and its part of the cores.
+    Each process has a share of the plan, its own GPU, and its part of the cores.
 
     Raises:
-        UserError: if there are not so many GPUs.
+        UserError: if there are not that many GPUs.
     """
     uuids, cores = _uuids(gpus), sorted(os.sched_getaffinity(0))
     runs: list[Popen[bytes]] = []
     try:
         for number, own_cores in enumerate(np.array_split(cores, gpus), 1):
-            os.sched_setaffinity(0, own_cores.tolist() or cores)  # which the process inherits
+            os.sched_setaffinity(0, own_cores.tolist() or cores)  # inherited by the process
             print(f"Share {number} of {gpus} on {uuids[number - 1]}.", flush=True)
             runs.append(_started(plan, folder, f"{number}/{gpus}", uuids[number - 1]))
         return max(run.wait() for run in runs)
@@ -50,6 +50,10 @@ def _uuids(wanted: int) -> list[str]:
 
 
 def _started(plan: str, folder: Path, share: str, uuid: str) -> Popen[bytes]:
-    own = {"CUDA_VISIBLE_DEVICES": uuid, "GPU": "", "TTY_COMPATIBLE": "0"}  # no bars: lines
+    own = {
+        "CUDA_VISIBLE_DEVICES": uuid,
+        "GPU": "",
+        "TTY_COMPATIBLE": "0",
+    }  # no bars: lines
     command = [sys.executable, "-m", "reproduce", "measure", plan, str(folder), "--share", share]
     return Popen(command, env=os.environ | own)

@@ -1,6 +1,6 @@
-"""A plan on a cluster that SLURM runs: an array of jobs, a share each, and one that collects.
+"""A plan on a SLURM cluster: an array of jobs, one share each, and a job that collects.
 
-The scripts are plain ones for sbatch, left in the results folder beside what the jobs print.
+The scripts are plain sbatch scripts in the results folder; the jobs' output goes there, too.
 """
 
 import shlex
@@ -26,7 +26,7 @@ IN_CONTAINER = "/hvp/results"
 class Cluster(msgspec.Struct, frozen=True):
     """How ``plan`` is measured into ``results``: in ``jobs`` shares, at most ``cap`` at once.
 
-    ``options`` are further ones for sbatch, and ``container`` is an image of Apptainer to run in.
+    ``options`` are further options for sbatch. ``container`` is an Apptainer image to run in.
     """
 
     plan: str
@@ -37,21 +37,21 @@ class Cluster(msgspec.Struct, frozen=True):
     container: str = ""
 
     def missing(self) -> list[int]:
-        """The numbers of the shares of which a case is missing or has crashed."""
+        """The numbers of the shares with a case that is missing or has crashed."""
         planned = cases(self.plan)
         missing = {*runner.pending(planned, rows_in(self.results), Measured(on_gpu=True))}
         numbers = range(1, self.jobs + 1)
         return [number for number in numbers if missing & {*Share(number, self.jobs).of(planned)}]
 
     def measuring(self, shares: list[int]) -> str:
-        """The script that measures ``shares``, a task each."""
+        """The script that measures ``shares``, one task each."""
         array = f"{','.join(map(str, shares))}%{self.cap}"
         share = f'"$SLURM_ARRAY_TASK_ID/{self.jobs}"'
         verb = f"measure {self.plan} {self._folder} --share {share}"
         return self._script(f"--array={array} --output=slurm-%A_%a.out", verb)
 
     def collecting(self) -> str:
-        """The script that draws and judges what there is."""
+        """The script that draws and judges the rows that exist."""
         verb = f"all --no-measure --plan {self.plan} --results {self._folder}"
         return self._script("--output=slurm-%A.out", verb)
 
@@ -81,10 +81,10 @@ class Cluster(msgspec.Struct, frozen=True):
 
 
 def submit(script: Path, *options: str) -> str:
-    """The number of the job that ``script`` becomes; what it prints goes into its folder.
+    """Submit ``script`` and return its job number; its output goes into the script's folder.
 
     Raises:
-        UserError: if SLURM is not there, or refuses it.
+        UserError: if SLURM is missing or refuses the script.
     """
     if shutil.which("sbatch") is None:
         raise UserError(
@@ -100,7 +100,7 @@ def submit(script: Path, *options: str) -> str:
 
 
 def write(path: Path, script: str) -> Path:
-    """The ``path`` of a ``script``, once it is written there."""
+    """Write ``script`` to ``path`` and return ``path``."""
     with whole_file(path) as unfinished:
         unfinished.write_text(script)
     return path

@@ -1,4 +1,4 @@
-"""Seconds of calls, under a given clock, and what makes them doubtful."""
+"""Timing calls with a given clock, and warnings about doubtful times."""
 
 import random
 from collections.abc import Callable, Sequence
@@ -16,11 +16,11 @@ FIRST_VALUE_LIMIT = 0.5
 def in_turn(
     calls: Sequence[Call], rounds: int, clock: Clock, order: random.Random | None = None
 ) -> list[list[float]]:
-    """Seconds of each of ``calls``, which are made one after the other in every round.
+    """Seconds of each of ``calls``, which are called one after the other in every round.
 
-    They are in the given order, or in one that ``order`` shuffles anew for each round. A call
-    returns only once its result is computed. An HVP and the gradient in turn are what
-    the article times. Source: its "Time complexity".
+    The order is the given one, or ``order`` shuffles it anew for each round. A call
+    returns only once its result is computed. The article times an HVP and the gradient in turn.
+    Source: its section "Time complexity".
     """
     seconds: list[list[float]] = [[] for _ in calls]
     places = list(range(len(calls)))
@@ -33,14 +33,14 @@ def in_turn(
 
 
 def timed(call: Call, clock: Clock) -> tuple[float, Any]:
-    """Seconds of one ``call``, and its result, which is not freed while the clock runs."""
+    """Seconds of one ``call``, and its result, so that no memory is freed while the clock runs."""
     start = clock()
     result = call()
     return clock() - start, result
 
 
 def suspicions(seconds: list[float]) -> list[str]:
-    """A sentence with a remedy for each thing that makes ``seconds`` doubtful."""
+    """A warning with a remedy for each sign that ``seconds`` are doubtful."""
     if len(seconds) < 3:
         return []
     low, median, high = np.quantile(seconds, [0.2, 0.5, 0.8])

@@ -1,7 +1,7 @@
 """Measuring with other versions of the frameworks: the article's, or the newest.
 
-Each lock has an environment of its own beside the one that runs this. What is measured with it
-is drawn and judged here.
+Each lock has its own environment, separate from this one. Its rows are drawn and judged in this
+one.
 """
 
 import os
@@ -46,7 +46,7 @@ class Lock(NamedTuple):
         return folder
 
 
-# JAX and PyTorch of 2023 ask for different NCCLs.
+# JAX and PyTorch of 2023 need different NCCLs.
 LOCKS = {
     "2023": (Lock("2023-jax", "3.11", "jax"), Lock("2023-torch", "3.11", "torch")),
     "latest": (Lock("latest", "3.12", None),),

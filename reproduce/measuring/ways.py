@@ -1,18 +1,18 @@
-"""The ways in which rows come about: measured here, checked here, or accounted for elsewhere."""
+"""The ways to make a row: measure it here, check it here, or account for it on another GPU."""
 
 import ast
 import hashlib
 from functools import cache, cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from reproduce.machine import environment
 from reproduce.machine.target import Target
-from reproduce.plan import AMORTISED, CHECKPOINTED, GAUSS_NEWTON, PEERS, Case
+from reproduce.plan import AMORTISED, PEERS, REPAIRED, ArticleMethod, Case
 from reproduce.results.rows import How
 
 PACKAGE = environment.ROOT / "reproduce"
-# What every case depends on, and of the package of its framework.
+# The files that every case depends on, in this package and in the package of its framework.
 SHARED = (
     "problems/*.py",
     "machine/memory.py",
@@ -25,7 +25,7 @@ OF_FRAMEWORK = ("device.py", "hvp.py", "models.py")
 
 
 class Measured:
-    """Measured on the GPU, or on the CPU. ``target`` is the GPU that is accounted for instead."""
+    """Rows measured on the GPU or the CPU. ``target`` is the GPU that is accounted for instead."""
 
     target: Target | None = None
     checks = False
@@ -59,9 +59,9 @@ class Measured:
         names = list(OF_FRAMEWORK)
         if case.vectors > 1 or case.method in (*AMORTISED, *PEERS):
             names.append("many_vectors.py")
-        if case.method in PEERS or case.method.startswith("repaired"):
+        if case.method in (*PEERS, *REPAIRED):
             names.append("peers.py")
-        if case.method in (*CHECKPOINTED, *GAUSS_NEWTON):
+        elif case.method not in (*AMORTISED, *get_args(ArticleMethod)):
             names.append("products.py")
         own = PACKAGE / f"in_{case.framework}"
         shared = [path for pattern in SHARED for path in sorted(PACKAGE.glob(pattern))]
@@ -69,7 +69,7 @@ class Measured:
 
 
 class Checked(Measured):
-    """Measured deterministically, and the results digested."""
+    """Rows measured deterministically, with digests of the results."""
 
     checks = True
 
@@ -79,12 +79,12 @@ class Checked(Measured):
 
     @cached_property
     def identity(self) -> dict[str, Any]:
-        """The facts that must match for a row to be reused, and that it is of check mode."""
+        """The facts that must match for a row to be reused; check mode is one of them."""
         return super().identity | {"how": "checked"}
 
 
 class Accounted(Measured):
-    """Compiled, accounted for or counted for the GPU ``target``, which is not there."""
+    """Rows compiled, accounted for or counted for the GPU ``target``, which is not there."""
 
     target: Target
 
@@ -99,12 +99,12 @@ class Accounted(Measured):
         return "compiled" if case.mode == "jit" else "accounted"
 
     def device(self, case: Case) -> str:
-        """The name of the device in the row of ``case``; empty where none plays a part."""
+        """The name of the device in the row of ``case``; empty if it depends on no device."""
         return "" if case.quantity == "operations" else self.target.device
 
     @cached_property
     def identity(self) -> dict[str, Any]:
-        """The facts that must match for a row to be reused: the target, and no device from here."""
+        """The facts that must match for a row to be reused: the target, not this device."""
         found = {name: value for name, value in super().identity.items() if name != "device"}
         target_hash = hashlib.sha256(self.target.description.encode()).hexdigest()
         return found | {"target": self.target.name, "target_description": target_hash}
@@ -121,7 +121,7 @@ class Accounted(Measured):
 
 
 def way(on_gpu: bool, target: Target | None = None, checks: bool = False) -> Measured:
-    """How cases come about: accounted for with a ``target``, else checked or measured."""
+    """The way to make rows: accounted for with a ``target``, else checked or measured."""
     if target is not None:
         return Accounted(target)
     return Checked(on_gpu) if checks else Measured(on_gpu)

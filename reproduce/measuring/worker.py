@@ -1,6 +1,6 @@
-"""The child: prepares the cases of one setting, times them when told to, hands back what it found.
+"""The child process: it prepares the cases of one setting, times them when told to, and reports.
 
-For a GPU that is not there it accounts for them instead, with the same functions.
+For a GPU that is not there, it accounts for the cases instead, with the same functions.
 """
 
 import gc
@@ -28,17 +28,17 @@ from reproduce.measuring.framework import Accounting, Device, Tools
 from reproduce.plan import SMOKE, Case, Framework
 from reproduce.results.rows import Status, encodable
 
-# As the article's runs of memory set it.
+# The setting of the article's memory runs.
 NVML_SETTINGS = {"XLA_PYTHON_CLIENT_ALLOCATOR": "platform"}
 
 
 class Site(msgspec.Struct, frozen=True):
     """A worker's surroundings: log, cores to prepare on, GPU by its UUID, folder of programs.
 
-    ``gpu`` is None on a CPU. Of ``preparing_cores`` there are fewer than of all while others
-    prepare beside it; all cores time.
-    With a ``target``, nothing is measured, and the cases are accounted for on that GPU. In
-    check mode (``checks``), what is measured is computed deterministically, and digested.
+    ``gpu`` is None on a CPU. ``preparing_cores`` is the worker's part of the cores while other
+    workers prepare; timing uses all cores. With a ``target``, nothing is measured, and the cases
+    are accounted for on that GPU. In check mode (``checks``), results are computed
+    deterministically and digested.
     """
 
     log: Path
@@ -50,28 +50,29 @@ class Site(msgspec.Struct, frozen=True):
 
 
 def modules(framework: Framework) -> list[str]:
-    """The modules that a worker of ``framework`` needs, to be loaded once before forking."""
+    """The modules that a worker of ``framework`` needs; they are loaded once before forking."""
     names = ("hvp", "many_vectors", "peers", "products", "models", "device")
     return [f"reproduce.in_{framework}.{name}" for name in names]
 
 
 def accounting_module(framework: Framework) -> str:
-    """The further module of a worker that accounts for a case instead of measuring it."""
+    """The additional module for accounting for a case instead of measuring it."""
     return f"reproduce.in_{framework}.accounting"
 
 
 def run(connection: Connection, cases: list[Case], site: Site) -> None:
     """Measures ``cases``, sends their Findings through ``connection`` and ends the process.
 
-    What is to be timed is prepared first: then None is sent, and timing begins with an answer.
-    Whatever the frameworks print goes to the site's log. Interrupts are the parent's.
+    Cases to be timed are prepared first. The worker then sends None, and starts timing when it
+    gets an answer. All output of the frameworks goes to the site's log. Interrupts are left to the
+    parent.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     site.log.parent.mkdir(exist_ok=True)
     with site.log.open("a") as log:
         os.dup2(log.fileno(), sys.stdout.fileno())
         os.dup2(log.fileno(), sys.stderr.fileno())
-    gc.freeze()  # what was loaded before the fork need not be searched for garbage
+    gc.freeze()  # garbage collection need not search what was loaded before the fork
 
     def wait_for_turn() -> None:
         connection.send(None)
@@ -86,10 +87,10 @@ def run(connection: Connection, cases: list[Case], site: Site) -> None:
 def find(
     cases: list[Case], site: Site, wait_for_turn: Callable[[], None] = lambda: None
 ) -> list[Finding]:
-    """Measure ``cases`` in this process and return a finding of each; a failure is one, too.
+    """Measure ``cases`` in this process and return a finding for each, also if it fails.
 
-    They differ in method and number of vectors alone. Before any is timed, ``wait_for_turn``
-    is called.
+    The cases differ only in method and number of vectors. ``wait_for_turn`` is called before any
+    of them is timed.
     """
     case = cases[0]
     if case.quantity == "nvml":
@@ -97,7 +98,7 @@ def find(
     findings = [Finding() for _ in cases]
     device: Device = _module(f"reproduce.in_{case.framework}.device")
     with _failure_noted(findings, device):
-        # First, since a thread stays with the memory that it began with: XLA's start soon.
+        # First, because a thread keeps the memory arena that it starts with, and XLA's start soon.
         if site.gpu is None and case.quantity == "memory":
             memory.return_freed_memory_at_once()
         elif site.gpu is None and case.quantity == "time":
@@ -124,16 +125,16 @@ def _instance(case: Case, site: Site) -> Instance:
         device.use_deterministic_algorithms()
     if case.plan == SMOKE:
         device.compile_unoptimised()
-    # A framework that cannot load CUDA falls back to the CPU: never under a GPU's name.
+    # A framework that cannot load CUDA falls back to the CPU, which must not pass for a GPU.
     wanted = "cpu" if site.gpu is None else "gpu"
     if device.platform() != wanted:
         raise RuntimeError(
-            f"a {wanted} was asked for, the framework uses the {device.platform()}: "
-            "it could not load the other"
+            f"a {wanted} was asked for, and the framework uses the {device.platform()}: "
+            f"it could not load what the {wanted} needs"
         )
-    # With another number of threads than it was compiled for, torch.compile would compile anew.
+    # torch.compile would compile again if the number of threads changed.
     device.use_cores(limits.cores() if case.mode == "compile" else site.preparing_cores)
-    if site.target is None and case.quantity != "nvml":  # the article's count has compilation
+    if site.target is None and case.quantity != "nvml":  # the article's count includes compiling
         device.share_programs(site.programs)
     methods = hvp.METHODS | peers.METHODS | products.METHODS
     tools = Tools(methods, many_vectors, models, device)
@@ -141,12 +142,12 @@ def _instance(case: Case, site: Site) -> Instance:
 
 
 def _module(name: str) -> Any:
-    """A module of a framework, which is as the Protocol of its name has it."""
+    """The module ``name`` of a framework, which follows the Protocol in ``framework.py``."""
     return import_module(name)
 
 
 def _precision(case: Case, site: Site, device: Device) -> dict[str, Any]:
-    """The settings of precision, and what they come to, where that leaves no trace in memory."""
+    """The settings of precision; for timed cases also the error of a product (it takes memory)."""
     if case.quantity != "time" or site.target is not None:
         return device.precision()
     error = comparing.product_error(device.product)
@@ -171,12 +172,12 @@ def _time(
         experiments[0].prepare_timing()
     for case, finding in zip(cases, findings, strict=True):
         with _failure_noted([finding] if experiments else findings, device):
-            # Made here, since its vector may be what the gradient has just found.
+            # Created only now, since its vector may be the gradient that was just computed.
             experiment = Experiment(case, finding, instance)
             experiment.prepare_timing()
             experiments.append(experiment)
         if not experiments:
-            return 0.0  # the gradient failed, which all rounds have
+            return 0.0  # the gradient failed, and every round needs it
     start = time.perf_counter()
     wait_for_turn()
     waited = time.perf_counter() - start
@@ -199,7 +200,7 @@ def _measure(experiment: Experiment, site: Site) -> None:
 
 @contextmanager
 def _failure_noted(findings: list[Finding], device: Device) -> Iterator[None]:
-    """Make a failure inside the block one of all ``findings`` that are without."""
+    """Record a failure inside the block in all ``findings`` that have none yet."""
     try:
         yield
     except Exception as error:
@@ -212,7 +213,7 @@ def _failure_noted(findings: list[Finding], device: Device) -> Iterator[None]:
 
 
 def _weights(case: Case, target: Target | None) -> dict[str, np.ndarray]:
-    """The weights of ``case``; zeros where only their shapes are looked at."""
+    """The weights of ``case``; zeros if only their shapes matter."""
     problem = problems.PROBLEMS[case.model]
     if target is None:
         return problems.weights(problem, case.seed)

@@ -1,4 +1,4 @@
-"""Which HVP to use, in sentences: for one, for many, with how much compiling, in little memory."""
+"""Sentences on which HVP to use: for one, for many, compiled, and in little memory."""
 
 import math
 from collections.abc import Sequence
@@ -13,28 +13,29 @@ NOTICEABLE = 0.05
 
 
 def advice(found: Found) -> list[str]:
-    """The answer, a sentence a need.
+    """The answer, one sentence per need.
 
     Raises:
         UserError: if no method gave a right HVP.
     """
-    best = found.best
+    best, hvps = found.best, [each for each in found.timed if each.is_hvp]
     return [
         f"For one HVP, or each at a new point: {best.label}, {_cost(best)}.",
-        *_at_one_point(best, found.timed),
-        *_compiled(best, found.timed),
-        *_little_memory(found.timed),
+        *_at_one_point(best, hvps),
+        *_compiled(best, hvps),
+        *_little_memory(hvps),
+        *_no_hvps(found.timed),
         *_unusable(found.products),
     ]
 
 
 def break_even(once_seconds: float, saved_seconds: float) -> int | None:
-    """How many HVPs, 2 at least, win back ``once_seconds``; None if nothing is saved."""
+    """The number of HVPs, at least 2, that repay ``once_seconds``; None if nothing is saved."""
     return max(2, math.floor(once_seconds / saved_seconds) + 1) if saved_seconds > 0 else None
 
 
 def _at_one_point(best: Product, timed: Sequence[Product]) -> list[str]:
-    """The fastest for many vectors at one point, where that is clearly faster than the best."""
+    """The fastest for many vectors at one point, if it is clearly faster than the best."""
     for each in timed:
         saved = best.seconds_of_one - each.seconds_of_one
         if each.is_compiled or each.is_direct or saved <= NOTICEABLE * best.seconds_of_one:
@@ -47,7 +48,7 @@ def _at_one_point(best: Product, timed: Sequence[Product]) -> list[str]:
 def _compiled(best: Product, timed: Sequence[Product]) -> list[str]:
     said = []
     for each in filter(lambda each: each.is_compiled, timed):
-        # By way of gradients, since the two were timed in rounds of their own.
+        # Compared in gradients, since the two were timed in different rounds.
         gradients = np.median(best.in_gradients) - np.median(each.in_gradients)
         saved = float(gradients * np.median(each.gradient_seconds))
         paid = break_even(each.compile_seconds, saved)
@@ -68,6 +69,14 @@ def _little_memory(timed: Sequence[Product]) -> list[str]:
     return [
         f"For little memory: {smallest}, {cost.readable_bytes(least)} "
         f"(most: {largest}, {cost.readable_bytes(most)})."
+    ]
+
+
+def _no_hvps(timed: Sequence[Product]) -> list[str]:
+    others = [each for each in timed if not each.is_hvp]
+    return [
+        f"Where a product that is no HVP will do: {each.label}, {_cost(each)}."
+        for each in others[:1]
     ]
 
 

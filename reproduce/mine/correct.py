@@ -1,122 +1,158 @@
-"""Whether HVPs are right: each method against the others and against central differences.
+"""Whether products are right: each method against the others and against central differences.
 
-Central differences are (∇f(x + hv) − ∇f(x − hv)) / 2h, for several steps h. How far the best two
-neighbouring steps are apart is how far they can be trusted; where that is too far, what most
-methods agree on is the reference.
+If central differences of the gradient cannot be trusted, the HVP on which most methods agree is
+the reference. A Gauss-Newton product is another product and has its own reference.
 """
 
 import math
 from collections.abc import Callable, Sequence
-from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
 
+from reproduce.errors import UserError
 from reproduce.measuring import comparing
 from reproduce.measuring.framework import Own
+from reproduce.mine.differences import (
+    STEPS,
+    Differences,
+    Leaves,
+    central_differences,
+    gauss_newton_differences,
+)
 from reproduce.mine.found import Product
 from reproduce.mine.kit import Kit
+from reproduce.plan import GAUSS_NEWTON
+from reproduce.problems.loss import LossByParts
 
-Leaves = list[np.ndarray]
 Say = Callable[[str], None]
 SEED = 0
-# Steps as shares of ‖x‖ / ‖v‖, and the least relative difference that counts, by precision.
-STEPS = {"float64": (1e-2, 1e-3, 1e-4, 1e-5, 1e-6), "float32": (1e-1, 3e-2, 1e-2, 3e-3, 1e-3)}
+# The least relative difference that counts, by precision; and between two losses.
 LIMITS = {"float64": 1e-5, "float32": 1e-2}
 # Of the differences' own error: how much a right HVP may be off, and where it tells nothing.
 ALLOWED_ERRORS, TOO_LARGE_ERROR = 10, 1e-2
+SAME_LOSS = 1e-3
 
 
-class Differences(NamedTuple):
-    """Central differences along v: of the gradient, of the loss, and how far to trust each."""
+class Right(NamedTuple):
+    """The right HVP, and the right Gauss-Newton product if the user's file allows one."""
 
-    product: Leaves
-    product_error: float
-    slope: float
-    slope_error: float
+    hvp: Leaves
+    gauss_newton: Leaves = []
+
+    def of(self, product: Product) -> Leaves:
+        """The right result for ``product``."""
+        return self.hvp if product.is_hvp else self.gauss_newton
 
 
 class Checked(NamedTuple):
-    """The right HVP, in what precision it was found, and every method's verdict."""
+    """The right products, and every method's verdict."""
 
-    reference: Leaves
-    precision: str
+    right: Right
     products: list[Product]
 
 
-def check(kit: Kit, found: Own, repairs: bool, say: Say) -> Checked:
-    """The verdict on each method, as it is, and repaired where that is not right.
+# Products, and what each gave; None where the framework refused.
+Results = list[tuple[Product, Leaves | None]]
 
-    In float64 where that is possible, else in the user's own precision.
+
+def check_parts(kit: Kit, found: Own) -> None:
+    """Compares the loss of the user's logits with the loss.
+
+    Raises:
+        UserError: if they differ.
+    """
+    if found.parts is None:
+        return
+    arguments = found.params, found.batch
+    whole, of_logits = (
+        float(kit.program(loss, *arguments)(*arguments)) for loss in (found.loss, found.parts)
+    )
+    if not math.isclose(whole, of_logits, rel_tol=SAME_LOSS):
+        raise UserError(
+            f"loss_of_logits(logits, batch) was to give all of the loss, {whole:.6g}, and it gave "
+            f"{of_logits:.6g}; have loss return that of the logits, without a penalty"
+        )
+
+
+def check(kit: Kit, found: Own, repairs: bool, say: Say) -> Checked:
+    """The verdict on each method as it is and, if that is not right, repaired.
+
+    The check is in float64 if possible, else in the user's own precision.
     """
     with kit.own.float64_allowed():
         try:
             exact = found.in_float64()
             exact.value_and_gradient(exact.params)
         except (RuntimeError, TypeError, ValueError, MemoryError) as error:
-            say(f"In float64 it cannot be computed ({first_line(error)}): float32 has to do.")
+            say(f"It cannot be computed in float64 ({first_line(error)}): the check is in float32.")
         else:
             return _check(kit, exact, "float64", repairs, say)
     return _check(kit, found, "float32", repairs, say)
 
 
 def _check(kit: Kit, found: Own, precision: str, repairs: bool, say: Say) -> Checked:
-    params = kit.device.to_numpy(found.params)
-    v = vector(params)
-    differences = central_differences(kit, found, params, v, STEPS[precision])
+    v = vector(kit.device.to_numpy(found.params))
+    differences = central_differences(kit, found, v, STEPS[precision])
     _check_gradient(kit, found, v, differences, precision, say)
+    hvps = _results(kit, found, (*kit.own.DIRECT, *kit.own.AT_A_POINT), v, repairs)
+    reference = _reference(differences, [leaves for _, leaves in hvps if leaves], say)
+    right = Right(_judged(hvps, reference, differences.product_error, precision))
+    others: Results = []
+    if found.parts:
+        others = _results(kit, found, GAUSS_NEWTON, v, repairs)
+        right = right._replace(gauss_newton=_gauss_newton(kit, found, others, v, precision, say))
+    products = _needed([product for product, _ in hvps + others])
+    for sentence in _verdicts(products):
+        say(sentence)
+    return Checked(right, products)
+
+
+def _results(kit: Kit, found: Own, methods: Sequence[str], v: Leaves, repairs: bool) -> Results:
+    """The result of each method, as it is and repaired."""
+    both = (False, True)[: 1 + (repairs and kit.own.CAN_BE_REPAIRED)]
+    products = [
+        Product(method=method, is_repaired=is_repaired)
+        for method in methods
+        for is_repaired in both
+    ]
     tree = kit.own.from_numpy(v, found.params)
-    results: list[tuple[Product, Leaves | None]] = []
-    for method in (*kit.own.DIRECT, *kit.own.AT_A_POINT):
-        for is_repaired in (False, True)[: 1 + (repairs and kit.own.CAN_BE_REPAIRED)]:
-            product = Product(method=method, is_repaired=is_repaired)
-            results.append((product, _computed(kit, found, product, tree)))
-    reference = _reference(differences, [leaves for _, leaves in results if leaves], say)
-    limit = max(LIMITS[precision], ALLOWED_ERRORS * min(differences.product_error, 0.01))
+    return [(each, _computed(kit, found, each, tree)) for each in products]
+
+
+def _judged(results: Results, reference: Leaves, error: float, precision: str) -> Leaves:
+    """The first that is right by the ``reference``, which is good to ``error``; or that itself."""
+    limit = max(LIMITS[precision], ALLOWED_ERRORS * min(error, TOO_LARGE_ERROR))
     for product, leaves in results:
         if leaves is not None:
             _judge(product, leaves, reference, limit)
-    products = _needed([product for product, _ in results])
-    for product in products:
-        say(_sentence(product))
-    right = [each for each, leaves in results if leaves and each.verdict == "right"]
-    closest = next((leaves for each, leaves in results if each in right[:1]), reference)
-    return Checked(closest or reference, precision, products)
-
-
-def vector(params: Leaves) -> Leaves:
-    """The normal vector that all HVPs are taken of, shaped like ``params``."""
-    rng = np.random.default_rng(SEED)
-    return [rng.standard_normal(leaf.shape).astype(leaf.dtype) for leaf in params]
-
-
-def central_differences(
-    kit: Kit, found: Own, params: Leaves, v: Leaves, steps: Sequence[float]
-) -> Differences:
-    """Of gradient and loss along ``v``: those of the two neighbouring steps that agree best."""
-    scale = (comparing.norm(params) or comparing.norm(v)) / comparing.norm(v)
-    tried = [_difference(kit, found, params, v, step * scale) for step in steps]
-    neighbours = list(pairwise(tried))
-    apart = [comparing.relative_difference(a[1], b[1]) for a, b in neighbours]
-    slopes_apart = [abs(a[0] - b[0]) for a, b in neighbours]
-    best, best_slope = int(np.nanargmin(apart)), int(np.nanargmin(slopes_apart))
-    return Differences(
-        tried[best + 1][1], apart[best], tried[best_slope + 1][0], slopes_apart[best_slope]
+    return next(
+        (leaves for each, leaves in results if leaves and each.verdict == "right"), reference
     )
 
 
-def _difference(kit: Kit, found: Own, params: Leaves, v: Leaves, h: float) -> tuple[float, Leaves]:
-    sides = []
-    for sign in (1, -1):
-        moved = [x + sign * h * direction for x, direction in zip(params, v, strict=True)]
-        value, gradient = found.value_and_gradient(kit.own.from_numpy(moved, found.params))
-        sides.append((value, kit.device.to_numpy(gradient)))
-    (ahead, gradient_ahead), (behind, gradient_behind) = sides
-    product = [
-        np.subtract(a, b, dtype="float64") / (2 * h)
-        for a, b in zip(gradient_ahead, gradient_behind, strict=True)
-    ]
-    return (ahead - behind) / (2 * h), product
+def _gauss_newton(
+    kit: Kit, found: Own, results: Results, v: Leaves, precision: str, say: Say
+) -> Leaves:
+    """Judges Gauss-Newton products by central differences, and gives the right one."""
+    given = [product for product, leaves in results if leaves]
+    if not given:
+        return []
+    loss = kit.loss(given[0], found)
+    assert isinstance(loss, LossByParts)
+    reference, error = gauss_newton_differences(kit, found, loss, v, STEPS[precision])
+    say(f"Central differences of the logits, for Gauss-Newton, are good to {error:.0e}.")
+    if error <= TOO_LARGE_ERROR:
+        return _judged(results, reference, error, precision)
+    for product in given:
+        product.verdict, product.reason = "refused", "its central differences tell too little"
+    return reference
+
+
+def vector(params: Leaves) -> Leaves:
+    """The normal vector that all HVPs multiply by, shaped like ``params``."""
+    rng = np.random.default_rng(SEED)
+    return [rng.standard_normal(leaf.shape).astype(leaf.dtype) for leaf in params]
 
 
 def _check_gradient(
@@ -138,11 +174,10 @@ def _check_gradient(
 
 
 def _computed(kit: Kit, found: Own, product: Product, v: object) -> Leaves | None:
-    """The HVP, or None where the framework refuses it, which ``product`` then tells."""
-    function = kit.product(product.method, kit.loss(found, product.is_repaired))
+    """The product, or None if the framework refuses it, which ``product`` then records."""
     arguments = found.params, v, found.batch
     try:
-        program, _, _ = kit.device.compile(function, kit.own.MODE, *arguments)
+        program = kit.program(kit.product(product, found), *arguments)
         return kit.device.to_numpy(program(*arguments))
     except Exception as error:  # whatever a framework raises where it has no derivative
         product.verdict, product.reason = "refused", first_line(error)
@@ -150,13 +185,13 @@ def _computed(kit: Kit, found: Own, product: Product, v: object) -> Leaves | Non
 
 
 def _reference(differences: Differences, results: list[Leaves], say: Say) -> Leaves:
-    """Central differences, or where they cannot be trusted, what most methods agree on."""
+    """Central differences or, if they cannot be trusted, the result on which most methods agree."""
     if differences.product_error <= TOO_LARGE_ERROR or not results:
         say(f"Central differences of the gradient are good to {differences.product_error:.0e}.")
         return differences.product
     say(
-        f"Central differences of the gradient are good to {percent(differences.product_error)} "
-        "only, which is too little to judge by: the methods are held against each other."
+        "Central differences of the gradient are only good to "
+        f"{percent(differences.product_error)}; the methods are compared with each other instead."
     )
     agreeing = [sum(comparing.relative_difference(a, b) < 1e-3 for a in results) for b in results]
     return results[int(np.argmax(agreeing))]
@@ -170,7 +205,7 @@ def _judge(product: Product, leaves: Leaves, reference: Leaves, limit: float) ->
 
 
 def _needed(products: list[Product]) -> list[Product]:
-    """``products`` without those repaired where the method is right as it is, or refused alike."""
+    """``products`` without repaired ones whose method is right anyway, or refused all the same."""
     as_is = {each.method: each for each in products if not each.is_repaired}
 
     def is_needed(product: Product) -> bool:
@@ -181,18 +216,27 @@ def _needed(products: list[Product]) -> list[Product]:
     return list(filter(is_needed, products))
 
 
-def _sentence(product: Product) -> str:
-    if product.verdict == "right":
-        return f"{product.label}: right (differs by {product.difference:.0e})."
-    return f"{product.label}: {product.verdict.upper()} ({product.reason})."
+def _verdicts(products: list[Product]) -> list[str]:
+    """A sentence a verdict, with the methods that share it."""
+    of_verdict: dict[str, list[Product]] = {}
+    for each in products:
+        reason = "Right" if each.verdict == "right" else f"{each.verdict.upper()} ({each.reason})"
+        of_verdict.setdefault(reason, []).append(each)
+    if "Right" in of_verdict:
+        largest = max(each.difference or 0 for each in of_verdict["Right"])
+        of_verdict[f"Right (to {largest:.0e})"] = of_verdict.pop("Right")
+    return [
+        f"{verdict}: {'; '.join(each.label for each in own)}."
+        for verdict, own in of_verdict.items()
+    ]
 
 
 def percent(share: float) -> str:
-    """``share`` in percent with two digits, or that it is none."""
+    """``share`` in percent with two digits, or text that it is not a number."""
     return f"{100 * share:.2g} %" if math.isfinite(share) else "something that is no number"
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of what ``error`` says, with what it is called where that says nothing."""
+    """The first line of the text of ``error``, or the name of its type if it has none."""
     text = str(error).strip().splitlines()
     return (text[0] if text else type(error).__name__)[:160]

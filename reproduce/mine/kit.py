@@ -1,6 +1,7 @@
-"""The modules of a framework that compute an HVP of the user's own loss."""
+"""The modules of a framework that compute a product of the user's own loss."""
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from importlib import import_module
 from typing import Any, NamedTuple, cast
 
@@ -13,11 +14,13 @@ from reproduce.measuring.framework import (
     Own,
     Tree,
 )
-from reproduce.plan import Framework
+from reproduce.mine.found import Product
+from reproduce.plan import GAUSS_NEWTON, Framework
+from reproduce.problems.loss import LossByParts
 
 
 class Kit(NamedTuple):
-    """What computes in one framework."""
+    """The modules that compute in one framework."""
 
     framework: Framework
     methods: Mapping[str, Method]
@@ -25,27 +28,44 @@ class Kit(NamedTuple):
     device: Device
     own: OfTheUser
 
-    def product(self, method: str, loss: LossOfBatch) -> Callable[[Tree, Tree, Tree], Tree]:
-        """The HVP of ``method`` as a function of parameters, vector and batch."""
+    def product(
+        self, product: Product, found: Own, batch: Tree = None
+    ) -> Callable[[Tree, Tree, Tree], Tree]:
+        """The function of parameters, vector and batch that computes ``product``.
+
+        The batch is like the user's, or like ``batch`` if it is given.
+        """
+        method, loss = product.method, self.loss(product, found)
         if method in self.methods:
-            hvp = self.methods[method]
-            return lambda params, v, batch: hvp(lambda params: loss(params, batch), params, v)
+            compute = self.methods[method]
+            at = loss.at if isinstance(loss, LossByParts) else partial(_at, loss)
+            return lambda params, v, batch: compute(at(batch), params, v)
+        like, params = batch or found.batch, found.params
+        at_point, after = self.many_vectors.METHODS[method](loss, params, params, like)
+        return lambda params, v, batch: after(at_point(params, batch), v)
 
-        def at_point_and_after(params: Tree, v: Tree, batch: Tree) -> Tree:
-            at_point, product = self.many_vectors.METHODS[method](loss, params, v, batch)
-            return product(at_point(params, batch), v)
+    def program(self, function: Callable[..., Tree], *arguments: Tree) -> Callable[..., Tree]:
+        """``function`` as the framework computes it, for arguments like these."""
+        return self.device.compile(function, self.own.MODE, *arguments)[0]
 
-        return at_point_and_after
-
-    def loss(self, found: Own, is_repaired: bool) -> LossOfBatch:
-        """The user's loss, as it is or repaired."""
-        return self.own.repaired_loss(found.loss) if is_repaired else found.loss
+    def loss(self, product: Product, found: Own) -> LossOfBatch:
+        """The user's loss, in parts for a Gauss-Newton product; repaired if ``product`` is."""
+        repair = self.own.repaired_loss if product.is_repaired else lambda loss: loss
+        if found.parts and product.method in GAUSS_NEWTON:
+            parts = found.parts
+            return LossByParts(repair(parts.logits), repair(parts.of_logits), parts.penalty)
+        return repair(found.loss)
 
 
 def load(framework: Framework) -> Kit:
     """The modules of ``framework``."""
-    hvp, peers, many_vectors, device, own = (
+    hvp, peers, products, many_vectors, device, own = (
         cast(Any, import_module(f"reproduce.in_{framework}.{name}"))
-        for name in ("hvp", "peers", "many_vectors", "device", "own")
+        for name in ("hvp", "peers", "products", "many_vectors", "device", "own")
     )
-    return Kit(framework, hvp.METHODS | peers.METHODS, many_vectors, device, own)
+    methods = hvp.METHODS | peers.METHODS | products.METHODS
+    return Kit(framework, methods, many_vectors, device, own)
+
+
+def _at(loss: LossOfBatch, batch: Tree) -> Callable[[Tree], Any]:
+    return lambda params: loss(params, batch)

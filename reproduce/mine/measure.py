@@ -1,21 +1,21 @@
-"""What right HVPs cost: the memory that they need, and their time in turn with the gradient."""
+"""What right products cost: their time in turn with the gradient, and memory as they run."""
 
 import random
 import time
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from reproduce.measuring import comparing, cost, timing
 from reproduce.measuring.framework import Own, Tree
-from reproduce.mine.correct import SEED, Leaves, Say, first_line, percent, vector
+from reproduce.mine.correct import SEED, Right, Say, first_line, percent, vector
 from reproduce.mine.found import Product
 from reproduce.mine.kit import Kit
 
 VECTORS = 4
-# About how long all that is timed takes, and what is computed once at a point.
+# The approximate seconds for timing all products, and for the parts computed once at a point.
 TIMING_SECONDS, POINT_SECONDS = 30.0, 2.0
 FEWEST_ROUNDS, MOST_ROUNDS = 3, 50
 # The largest relative error that the user's precision explains.
@@ -23,18 +23,17 @@ ROUNDING = 1e-2
 
 
 class Subject(NamedTuple):
-    """What is timed: the user's loss in one framework, the vector, and the HVP that is right."""
+    """The subject of timing: the user's loss in one framework, the vector, the right products."""
 
     kit: Kit
     found: Own
     v: Tree
-    reference: Leaves
+    right: Right
     functions: dict[str, Callable[..., Tree]]
 
     def function(self, product: Product) -> Callable[..., Tree]:
-        """The HVP of ``product``, the same each time."""
-        loss = self.kit.loss(self.found, product.is_repaired)
-        return self.functions.setdefault(product.label, self.kit.product(product.method, loss))
+        """The function that computes ``product``; always the same object."""
+        return self.functions.setdefault(product.label, self.kit.product(product, self.found))
 
     @property
     def arguments(self) -> tuple[Tree, Tree, Tree]:
@@ -43,62 +42,22 @@ class Subject(NamedTuple):
 
 
 class Prepared(NamedTuple):
-    """A product that is ready to be timed, and what computes it once more."""
+    """A product that is ready to be timed, and the function that computes it again."""
 
     product: Product
     call: Callable[[], Tree]
 
 
-def subject(kit: Kit, found: Own, reference: Leaves) -> Subject:
-    """The user's loss with the vector that all HVPs are taken of."""
+def subject(kit: Kit, found: Own, right: Right) -> Subject:
+    """The user's loss with the vector that all HVPs multiply by."""
     v = kit.own.from_numpy(vector(kit.device.to_numpy(found.params)), found.params)
-    return Subject(kit, found, v, reference, {})
-
-
-def fits(of: Subject, products: list[Product], free_bytes: int, say: Say) -> None:
-    """Notes how much memory each right product needs; what is free decides whether it is timed."""
-    for each in products:
-        if each.verdict != "right":
-            continue
-        function = of.function(each)
-        try:
-            each.needed_bytes = of.kit.own.needed_bytes(function, *of.arguments)
-        except Exception as error:  # whatever the user's code does that needs numbers
-            say(f"{each.label}: its memory cannot be told beforehand ({first_line(error)}).")
-            continue
-        if each.needed_bytes > free_bytes:
-            each.verdict, each.reason = "too large", _too_large(of, function, each, free_bytes)
-            say(f"{each.label}: DOES NOT FIT; it {each.reason}.")
-    needed = [each.needed_bytes for each in products if each.needed_bytes]
-    if needed:
-        low, high = (cost.readable_bytes(choose(needed)) for choose in (min, max))
-        free = cost.readable_bytes(free_bytes)
-        say(f"The HVPs need {low} to {high}, parameters and batch included; {free} are free.")
-
-
-def _too_large(
-    of: Subject, function: Callable[..., Tree], product: Product, free_bytes: int
-) -> str:
-    needed = product.needed_bytes or 0
-    sentence = f"needs {cost.readable_bytes(needed)}"
-    samples = of.found.samples
-    sizes = {leaf.shape[0] for leaf in samples.values() if leaf.ndim}
-    if len(sizes) != 1 or sizes == {1}:
-        return sentence
-    (size,) = sizes
-    half = {name: leaf[: size // 2] for name, leaf in samples.items() if leaf.ndim}
-    of_half = of.kit.own.needed_bytes(function, of.found.params, of.v, of.found.batch | half)
-    of_sample = (needed - of_half) / (size - size // 2)
-    largest = size - (needed - free_bytes) / max(of_sample, 1)
-    if largest < 1:
-        return f"{sentence}, and more than is free even for a single sample"
-    return f"{sentence}; the largest batch that fits is about {int(largest)} of {size}"
+    return Subject(kit, found, v, right, {})
 
 
 def time_all(of: Subject, products: list[Product], say: Say) -> tuple[list[float], int | None]:
     """Times all right ``products`` in turn with the gradient, whose seconds and bytes it returns.
 
-    What is right directly is timed for several vectors at once, too: the first such method.
+    The first direct method that is right is also timed for several vectors at once.
     """
     gradient = _gradient(of)
     prepared = [_prepared(of, each, say) for each in products if each.verdict == "right"]
@@ -112,8 +71,8 @@ def time_all(of: Subject, products: list[Product], say: Say) -> tuple[list[float
     low, median, high = np.quantile(seconds[0], [0.2, 0.5, 0.8])
     if high - low > timing.SPREAD_LIMIT * median:
         say(
-            f"The gradient's own times span {(high - low) / median:.0%} of their median: something "
-            "else runs here; close it, and run the same command again."
+            f"The gradient's own times span {(high - low) / median:.0%} of their median: another "
+            "program is running; close it, and run the same command again."
         )
     return seconds[0], gradient.product.memory_bytes
 
@@ -121,7 +80,7 @@ def time_all(of: Subject, products: list[Product], say: Say) -> tuple[list[float
 def time_one(of: Subject, product: Product, program: Callable[..., Tree]) -> None:
     """Times ``program``, which computes ``product`` and is ready, in turn with the gradient."""
     call = partial(_waited, of, program, *of.arguments)
-    product.error = _error(of, call())
+    product.error = _error(of, product, call())
     gradient, product.seconds = _in_turn([_gradient(of).call, call], TIMING_SECONDS)
     product.gradient_seconds = gradient
 
@@ -140,10 +99,9 @@ def _gradient(of: Subject) -> Prepared:
 
 
 def _prepared(of: Subject, product: Product, say: Say) -> Prepared | None:
-    loss = of.kit.loss(of.found, product.is_repaired)
     try:
         if product.method in of.kit.own.AT_A_POINT:
-            return _divided(of, product, loss)
+            return _divided(of, product)
         return _called(of, product, of.function(product))
     except Exception as error:
         is_too_large = isinstance(error, MemoryError) or of.kit.device.is_out_of_memory(error)
@@ -161,8 +119,9 @@ def _called(of: Subject, product: Product, function: Callable[..., Tree]) -> Pre
     return Prepared(product, call)
 
 
-def _divided(of: Subject, product: Product, loss: Callable[..., Any]) -> Prepared:
+def _divided(of: Subject, product: Product) -> Prepared:
     params, v, batch = of.arguments
+    loss = of.kit.loss(product, of.found)
     divide, compile_ = of.kit.many_vectors.METHODS[product.method], of.kit.device.compile
     at_point, after = divide(loss, params, v, batch)
     first, _, first_seconds = compile_(at_point, of.kit.own.MODE, params, batch)
@@ -187,7 +146,7 @@ def _at_once(of: Subject, products: list[Product], say: Say) -> list[Prepared | 
             products.append(product)
             v = of.kit.many_vectors.stacked([of.v] * VECTORS)
             hvp = of.kit.many_vectors.at_once(of.kit.methods[each.method])
-            loss = of.kit.loss(of.found, each.is_repaired)
+            loss = of.kit.loss(each, of.found)
 
             def function(params: Tree, v: Tree, batch: Tree) -> Tree:
                 return hvp(lambda params: loss(params, batch), params, v)  # noqa: B023
@@ -210,7 +169,7 @@ def _note(
 ) -> None:
     """Notes the error of the ``first`` result, and the memory of a further call."""
     if product.method != "gradient":
-        product.error = _error(of, first, product.vectors)
+        product.error = _error(of, product, first)
         if not product.error <= ROUNDING:  # nor if it is not a number
             product.verdict = "wrong"
             product.reason = f"off by {percent(product.error)} when it was to be timed"
@@ -219,11 +178,11 @@ def _note(
     product.memory_bytes = _bytes(noted, product.method in of.kit.own.AT_A_POINT)
 
 
-def _error(of: Subject, result: Tree, vectors: int = 1) -> float:
+def _error(of: Subject, product: Product, result: Tree) -> float:
     leaves = of.kit.device.to_numpy(result)
-    if vectors > 1:
+    if product.vectors > 1:
         leaves = [leaf[-1] for leaf in leaves]
-    return comparing.relative_difference(leaves, of.reference)
+    return comparing.relative_difference(leaves, of.right.of(product))
 
 
 def _bytes(counters: dict[str, int], is_after_point: bool) -> int | None:

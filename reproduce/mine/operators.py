@@ -1,4 +1,4 @@
-"""The verb ``operators``: through which of a framework's operators an HVP is right, as a table."""
+"""The command ``operators``: a table of the operators through which HVPs are right."""
 
 from collections.abc import Iterable, Mapping
 from functools import cache
@@ -66,7 +66,7 @@ def operators(
 
 
 def page(frameworks: Iterable[Framework]) -> str:
-    """The tables of ``frameworks``, under what they mean."""
+    """The tables of ``frameworks``, after an explanation."""
     return "\n".join([HEAD, *map(_section, frameworks)])
 
 
@@ -131,7 +131,7 @@ def _bold(verdict: str) -> str:
 
 
 def _in_short(by_method: Mapping[str, str]) -> str:
-    """``right`` if all are, else what the methods are that are not."""
+    """``right`` if all verdicts are, else the methods with other verdicts."""
     kinds = set(by_method.values())
     if len(kinds) == 1:
         return kinds.pop()

@@ -10,7 +10,8 @@ from reproduce.mine.found import STEPS, Found, Product
 from reproduce.mine.measure import seconds
 from reproduce.report.templates import templates
 
-COLUMNS = ("HVP", "is", "gradients", "time", "at the point", "compiling", "memory", "error")
+COLUMNS = ("method", "is", "gradients", "time", "at the point", "compiling", "memory", "error")
+TARGET_COLUMN = COLUMNS.index("error")
 NONE = "–"
 
 
@@ -31,19 +32,30 @@ def html(found: Found, folder: Path) -> str:
 
 
 def checked(found: Found) -> str:
-    """That the pasted code was run, and how far its HVP is off."""
+    """The sentence that the pasted code was run, and how far its HVP is off."""
     return f"it was run, and is off by {found.code_difference:.0e}"
 
 
 def table(found: Found) -> list[tuple[str, ...]]:
-    """Columns, then a line for each HVP: what is timed, the fastest first, then the rest."""
-    timed = found.timed
-    others = [each for each in found.products if not each.seconds]
+    """The columns, then one line per method: timed ones, the fastest first, then the others."""
+    shown = [*found.timed, *found.without_use]
     gradient = (
         "gradient", "", "1", seconds(float(np.median(found.gradient_seconds))), NONE, NONE,
         _bytes(found.gradient_bytes), NONE,
     )  # fmt: skip
-    return [COLUMNS, gradient, *map(_line, [*timed, *others])]
+    lines = [COLUMNS, gradient, *map(_line, shown)]
+    if not found.target:
+        return lines
+    on_target = [f"on {found.target}", NONE, *(_on_target(found, each) for each in shown)]
+    return [
+        (*line[:TARGET_COLUMN], cell, *line[TARGET_COLUMN:])
+        for line, cell in zip(lines, on_target, strict=True)
+    ]
+
+
+def _on_target(found: Found, product: Product) -> str:
+    too_large = (product.target_bytes or 0) > found.target_memory_bytes
+    return _bytes(product.target_bytes) + " (too large)" * too_large
 
 
 def _line(product: Product) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""The winning HVP as code to paste: the package's own functions, and those that they need."""
+"""The best HVP as code to paste: the package's own functions, and those that they need."""
 
 import ast
 import inspect
@@ -10,7 +10,8 @@ from typing import Any
 
 from reproduce.measuring import comparing
 from reproduce.measuring.framework import Own
-from reproduce.mine.correct import Leaves, vector
+from reproduce.mine.correct import vector
+from reproduce.mine.differences import Leaves
 from reproduce.mine.found import Product
 from reproduce.mine.kit import Kit
 from reproduce.mine.user_file import UserFile
@@ -70,7 +71,7 @@ def code(kit: Kit, found: Own, product: Product) -> str:
     else:
         body = JAX.replace("METHOD", method)
     scope: dict[str, Any] = {}
-    for module in ("repair", "own", "peers", "hvp")[kit.framework == "jax" :]:
+    for module in ("repair", "own", "products", "peers", "hvp")[kit.framework == "jax" :]:
         scope |= vars(import_module(f"reproduce.in_{kit.framework}.{module}"))
     sources: dict[str, str] = {}
     imports: set[str] = set()
@@ -87,7 +88,8 @@ def difference(kit: Kit, found: Own, user: UserFile, code_path: Path, reference:
     namespace: dict[str, Any] = {"__name__": "pasted"}
     exec(compile(code_path.read_text(encoding="utf-8"), str(code_path), "exec"), namespace)
     v = kit.own.from_numpy(vector(kit.device.to_numpy(found.params)), found.params)
-    first, second, batch = user.problem
+    first, second, _ = user.problem
+    batch = found.users_batch(found.batch)
     product = namespace["hvp"](getattr(found, "model", first), second, batch, v)
     return comparing.relative_difference(kit.device.to_numpy(product), reference)
 
@@ -95,7 +97,7 @@ def difference(kit: Kit, found: Own, user: UserFile, code_path: Path, reference:
 def _collect(
     name: str, scope: dict[str, Any], calls: set[str], sources: dict[str, str], imports: set[str]
 ) -> None:
-    """Adds what ``name`` stands for, after all that it needs itself."""
+    """Adds the source of ``name``, after the source of everything that it needs."""
     if name in IMPORTS:
         imports.add(IMPORTS[name])
     elif name in scope and name not in sources:
@@ -108,7 +110,7 @@ def _collect(
 
 
 def _source(name: str, value: Any, calls: set[str]) -> str | None:
-    """The text that defines ``name``; None if it is none of this package's."""
+    """The text that defines ``name``; None if it is not from this package."""
     if name == "EQUAL":
         entries = [
             f"    {_public(native)}: {equal.__name__},\n"
@@ -124,7 +126,7 @@ def _source(name: str, value: Any, calls: set[str]) -> str | None:
 
 
 def _public(function: Any) -> str:
-    """How a function of PyTorch is written."""
+    """The public name of a function of PyTorch, as code."""
     functional = sys.modules["torch.nn.functional"]
     name = function.__name__
     return f"functional.{name}" if getattr(functional, name, None) is function else f"torch.{name}"

@@ -1,4 +1,4 @@
-"""The user's file: what must be in it, and whose fault an exception in it is."""
+"""The user's file: what must be in it, and where an exception in it comes from."""
 
 import importlib.util
 import sys
@@ -9,21 +9,27 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from reproduce.errors import UserError
+from reproduce.measuring.framework import Parts
 from reproduce.plan import Framework
 
 SHAPE = "def problem(): return model, loss, batch (PyTorch) or loss, params, batch (JAX)"
+PARTS = ("logits", "loss_of_logits")
 
 
 class UserFile(NamedTuple):
-    """What ``problem()`` returned, of which framework, and which parameters are to vary."""
+    """The result of ``problem()``, its framework, and the pattern of parameters that vary.
+
+    ``parts`` are the functions ``logits`` and ``loss_of_logits``, if the file has them.
+    """
 
     framework: Framework
     problem: tuple[Any, Any, Any]
     parameters: str | None
+    parts: Parts | None
 
 
 def read(path: Path) -> UserFile:
-    """What is in the file at ``path``, whose code is run.
+    """The contents of the file at ``path``, whose code is run.
 
     Raises:
         UserError: if it lacks a ``problem`` of three parts, or raises an exception.
@@ -37,13 +43,16 @@ def read(path: Path) -> UserFile:
     if not isinstance(problem, tuple) or len(problem) != 3:
         count = f" of {len(problem)}" if isinstance(problem, tuple) else ""
         found = f"{type(problem).__name__}{count}"
-        raise UserError(f"problem() in {path} was to return three things, not a {found}: {SHAPE}")
-    return UserFile(_framework(path, problem), problem, _parameters(path, module))
+        raise UserError(
+            f"problem() in {path} must return three things, and returned a {found}: {SHAPE}"
+        )
+    parameters, parts = _parameters(path, module), _parts(path, module)
+    return UserFile(_framework(path, problem), problem, parameters, parts)
 
 
 @contextmanager
 def blamed(path: Path) -> Iterator[None]:
-    """Makes an exception that the user's code raises in the block a sentence and where it was.
+    """Turns an exception of the user's code in the block into a sentence with its place.
 
     Raises:
         UserError: for any other exception.
@@ -100,3 +109,15 @@ def _parameters(path: Path, module: Any) -> str | None:
             'write, for example, parameters = r"lora_|classifier"'
         )
     return found
+
+
+def _parts(path: Path, module: Any) -> Parts | None:
+    logits, of_logits = (getattr(module, name, None) for name in PARTS)
+    if callable(logits) and callable(of_logits):
+        return logits, of_logits
+    if logits is None and of_logits is None:
+        return None
+    raise UserError(
+        f"Gauss-Newton products take two functions of {path}, {' and '.join(PARTS)}, and it has "
+        "but one of them; write the other, or give that one another name"
+    )

@@ -6,11 +6,13 @@ from typing import Annotated
 
 import msgspec
 import typer
-from rich.table import Table
+from rich import box
+from rich.table import Column, Table
 
 from reproduce import drawing, printing
 from reproduce.errors import UserError
 from reproduce.machine import environment
+from reproduce.machine.target import load
 from reproduce.measuring import cost, preflight
 from reproduce.measuring.runner import set_worker_environment
 from reproduce.mine import answer, page, stages, workers
@@ -23,24 +25,27 @@ def mine(
     results: Annotated[Path, typer.Argument(help="The folder for the page.")] = Path(
         "results/mine"
     ),
-    as_is: Annotated[bool, typer.Option("--as-is", help="Repair nothing of PyTorch's.")] = False,
+    as_is: Annotated[bool, typer.Option("--as-is", help="Repair no function.")] = False,
     compile_seconds: Annotated[
         float, typer.Option(min=0, help="Time limit of torch.compile; 0 leaves it out.")
     ] = 120,
+    target: Annotated[
+        str | None, typer.Option(help="Memory on a GPU that is not here: a100, h100, or a file.")
+    ] = None,
 ) -> None:
     """Say which HVP of your own loss is right, fits and is fast; PyTorch or JAX.
 
     Raises:
-        Exit: with code 1 if no right HVP was found, or the page cannot be drawn.
+        Exit: with code 1 if the page cannot be drawn.
+        UserError: if there is no such file or target, or the file cannot be used.
     """
     start = time.perf_counter()
     on_gpu = environment.gpu()[0] is not None
     path = _checked(file, results)
     set_worker_environment(on_gpu)
     printer = _Printer()
-    found = workers.run(
-        stages.find, (path, results.resolve(), not as_is, on_gpu), results, printer.say
-    )
+    wanted = (path, results.resolve(), not as_is, on_gpu, load(target) if target else None)
+    found = workers.run(stages.find, wanted, results, printer.say)
     if found.framework == "torch" and compile_seconds:
         _compile(found, path, results, compile_seconds, printer)
     for sentence in answer.advice(found):
@@ -56,17 +61,16 @@ def mine(
 
 
 def _checked(file: Path, results: Path) -> Path:
-    """The file's whole path, if it is there and results can be written.
+    """The file's absolute path, if it exists and results can be written.
 
     Raises:
-        UserError: if not.
+        UserError: otherwise.
     """
     if not file.is_file():
         raise UserError(f"{file} was asked for, and there is no such file; give one of your own")
     preflight.check_settings()
     try:
-        results.mkdir(parents=True, exist_ok=True)
-        (results / workers.LOG).write_text("")
+        (results / workers.LOGS).mkdir(parents=True, exist_ok=True)
     except OSError:
         raise UserError(
             f"results go to {results}, which cannot be written; give another RESULTS"
@@ -99,7 +103,8 @@ def _write(found: Found, results: Path) -> None:
 
 def _print_table(found: Found) -> None:
     rows = page.table(found)
-    table = Table(*rows[0])
+    head = [Column(name, min_width=max(map(len, name.split()))) for name in rows[0]]
+    table = Table(*head, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for row in rows[1:]:
         table.add_row(*row)
     printing.console_of_tables().print(table)

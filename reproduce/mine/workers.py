@@ -1,4 +1,4 @@
-"""A process for the user's file: whoever asks loads nothing of it, and no framework."""
+"""A process for the user's file, so that this process loads neither the file nor a framework."""
 
 import contextlib
 import multiprocessing
@@ -15,7 +15,8 @@ from reproduce.errors import UserError
 from reproduce.machine import memory
 from reproduce.measuring import endings
 
-LOG = "workers.log"
+LOGS = "logs"
+ENDING_SECONDS = 10.0
 Say = Callable[[str, str], None]
 
 
@@ -26,16 +27,17 @@ def run(
     say: Say | None = None,
     limit_seconds: float | None = None,
 ) -> Any:
-    """What ``function`` returns in a new process; what the process prints goes to a log.
+    """What ``function`` returns in a new process; what that prints goes to the log of its name.
 
     If ``say`` is given, the function's first argument is one that takes a step and a sentence.
 
     Raises:
-        UserError: what the function raises; if it fails otherwise, or not in time.
+        UserError: if the function raises it, fails in another way, or takes too long.
     """
     context = multiprocessing.get_context("spawn")
     receiving, sending = context.Pipe(duplex=False)
-    whole = (_run, sending, folder / LOG, function, arguments, say is not None)
+    log = folder / LOGS / f"{function.__name__}.log"
+    whole = (_run, sending, log, function, arguments, say is not None)
     process = context.Process(target=endings.run_while_parent_lives, args=whole)
     killed_for_memory = endings.kills_for_memory()
     process.start()
@@ -48,6 +50,7 @@ def run(
             elif kind == "refused":
                 raise UserError(found)
             elif kind == "returned":
+                process.join(ENDING_SECONDS)  # or it would leave semaphores behind
                 return found
         raise UserError(f"it took more than {limit_seconds:g} s")
     except EOFError:
@@ -56,7 +59,7 @@ def run(
         assert process.exitcode is not None  # it has just been waited for
         ended = endings.early_end(process.exitcode, was_for_memory)
         raise UserError(
-            f"the process with your file did not end well: {ended.reason}; see {folder / LOG}"
+            f"the process with your file did not end well: {ended.reason}; see {log}"
         ) from None
     finally:
         process.kill()
@@ -71,7 +74,7 @@ def _run(
     does_say: bool,
 ) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    with log.open("a") as stream:
+    with log.open("w") as stream:
         os.dup2(stream.fileno(), sys.stdout.fileno())
         os.dup2(stream.fileno(), sys.stderr.fileno())
     memory.keep_freed_memory()  # first, as what is timed wants it

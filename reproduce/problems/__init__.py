@@ -1,8 +1,8 @@
-"""The article's problems without a framework: a family of networks a file, and what all share.
+"""The article's problems without a framework: one family of networks per file.
 
-Everything here is NumPy, so that both frameworks are given the same numbers.
-Weights are named and laid out as transformers' PyTorch models name and lay them
-out; ``in_jax.models`` maps them to Flax.
+Everything here is NumPy, so that both frameworks get the same numbers.
+Weights have the names and layout of transformers' PyTorch models; ``in_jax.models`` maps them to
+Flax.
 
 A family is a module with these four names: ``NETWORKS``, label and problem of each network
 by its name; ``shapes`` of a configuration, in the order in which weights are drawn; ``NEAR_ONE``,
@@ -14,10 +14,10 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-from reproduce.problems import bert, gpt2, resnet, vit
+from reproduce.problems import bert, gpt2, llama, resnet, vit
 from reproduce.problems.problem import Array, Dtype, Problem, Shape
 
-FAMILIES = {"resnet": resnet, "vit": vit, "bert": bert, "gpt2": gpt2}
+FAMILIES = {"resnet": resnet, "vit": vit, "bert": bert, "gpt2": gpt2, "llama": llama}
 # Family by family, and the tiny networks last.
 _NETWORKS = sorted(
     (network for family in FAMILIES.values() for network in family.NETWORKS.items()),
@@ -28,7 +28,7 @@ LABELS: dict[str, str] = {name: label for name, (label, _) in _NETWORKS}
 
 
 def label(model: str) -> str:
-    """The name of ``model`` as figures and tables print it."""
+    """The name of ``model`` in figures and tables."""
     return LABELS.get(model, model)
 
 
@@ -50,8 +50,8 @@ def weights(problem: Problem, seed: int = 0, dtype: Dtype = "float32") -> dict[s
     """Seeded weights of ``problem`` by PyTorch name, shaped as ``weight_shapes`` says.
 
     They are uniform, which is faster to draw than normal, with a standard deviation of
-    He's for convolutions, as transformers has it for ResNet, and of 0.02 for the rest, as
-    it has it for BERT; what it sets to 0 or 1 is near 0 or 1, so that no two are exchangeable.
+    He's for convolutions, as in transformers' ResNet, and of 0.02 for the rest, as in its
+    BERT. Weights that transformers sets to 0 or 1 are near 0 or 1, so that no two are equal.
     """
     shapes, near_one = weight_shapes(problem), FAMILIES[problem.family].NEAR_ONE
 

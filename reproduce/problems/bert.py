@@ -1,4 +1,4 @@
-"""BERT: a transformer on tokens, the article's of the size that is called base."""
+"""BERT: a transformer on tokens; the article uses the size called base."""
 
 from collections.abc import Iterator
 from typing import Any

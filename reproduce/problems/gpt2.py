@@ -3,9 +3,7 @@
 from collections.abc import Iterator
 from typing import Any
 
-import numpy as np
-
-from reproduce.problems.problem import Array, Dtype, Problem, Shape, norm
+from reproduce.problems.problem import Problem, Shape, next_tokens, norm
 
 
 def _gpt2(width: int, depth: int, heads: int, positions: int, tokens: int, words: int) -> Problem:
@@ -18,18 +16,7 @@ NETWORKS = {
     "tiny_gpt2": ("tiny GPT-2", _gpt2(32, 1, 2, positions=16, tokens=8, words=100)),
 }
 NEAR_ONE = (".ln_1.weight", ".ln_2.weight", ".ln_f.weight")
-
-
-def inputs(
-    problem: Problem, batch_size: int, rng: np.random.Generator, dtype: Dtype
-) -> dict[str, Array]:
-    """``input_ids`` and ``labels``, which are the next token of each: (batch, tokens).
-
-    They are uniform 32-bit integers, whatever ``dtype`` the weights have.
-    """
-    size = (batch_size, problem.input_size + 1)
-    tokens = rng.integers(0, problem.labels, size, dtype="int32")
-    return {"input_ids": tokens[:, :-1], "labels": tokens[:, 1:]}
+inputs = next_tokens
 
 
 def shapes(config: dict[str, Any]) -> Iterator[tuple[str, Shape]]:

@@ -1,4 +1,4 @@
-"""A loss by its parts, whatever the framework: logits, the loss of logits, and a penalty."""
+"""A loss in parts, for both frameworks: the logits, the loss of the logits, and a penalty."""
 
 from collections.abc import Callable
 from typing import Any
@@ -29,7 +29,7 @@ class LossOfLogits:
 
 
 class LossByParts:
-    """The same of any batch: logits and the loss of them depend on it, the penalty does not."""
+    """The same for any batch: the logits and their loss depend on it, the penalty does not."""
 
     def __init__(
         self,
@@ -44,7 +44,7 @@ class LossByParts:
         return self.at(batch)(params)
 
     def at(self, batch: Tree) -> LossOfLogits:
-        """The loss on ``batch``, as a function of the parameters alone."""
+        """The loss on ``batch``, as a function of the parameters only."""
         return LossOfLogits(
             lambda params: self.logits(params, batch),
             lambda logits: self.of_logits(logits, batch),

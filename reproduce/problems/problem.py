@@ -1,4 +1,4 @@
-"""A problem, and what more than one family has: sizes, shapes of layers, images."""
+"""A problem, and what more than one family has: sizes, shapes of layers, images, tokens."""
 
 from typing import Any, Literal
 
@@ -54,3 +54,15 @@ def images(
     """``pixel_values``: (batch, side, side, 3), standard normal, as in the article."""
     shape = (batch_size, problem.input_size, problem.input_size, 3)
     return {"pixel_values": rng.standard_normal(shape, dtype)}
+
+
+def next_tokens(
+    problem: Problem, batch_size: int, rng: np.random.Generator, dtype: Dtype
+) -> dict[str, Array]:
+    """``input_ids`` and ``labels``, which are the next token of each: (batch, tokens).
+
+    They are uniform 32-bit integers, whatever ``dtype`` the weights have.
+    """
+    size = (batch_size, problem.input_size + 1)
+    tokens = rng.integers(0, problem.labels, size, dtype="int32")
+    return {"input_ids": tokens[:, :-1], "labels": tokens[:, 1:]}

@@ -1,4 +1,4 @@
-"""ResNet: ResNet34, which the article measures, and ResNet50, which its authors timed, too."""
+"""ResNet: ResNet34, which the article measures, and ResNet50, which its authors also timed."""
 
 from collections.abc import Iterator
 from typing import Any

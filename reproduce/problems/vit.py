@@ -1,4 +1,4 @@
-"""ViT: a transformer on patches of images, the article's of the size that is called base."""
+"""ViT: a transformer on patches of images; the article uses the size called base."""
 
 from collections.abc import Iterator
 from typing import Any

@@ -1,1 +1,1 @@
-"""The report: one page, and what stands on it."""
+"""The report: one page with verdicts, figures, errata and tables."""

@@ -1,4 +1,4 @@
-"""One page of several runs: a column for each device and its versions, no number of two columns."""
+"""One page for several runs: a column per device and versions; no number combines two columns."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -23,7 +23,7 @@ METHODS = list(LABELS)
 
 
 class Kind(NamedTuple):
-    """A table of the page: what is in it, what a column shows of a row, and what that means."""
+    """A table of the page: its rows, the numbers that a column shows, and their explanation."""
 
     title: str
     quantities: tuple[Quantity, ...]
@@ -70,13 +70,13 @@ class Column(msgspec.Struct, frozen=True):
         return ", ".join(named) or "versions not recorded"
 
     def takes(self, row: Row) -> bool:
-        """Whether ``row`` is of the same device, and of no package in another version."""
+        """Whether ``row`` has the same device, and no package in another version."""
         agree = (self.packages.get(name, found) == found for name, found in _packages(row).items())
         return self.place == row.place and all(agree)
 
 
 class Line(msgspec.Struct, frozen=True):
-    """A case, and its row in each column, or None where a column has none."""
+    """A case, and its row in each column, or None if a column has no row."""
 
     case: Case
     rows: list[Row | None]
@@ -88,21 +88,21 @@ class Line(msgspec.Struct, frozen=True):
 
     @property
     def counter(self) -> counters.Counter | None:
-        """The counter of bytes that all rows have which are done."""
+        """The counter of bytes that all done rows have."""
         counts_memory = self.done and self.case.quantity in KINDS[1].quantities
         return counters.shared(self.done) if counts_memory else None
 
     def cells(self, kind: Kind) -> list[tuple[str, ...]]:
-        """What each column shows, a text for each of the fields of ``kind``."""
+        """The texts of each column, one for each field of ``kind``."""
         found = [_cell(row, self.counter) for row in self.rows]
         return [texts + (MISSING,) * (len(kind.fields) - len(texts)) for texts in found]
 
 
 def html(runs: Mapping[str, Sequence[Row]]) -> str:
-    """The page of ``runs``, rows by the name of their run; what most of them share comes first.
+    """The page of ``runs``, rows by name of run; cases that most columns have come first.
 
     Raises:
-        UserError: if no two columns have a case in common that is done in both.
+        UserError: if no case is done in two columns.
     """
     columns = [column for name, rows in runs.items() for column in _columns(name, rows)]
     columns_with = Counter(case for column in columns for case in column.rows)

@@ -16,7 +16,7 @@ MEASURED, COMPILED = "this run", "compiled for the A100"
 
 
 class Folder(msgspec.Struct, frozen=True):
-    """A results folder with its rows, and these as a source for claims."""
+    """A results folder with its rows, and the same rows as a source for claims."""
 
     path: Path
     rows: list[Row]
@@ -24,9 +24,9 @@ class Folder(msgspec.Struct, frozen=True):
 
 
 class Evidence(msgspec.Struct, frozen=True):
-    """The published numbers, what was measured, and what was compiled for the A100.
+    """The published numbers, the measured rows, and the rows compiled for the A100.
 
-    ``beyond`` is the folder of what lies beyond the article, which need not be there.
+    ``beyond`` is the folder of measurements beyond the article; it need not exist.
     """
 
     article: Source
@@ -46,9 +46,9 @@ class Evidence(msgspec.Struct, frozen=True):
 
 
 def evidence(results: Path, compiled: Path | None = None) -> Evidence:
-    """The evidence for ``results``; what was compiled is in ``compiled`` or where `make` puts it.
+    """The evidence for ``results``, with the rows in ``compiled`` or where `make` puts them.
 
-    There need not be anything compiled: then there are no rows of it.
+    If nothing was compiled, the evidence has no such rows.
 
     Raises:
         UserError: if ``results`` or ``compiled`` has no rows, or one cannot be read; or if
@@ -79,7 +79,7 @@ def _compiled(results: Path, given: Path | None) -> Folder:
 def beside(results: Path, name: str) -> Path:
     """The folder where ``make`` puts ``name``: in RESULTS if that was given, else beside it.
 
-    Beside is beside the path as it was given, also where that is a link to somewhere else.
+    If the path is a symbolic link, this means beside the link, not beside its target.
     """
     within = results / name
     return within if within.is_dir() else Path(os.path.abspath(results)).parent / name

@@ -1,4 +1,4 @@
-"""The article's figures on the page: images, numbers beside them, and what to see."""
+"""The article's figures on the page: images, their numbers, and what to look at."""
 
 import base64
 import struct
@@ -16,7 +16,7 @@ from reproduce.report.evidence import MEASURED, Evidence, Folder
 from reproduce.results import summary
 
 RUN = ["quantity", "framework", "mode"]
-# That of the bars in the article's figures.
+# The batch size of the bars in the article's figures.
 BATCH_SIZE = 64
 PIXELS_PER_REM = 36
 COST = {
@@ -26,7 +26,7 @@ COST = {
 
 
 class Image(msgspec.Struct, frozen=True):
-    """A PNG as a data URI, its size in pixels, and what its numbers are from."""
+    """A PNG as a data URI, its size in pixels, and the source of its numbers."""
 
     uri: str
     width: int
@@ -49,7 +49,7 @@ class Shown(msgspec.Struct, frozen=True):
 
 
 def benches(evidence: Evidence) -> list[Shown]:
-    """The measured figures, with those of the bars at batch size 64 beside their own."""
+    """The measured figures, each with its variant at batch size 64, if there is one."""
     return [_bench(name, BENCHES[name], evidence) for name in BENCHES if not name.endswith("_b64")]
 
 
@@ -59,7 +59,7 @@ def diagrams(folder: Folder) -> list[Shown]:
 
 
 def beyond(folder: Path) -> list[Shown]:
-    """The figures of what lies beyond the article that ``folder`` has."""
+    """The figures beyond the article that ``folder`` has."""
     found = [_drawn(name, see, folder) for name, see in OF_BEYOND.items()]
     return [figure for figure in found if figure.images]
 
@@ -101,7 +101,7 @@ def _of_kind(source: Source, kind: tuple[str, str, str]) -> pd.DataFrame:
 
 
 def _side_by_side(costs: dict[str, pd.Series]) -> pd.DataFrame:
-    """The costs by source: all of this run's cells, and the article's models at its batch size."""
+    """The costs by source: all of this run's, and the article's models at its batch size."""
     table = pd.DataFrame(costs).dropna(axis="columns", how="all")
     at_batch_size = table.index.get_level_values("batch_size") == BATCH_SIZE
     of_article = at_batch_size & table.index.isin(ARTICLE_MODELS, level="model")
@@ -131,7 +131,7 @@ def _range(source: str, costs: pd.Series) -> str:
 
 
 def _labelled(costs: pd.DataFrame) -> pd.DataFrame:
-    """The costs in order, under the names that a reader sees."""
+    """The costs in order, with labels for the reader."""
     table = costs.reset_index().sort_values(["model", "batch_size", "method"], key=_order)
     table["model"] = table["model"].map(problems.label)
     table["method"] = table["method"].str.replace("_", "-")

@@ -57,13 +57,13 @@ def _other_line(rows: Sequence[Row]) -> str:
 
 
 def caveat(evidence: Evidence) -> str:
-    """The sentence on where this run's verdicts hold; empty if it is as the article's."""
+    """The sentence on where this run's verdicts hold; empty if it matches the article's run."""
     newest = evidence.measured.rows[-1]
     if newest.was_run and origin.is_as_in_the_article(newest):
         return ""
     return (
-        f"This run is not the article's: its numbers, and verdicts on them, hold for "
-        f"{_place(newest)}, and none stands for one of an A100."
+        f"This run differs from the article's: its numbers and verdicts hold for "
+        f"{_place(newest)}, not for an A100."
     )
 
 
@@ -77,7 +77,7 @@ def short(folder: Folder) -> str:
 
 
 def environment(evidence: Evidence) -> pd.DataFrame:
-    """One row a version, setting or hash, one column a folder; all values where they differ."""
+    """One row per version, setting or hash, one column per folder, with all values found there."""
     columns = {
         folder.source.name: _facts(summary.last_of_each_case(folder.rows))
         for folder in evidence.folders

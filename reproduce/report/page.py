@@ -1,4 +1,4 @@
-"""The page ``report.html``: one file, with everything on it inside."""
+"""The page ``report.html``: one file that contains everything it shows."""
 
 import math
 from collections import Counter
@@ -28,8 +28,8 @@ SYMBOLS: dict[Verdict, str] = {
 }
 KINDS = {
     "error": "Errors: against the article's own data, or against mathematics",
-    "omission": "Omissions: what a statement needs and lacks",
-    "confounder": "Confounders: what makes a comparison one of something else, too",
+    "omission": "Omissions: a statement lacks something that it needs",
+    "confounder": "Confounders: a second difference between the things that are compared",
     "doubt": "Doubts: matters of reading, or not proven for what the article ran",
 }
 FORMATS = {"deviation [%]": "{:+.1f}", "10⁹ operations": "{:.1f}"}
@@ -37,7 +37,7 @@ MISSING = "–"
 
 
 def html(evidence: Evidence, found: Sequence[Judgement]) -> str:
-    """The page of ``found``, the verdicts on all sources; the same folders give the same page."""
+    """The page of ``found``, the verdicts from all sources; the same folders give the same page."""
     beyond_rows = rows_in(evidence.beyond)
     plan = evidence.measured.rows[-1].plan
     template = _templates().get_template("page.html.jinja")
@@ -69,7 +69,7 @@ def html(evidence: Evidence, found: Sequence[Judgement]) -> str:
 
 
 def _given(folder: Path, name: str) -> str:
-    """The argument of `make` for ``folder``; empty where that is the default for ``name``."""
+    """The argument of `make` for ``folder``; empty if that is the default for ``name``."""
     return "" if folder.parts[-2:] == ("results", name) else f" RESULTS={folder}"
 
 
@@ -81,7 +81,7 @@ def _templates() -> jinja2.Environment:
 
 
 def _cell(value: Any, column: str) -> str:
-    """The text of a table's cell."""
+    """The text of a cell in a table."""
     if isinstance(value, float):
         text = FORMATS.get(column, "{:.2f}").format(value)
         return MISSING if math.isnan(value) else text.replace("-", "−")
@@ -89,7 +89,7 @@ def _cell(value: Any, column: str) -> str:
 
 
 def _key(value: Any) -> str:
-    """The number that a table's cell is sorted by; empty if it has none."""
+    """The number that a cell is sorted by; empty if it has none."""
     return "" if isinstance(value, float) and math.isnan(value) else str(value)
 
 

@@ -1,4 +1,4 @@
-"""Running the tests that prove the errata, and reading what came of them."""
+"""Running the tests of the errata, and reading their outcomes."""
 
 import subprocess
 import sys
@@ -19,7 +19,7 @@ MARK = "@pytest.mark.erratum("
 
 
 class Proof(msgspec.Struct):
-    """The outcome of the tests of an erratum, which is proven if all their cases passed."""
+    """The outcome of an erratum's tests; it is proven if all of their cases passed."""
 
     proven: bool = True
     tests: list[str] = []
@@ -36,19 +36,19 @@ def run(results: Path) -> bool:
     files = [str(path) for path in tests if MARK in path.read_text(encoding="utf-8")]
     command = [sys.executable, "-m", "pytest", "--quiet", "-p", "no:cacheprovider", "-m", "erratum"]
     with whole_file(results / FILE) as unfinished:
-        unfinished.touch()  # fails here, and not after all the proofs, where nothing can be written
+        unfinished.touch()  # if nothing can be written, fail before the tests and not after them
         to_file = f"--junit-xml={unfinished.resolve()}"
         code = subprocess.run([*command, to_file, *files], cwd=ROOT, check=False).returncode
         if code not in {0, 1}:
             raise UserError(
                 f"the proofs were to be run, and pytest ended early, with code {code}; "
-                "mend what it says above and prove again"
+                "mend the fault that it names above and prove again"
             )
     return code == 0
 
 
 def outcomes(results: Path) -> dict[str, Proof]:
-    """The outcome of each erratum's proof, by its id: of ``results``, or as it is recorded.
+    """The outcome of each erratum's proof, by its id: that in ``results``, or the recorded one.
 
     Raises:
         UserError: if the file cannot be read.
@@ -68,7 +68,7 @@ def _cases(path: Path) -> Iterator[tuple[str, str, bool]]:
         cases = ElementTree.parse(path).iter("testcase")
     except ElementTree.ParseError as error:
         raise UserError(
-            f"{path}: expected what came of the proofs, found {error}; "
+            f"{path}: expected the outcomes of the proofs, found {error}; "
             "remove that file and prove again"
         ) from None
     for case in cases:

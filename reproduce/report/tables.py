@@ -1,4 +1,4 @@
-"""The tables of the page, their columns under the names that a reader sees."""
+"""The tables of the page, with labels for the reader."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ from reproduce.results import summary
 
 
 def deviations(evidence: Evidence) -> pd.DataFrame:
-    """Every cell of memory that the article published, with ours beside it."""
+    """Every memory value that the article published, with ours beside it."""
     columns = {
         "ours_gib": "ours [GiB]",
         "published_gib": "published [GiB]",
@@ -22,7 +22,7 @@ def deviations(evidence: Evidence) -> pd.DataFrame:
 
 
 def operations(evidence: Evidence) -> pd.DataFrame:
-    """The operations of each method, and what they are in gradients."""
+    """The operations of each method, also in gradients."""
     columns = {
         "gflop": "10⁹ operations",
         "gradients": "in gradients",

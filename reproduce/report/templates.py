@@ -1,4 +1,4 @@
-"""How the pages are filled in: templates beside their code, in which every value is escaped."""
+"""The templates of the pages, which lie beside their code and escape every value."""
 
 from pathlib import Path
 
@@ -6,7 +6,7 @@ import jinja2
 
 
 def templates(*folders: Path) -> jinja2.Environment:
-    """The templates in ``folders``; a name that one asks for and is not given is an error."""
+    """The templates in ``folders``; a name that a template uses and is not given is an error."""
     return jinja2.Environment(
         loader=jinja2.FileSystemLoader(folders),
         autoescape=True,

@@ -1,1 +1,1 @@
-"""The results: rows, what they say, and what was published."""
+"""The results: rows, what is computed from them, and the published numbers."""

@@ -1,4 +1,4 @@
-"""Two results folders, case by case: what became faster or slower, and what needs more memory."""
+"""Comparing two results folders case by case: which cases became faster, slower or larger."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,11 +18,11 @@ Verdict = Literal["faster", "slower", "less", "more", "same", "ambiguous", "not 
 
 
 class Comparison(msgspec.Struct, frozen=True):
-    """A case in two folders: the second's number over the first's, and its 95 % interval.
+    """A case in two folders: the ratio of the second's number to the first's, with its interval.
 
-    The number is the median of the seconds (of an HVP the whole time, the gradient
-    included), the bytes by the counter that is drawn, or the operations. ``reason`` says
-    why, where nothing could be compared.
+    The number is the median of the seconds (for an HVP the whole time, including the gradient's),
+    the bytes by the counter that figures show, or the operations. ``reason`` says why nothing
+    could be compared, if so. The interval is the 95 % interval.
     """
 
     case: str
@@ -51,14 +51,14 @@ def rows_of(folder: Path) -> list[Row]:
 def compare(
     first: Sequence[Row], second: Sequence[Row], *, tolerance: float, forced: bool = False
 ) -> list[Comparison]:
-    """The cases that both have, in their newest rows, by case.
+    """The comparisons of all cases that both folders have, by their newest rows.
 
     A time is *same* if the interval of the ratio lies within 1 ± ``tolerance``, faster or
-    slower if it lies beyond as a whole, else ambiguous. Bytes and operations are
+    slower if it lies wholly outside, else ambiguous. Bytes and operations are
     compared exactly. ``forced`` lets devices differ.
 
     Raises:
-        UserError: if no case is in both, or one was measured on another device in the second.
+        UserError: if no case is in both, or a case has different devices in the two.
     """
     pairs = _pairs(first, second)
     differing = [(a.place, b.place) for a, b in pairs if a.place != b.place]
@@ -96,7 +96,7 @@ def _comparison(a: Row, b: Row, tolerance: float) -> Comparison:
 
 
 def _ratio_of_medians(a: Sequence[float], b: Sequence[float]) -> tuple[float, float, float]:
-    """The median of ``b`` over that of ``a``, and its interval, unknown from one value."""
+    """The median of ``b`` over the median of ``a``, and its interval; NaN for a single value."""
 
     def statistic(a: Any, b: Any, axis: int = -1) -> Any:
         return np.median(b, axis=axis) / np.median(a, axis=axis)
@@ -123,7 +123,7 @@ def _time_verdict(low: float, high: float, tolerance: float) -> Verdict:
 
 
 def _amounts(a: Row, b: Row) -> tuple[float | None, float | None]:
-    """The needs of both, in bytes or operations; None where they share no counter."""
+    """The bytes or operations of both; None if they have no counter in common."""
     if a.quantity == "operations":
         return a.flops, b.flops
     counter = counters.shared([a, b])

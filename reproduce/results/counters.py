@@ -1,4 +1,4 @@
-"""The memory counters: what each is made of, and what it means."""
+"""The memory counters: what each means, and how it is computed from the bytes in a row."""
 
 from collections.abc import Iterable
 from typing import NamedTuple
@@ -7,7 +7,7 @@ from reproduce.results.rows import Row
 
 
 class Counter(NamedTuple):
-    """A memory counter in terms of those that rows have: the sum of ``plus`` less ``minus``."""
+    """A memory counter: the sum of a row's bytes named in ``plus``, less those in ``minus``."""
 
     name: str
     meaning: str
@@ -15,7 +15,7 @@ class Counter(NamedTuple):
     minus: tuple[str, ...] = ()
 
     def is_in(self, row: Row) -> bool:
-        """Whether ``row`` has all that this counter is made of."""
+        """Whether ``row`` has all bytes that this counter is computed from."""
         return row.memory_bytes.keys() >= {*self.plus, *self.minus}
 
     def bytes_of(self, row: Row) -> int:
@@ -26,8 +26,8 @@ class Counter(NamedTuple):
 
 _PROGRAM = "temporary + output bytes of the compiled program, from XLA's memory analysis"
 XLA_PROGRAM = Counter("xla_program", _PROGRAM, ("xla_temp_bytes", "xla_output_bytes"))
-# What was computed at the point is an argument; so is the vector, in the place of the output,
-# which has its size.
+# For a program that gets what was computed at the point as an argument. The vector is an argument,
+# too; it has the size of the output and counts in its place.
 XLA_PROGRAM_AND_POINT = Counter("xla_program", _PROGRAM, ("xla_temp_bytes", "xla_argument_bytes"))
 JAX_ALLOCATOR = Counter(
     "jax_allocator",
@@ -72,7 +72,7 @@ WHOLE_GPU = Counter(
     ("nvml_used_before_bytes",),
 )
 
-# By framework and mode, those that figures show: the first that all rows have.
+# The counters that figures show, by framework and mode; the first one that all rows have is used.
 SHOWN = {
     ("jax", "jit"): (XLA_PROGRAM,),
     ("jax", "eager"): (JAX_ALLOCATOR, RESIDENT_SET, LIVE_ARRAYS),
@@ -84,7 +84,7 @@ SHOWN = {
 def shared(rows: Iterable[Row]) -> Counter | None:
     """The first counter that all ``done`` rows have; None if there is none.
 
-    The rows are of one framework and mode: definitions of memory never mix on an axis.
+    All rows must have the same framework and mode, so that an axis never mixes definitions.
     """
     rows = list(rows)
     done = [row for row in rows if row.status == "done"]

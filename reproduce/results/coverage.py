@@ -1,4 +1,4 @@
-"""The part of a plan that has rows, and what came of its cases."""
+"""How much of a plan has rows, and which of its cases failed."""
 
 from collections.abc import Iterable
 
@@ -9,7 +9,7 @@ from reproduce.results.rows import Row
 
 
 class Coverage(msgspec.Struct, frozen=True):
-    """The cases of a plan by what their newest rows say: how many are done, which are not."""
+    """How many cases of a plan are done, and which failed or are missing, by their newest rows."""
 
     plan: str
     is_accounted: bool
@@ -32,7 +32,7 @@ class Coverage(msgspec.Struct, frozen=True):
 
 
 def coverage(rows: Iterable[Row]) -> list[Coverage]:
-    """The coverage of each plan in ``rows`` and of the article's, measured and accounted for."""
+    """The coverage of each plan in ``rows``, and of plan ``article``, measured or accounted for."""
     newest: dict[tuple[str, bool], dict[Case, Row]] = {
         ("article", False): {},
         ("article", True): {},

@@ -1,4 +1,4 @@
-"""Files that are there whole, or not at all."""
+"""Writing files whole, or not at all."""
 
 import os
 from collections.abc import Iterator
@@ -8,12 +8,12 @@ from pathlib import Path
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
-    """Make ``path`` out of what the block writes, so that no reader ever sees half a file.
+    """Write ``path`` through another file, so that no reader ever sees half of it.
 
-    Its folder is made if there is none.
+    The folder is created if it is missing.
 
     Yields:
-        The path to write to, which is renamed at the end of the block.
+        The path to write to, which is renamed to ``path`` at the end of the block.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f".{path.name}.unfinished")

@@ -1,6 +1,6 @@
-"""The results: one row a case, one JSON line a row, in a file of a folder or in one a share.
+"""The results: one row per case, one JSON line per row, in one file or in one file per share.
 
-A row holds what was measured and nothing derived from it: raw seconds, raw bytes.
+A row has only what was measured, raw seconds and raw bytes, and nothing derived from it.
 """
 
 import errno
@@ -19,35 +19,39 @@ from reproduce.errors import UserError
 from reproduce.plan import Case
 
 VERSION = 1
-# What a disk answers to writing, where the system names no file.
+# Errors of writing to a disk for which the system names no file.
 OF_DISKS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS}
 Seconds = Annotated[float, Meta(gt=0)]
 NotNegative = Annotated[float, Meta(ge=0)]
 How = Literal["measured", "checked", "compiled", "accounted", "counted"]
-# How the reason of a case that failed ends, if its worker printed anything.
+# The end of a failed case's reason, if its worker printed anything.
 SEE_LOG = re.compile(r"; see (logs/[\w.-]+\.log)$")
-# How rows said it that were written before they had a field for it: in the name of the device.
+# Older rows have ``how`` in the name of the device instead of in a field.
 HOW_IN_DEVICE = re.compile(r"(?P<device>.+) \((?P<how>\w+), not run\)")
 Status = Literal["done", "out_of_memory", "timeout", "unsupported", "error"]
 
 
 class Row(Case, frozen=True, kw_only=True):
-    """A case and what came of it; ``reason`` says why, for every status but ``done``.
+    """A case and its result; ``reason`` explains every status except ``done``.
 
-    ``how`` it came about: measured on the ``device``, in check mode or not, or compiled,
-    accounted for or counted without running it; what is counted has no device.
-    ``seconds`` has one value a repetition, ``gradient_seconds`` the gradient timed in the same
-    round (empty where the method is the gradient itself), ``warmup_seconds`` the calls before;
-    ``point_seconds`` is what is computed once for all vectors at a point, where a method divides
-    that from the HVP. ``memory_bytes`` has every counter that the device has, under its own name,
-    and of what is timed those of program and allocator. ``relative_difference`` is that
-    of this HVP to forward-over-reverse's: norm of the difference over the norm. ``flops``
-    counts the floating-point operations of the method, where the case asks for them. In
-    check mode, ``digests`` has the SHA-256 of ``weights``, ``batch`` and the method's
-    ``result``, and ``result_norm`` the norm of that. ``case_seconds`` is the whole of the
-    case without its wait, ``measuring_seconds`` its part after the problem is set up (of each
-    an equal share of its setting's), and ``compile_seconds``, by method, with tracing, a part of
-    that.
+    ``how`` says whether the case was measured on the ``device`` (in check mode or not), or
+    compiled, accounted for or counted without running it; a case that was counted has no device.
+
+    ``seconds`` has one value per repetition, and ``gradient_seconds`` the times of the gradient in
+    the same rounds (empty if the method is the gradient). ``warmup_seconds`` are the calls before
+    them. ``point_seconds`` are the times of what a method computes once for all vectors at a
+    point, if it does.
+
+    ``memory_bytes`` has every counter of the device under the counter's name; for a timed case,
+    those of the program and the allocator. ``relative_difference`` is the norm of this HVP's
+    difference from forward-over-reverse's, over the latter's norm. ``flops`` are the
+    floating-point operations of the method, if the case asks for them. In check mode, ``digests``
+    has the SHA-256 of ``weights``, ``batch`` and the method's ``result``, and ``result_norm`` is
+    the norm of the result.
+
+    ``case_seconds`` is the time of the whole case without waiting. ``measuring_seconds`` is its
+    part after the problem is set up. Of both, a case has an equal share of its setting's time.
+    ``compile_seconds``, by method and with tracing, is a part of ``measuring_seconds``.
     """
 
     version: int = VERSION
@@ -74,23 +78,23 @@ class Row(Case, frozen=True, kw_only=True):
 
     @property
     def case(self) -> Case:
-        """The case that this row answers."""
+        """The case that this row is the result of."""
         return Case(**{name: getattr(self, name) for name in Case.__struct_fields__})
 
     @property
     def log(self) -> str:
-        """The file of the results folder with what its worker printed; empty if it names none."""
+        """The log of its worker, as a path in the results folder; empty if there is none."""
         found = SEE_LOG.search(self.reason)
         return found[1] if found else ""
 
     @property
     def was_run(self) -> bool:
-        """Whether it came about by running the case."""
+        """Whether the case was run."""
         return self.how in {"measured", "checked"}
 
     @property
     def place(self) -> str:
-        """The device, and how the row came about where it was not simply measured there."""
+        """The device, and how the row was made if it was not simply measured there."""
         if self.how == "measured":
             return self.device
         how = "check mode" if self.was_run else f"{self.how}, not run"
@@ -98,9 +102,9 @@ class Row(Case, frozen=True, kw_only=True):
 
     @property
     def facts(self) -> dict[str, Any]:
-        """The facts of where it was measured, whether they must match for it to be reused or not.
+        """The facts about where it was measured, including those that need not match for reuse.
 
-        Older rows have all of it in their identity.
+        Older rows have all facts in their identity.
         """
         identity, state = (self.environment.get(part, {}) for part in ("identity", "state"))
         return identity | state.get("machine", {})
@@ -110,7 +114,7 @@ def results_folder(name: str) -> Path:
     """The results folder ``name``, as it was given on the command line.
 
     Raises:
-        UserError: if the name is empty, which would be the working directory.
+        UserError: if the name is empty, because that would mean the working directory.
     """
     if not name:
         raise UserError("a results folder was asked for, and its name is empty; give its path")
@@ -118,12 +122,12 @@ def results_folder(name: str) -> Path:
 
 
 def encodable(text: str) -> str:
-    """``text`` with an escape in place of what is none, as names of files can have it."""
+    """``text`` with escapes for bytes that are not text, which names of files can contain."""
     return text.encode(errors="backslashreplace").decode()
 
 
 def unusable(error: OSError) -> str:
-    """The sentence for what fails a program in a way it did not foresee: a disk, or the system."""
+    """The sentence for an unforeseen error of a disk or of the system."""
     if error.filename is None and error.errno not in OF_DISKS:
         return (
             f"the system refused what a run needs ({error.strerror or error}); end other programs "
@@ -138,12 +142,12 @@ def unusable(error: OSError) -> str:
 
 
 def rows_path(folder: Path, share: int | None = None) -> Path:
-    """Where the rows of a run go that measures into ``folder``: all of a plan, or a share of it."""
+    """The file for the rows of a run into ``folder``: a whole plan's, or a share's."""
     return folder / "rows.jsonl" if share is None else folder / "rows.d" / f"{share}.jsonl"
 
 
 def rows_paths(folder: Path) -> list[Path]:
-    """The files of rows that are in ``folder``; none where nothing was measured.
+    """The files of rows in ``folder``; none if nothing was measured.
 
     Raises:
         UserError: if the folder cannot be read.
@@ -163,20 +167,20 @@ def rows_in(folder: Path) -> list[Row]:
     """All rows of the results folder ``folder``, the newest last; none if there are none.
 
     Raises:
-        UserError: if a file cannot be read, a line is not a row, or is of another version.
+        UserError: if a file cannot be read, or a line is not a row of this version.
     """
     return merged(map(read_rows, rows_paths(folder)))
 
 
 def merged(files: Iterable[list[Row]]) -> list[Row]:
-    """The rows of all ``files`` by when they were started, those of a file in their order."""
+    """The rows of all ``files``, ordered by their start; rows of one file keep their order."""
     return list(merge(*files, key=lambda row: row.started))
 
 
 def read_rows(path: Path) -> list[Row]:
-    """The rows of ``path`` in the order of their measuring; none if there is no such file.
+    """The rows of ``path`` in the order in which they were measured; none if there is no file.
 
-    A last line that stops short is a row half written: it is passed over.
+    A last line that stops short is a half-written row and is left out.
 
     Raises:
         UserError: if the file cannot be read, a line is not a row, or is of another version.
@@ -199,7 +203,7 @@ def _unreadable(path: Path, error: OSError) -> str:
 
 
 def lines_of(path: Path) -> list[bytes]:
-    """The lines of ``path``; the last has no end, and is empty where a row's end comes last.
+    """The lines of ``path``. The last one has no line end; it is empty if the file is whole.
 
     Raises:
         OSError: if the file cannot be read.
@@ -216,7 +220,7 @@ class RowsFile:
         self._file = path.open("ab", buffering=0)
 
     def append(self, rows: Sequence[Row]) -> None:
-        """Writes ``rows`` at the end of the file at once, through to the disk.
+        """Appends ``rows`` to the file at once, and waits until they are on the disk.
 
         Raises:
             OSError: if the disk has no room for all of them.
@@ -233,12 +237,12 @@ class RowsFile:
 
 
 def decoded(line: bytes, place: str) -> Row:
-    """The row of one ``line``, which stands at ``place``.
+    """The row in ``line``, which was read from ``place``.
 
-    Whoever has a row can count on what it is to hold: here is the one place that refuses others.
+    Only this function refuses bad rows, so all other code can rely on a row being complete.
 
     Raises:
-        UserError: if it is none, of another version, or contradicts itself.
+        UserError: if the line is not a row of this version, or the row contradicts itself.
     """
     try:
         version = msgspec.json.decode(line)["version"]
@@ -265,10 +269,10 @@ def _with_how(row: Row) -> Row:
 
 
 def _refuse_contradictions(row: Row) -> None:
-    """Refuse a ``row`` that lacks what it is to hold, or has it of another kind.
+    """Refuse a ``row`` that lacks something it must have, or has it with a wrong type.
 
     Raises:
-        ValueError: the first that it has not.
+        ValueError: for the first such thing.
     """
     identity, state, precision = (
         _object(row.environment, part) for part in ("identity", "state", "precision")
@@ -302,7 +306,7 @@ def _object(whole: dict[str, Any], part: str) -> dict[str, Any]:
 
 
 def _is_whole(line: bytes) -> bool:
-    """Whether ``line``, which has no end, stops where a row does: half an object is no JSON."""
+    """Whether ``line``, which has no line end, is a whole row: half an object is not JSON."""
     try:
         msgspec.json.decode(line)
     except (ValueError, RecursionError):

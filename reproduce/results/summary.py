@@ -1,4 +1,4 @@
-"""From rows to what is drawn: medians, quantiles, overheads, and which rows count."""
+"""From rows to the numbers that are drawn: which rows count, medians, quantiles, overheads."""
 
 from collections.abc import Callable, Iterable, Sequence
 
@@ -16,14 +16,14 @@ CELL = ["model", "batch_size", "method"]
 GIB = 2**30
 SMALLEST_LIMIT = 1e-4
 LIMIT_IN_PRODUCT_ERRORS = 10
-# Whose timed rows tell the memory of the same call.
+# The frameworks and modes whose timed rows also have the memory of the call.
 COUNTED_WHILE_TIMED = (("jax", "jit"), ("torch", "eager"))
 
 
 def bytes_of_call(row: Row) -> int | None:
-    """Return the bytes that an HVP needs, with what it keeps at a point; None if none are told.
+    """Return the bytes that an HVP needs, with what it keeps at a point; None if unknown.
 
-    In JAX they are by XLA's memory analysis, in PyTorch by its allocator.
+    In JAX they come from XLA's memory analysis, in PyTorch from its allocator.
     """
     counter = counters.TORCH_ALLOCATOR
     if row.framework == "jax":
@@ -35,21 +35,21 @@ def bytes_of_call(row: Row) -> int | None:
 def last_of_each_case(rows: Iterable[Row]) -> list[Row]:
     """Return the rows without those that a later row of the same case and device replaces.
 
-    Later is what comes after it: a clock can be set back, a file only grows.
+    The order of rows decides what is later, not their dates: a clock can be set back.
     """
     last: dict[tuple[str, Case], Row] = {}
     for row in rows:
         case = row.place, row.case.key
-        last.pop(case, None)  # so that the order is that of the rows that stay
+        last.pop(case, None)  # keeps the rows in the order of the newest
         last[case] = row
     return list(last.values())
 
 
 def measurements(rows: Iterable[Row]) -> list[Row]:
-    """Return ``rows``, and for each timed one that counted memory a row of quantity ``memory``.
+    """Return ``rows``, and for each timed row that counted memory also a row of ``memory``.
 
-    One that failed among those is a failure of memory, too. Where the memory of a device, plan,
-    framework and mode has rows of its own, those count.
+    A timed case that failed also counts as failed for memory. If a device, plan, framework and
+    mode has memory rows of its own, those count instead.
     """
     rows = list(rows)
     timed = [
@@ -71,14 +71,14 @@ def _run(row: Row) -> tuple[str, str, str, str]:
 
 
 def of_article(rows: Iterable[Row]) -> list[Row]:
-    """Return the rows of the article's measurements: those of all plans but ``beyond``."""
+    """Return the rows of the article's measurements: of all plans except ``beyond``."""
     return [row for row in rows if row.plan != BEYOND]
 
 
 def of_beyond(rows: Iterable[Row], several_vectors: bool = False) -> tuple[list[Row], str]:
     """Return the newest timed rows of plan ``beyond``, and a sentence on those left out.
 
-    Several vectors at once are measured at a batch of their own: it is either that or the other.
+    Rows of several vectors at once have another batch size, so only one of the two is returned.
     """
     times = [row for row in rows if row.plan == BEYOND and row.quantity == "time"]
     several = {_network(row) for row in times if row.vectors > 1}
@@ -86,7 +86,7 @@ def of_beyond(rows: Iterable[Row], several_vectors: bool = False) -> tuple[list[
 
 
 def accounted_of_beyond(rows: Iterable[Row]) -> tuple[list[Row], str]:
-    """Return the newest accounted memory and operations of plan ``beyond``, and who is left out."""
+    """Return plan ``beyond``'s newest accounted memory and operations, and what is left out."""
     of_kinds: dict[tuple[str, str], list[Row]] = {}
     for row in rows:
         if row.plan == BEYOND and row.quantity in ("memory", "operations"):
@@ -110,9 +110,9 @@ def _cell(row: Row) -> tuple[str, str, str, int, str]:
 
 
 def needed_bytes(row: Row) -> int | None:
-    """Return the bytes that a call needs beyond its arguments, accounted or told; None if unknown.
+    """Return the bytes that a call needs beyond its arguments, with its result; None if unknown.
 
-    Its result is among them.
+    They are accounted for, or reported by the framework.
     """
     is_live = counters.LIVE_TENSORS.is_in(row) and row.framework == "torch"
     return counters.LIVE_TENSORS.bytes_of(row) if is_live else bytes_of_call(row)
@@ -153,13 +153,13 @@ def _named(row: Row, fields: Sequence[str]) -> str:
 
 
 def overhead_seconds(row: Row) -> list[float]:
-    """Return one time a repetition: the gradient's own, or an HVP's on top of the gradient.
+    """Return one time per repetition: the gradient's own, or an HVP's overhead.
 
-    An HVP's overhead is its time less that of the gradient timed right after it, as in
+    An HVP's overhead is its time less the gradient's in the same round, as in
     the article's section "Time complexity".
 
     Raises:
-        ValueError: an HVP has not as many gradient times as times.
+        ValueError: an HVP has another number of times than of gradient times.
     """
     if row.method == "gradient":
         return list(row.seconds)
@@ -175,8 +175,8 @@ def ratio(row: Row) -> np.ndarray:
 def is_wrong(row: Row) -> bool:
     """Return whether the row's HVP differs from forward-over-reverse's by more than rounding.
 
-    Right methods differ by 2e-5 at most in float32, and by 6e-4 where products are in TF32, whose
-    own error the row has. Rows without it are taken to be in float32.
+    Right methods differ by at most 2e-5 in float32, and 6e-4 in TF32. The row's error of a product
+    shows which one was used; without it, float32 is assumed.
     """
     if row.relative_difference is None:
         return False
@@ -186,7 +186,7 @@ def is_wrong(row: Row) -> bool:
 
 
 def point_seconds(row: Row) -> float:
-    """Return the median time of what is computed once at a point; 0 where nothing is."""
+    """Return the median time of what is computed once at a point; 0 if there is nothing."""
     return float(np.median(row.point_seconds)) if row.point_seconds else 0.0
 
 
@@ -211,13 +211,13 @@ def _quantiles(row: Row, values: Callable[[Row], Sequence[float]]) -> np.ndarray
 
 
 def with_gaps(frame: pd.DataFrame, cells: Iterable[tuple[str, int, str]]) -> pd.DataFrame:
-    """Return the frame at ``cells``, those it has not with the status ``not_measured``."""
+    """Return the frame at ``cells``; missing cells get the status ``not_measured``."""
     full = frame.reindex(pd.MultiIndex.from_tuples(cells, names=CELL))
     return full.fillna({"status": "not_measured"})
 
 
 def published_bytes(framework: str, mode: str) -> dict[tuple[str, int, str], float]:
-    """Return the memory that the article's figure shows, by (model, batch size, method)."""
+    """Return the bytes that the article's figure shows, by (model, batch size, method)."""
     table = published.memory()
     of_run = table[(table["framework"] == framework) & (table["mode"] == mode)]
     return (GIB * of_run.set_index(CELL)["memory_gib"]).to_dict()

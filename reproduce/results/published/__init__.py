@@ -1,4 +1,4 @@
-"""The article's numbers as tables; README.md beside this file says how they were obtained."""
+"""The article's numbers as tables; README.md in this folder says how they were obtained."""
 
 from pathlib import Path
 
@@ -6,27 +6,27 @@ import numpy as np
 import pandas as pd
 
 FOLDER = Path(__file__).parent
-# Those of the article's error bars.
+# The quantiles of the article's error bars.
 QUANTILES = (0.2, 0.5, 0.8)
 MODES = {"true": "jit", "false": "eager", "na": "eager"}
 
 
 def memory() -> pd.DataFrame:
-    """The article's memory figures: one row a cell, ``memory_gib`` and ``uncertainty_gib``.
+    """The article's memory figures: one row per value, ``memory_gib`` and ``uncertainty_gib``.
 
-    The cells are by ``framework``, ``mode``, ``model``, ``batch_size`` and ``method``, under
-    the names of a ``Case``.
+    The columns ``framework``, ``mode``, ``model``, ``batch_size`` and ``method`` have the values
+    of a ``Case``.
     """
     table = pd.read_csv(FOLDER / "article_memory.csv", keep_default_na=False)
     return table.assign(mode=table["jit"].map(MODES)).drop(columns="jit")
 
 
 def time() -> pd.DataFrame:
-    """The article's timings: one row a cell, ``seconds`` and its quantiles.
+    """The article's timings: one row per case, ``seconds`` and its quantiles.
 
-    ``seconds`` has the values in the order of measuring; ``p20_s``, ``median_s`` and
-    ``p80_s`` are in seconds, too. An HVP's are its overhead over the gradient. The cells are by
-    ``framework``, ``mode``, ``model``, ``batch_size`` and ``method``, under the names of a
+    ``seconds`` lists the times in the order of measuring; ``p20_s``, ``median_s`` and
+    ``p80_s`` are in seconds, too. The times of an HVP are its overheads over the gradient. The
+    columns ``framework``, ``mode``, ``model``, ``batch_size`` and ``method`` have the values of a
     ``Case``.
     """
     table = pd.read_csv(FOLDER / "article_time.csv")
