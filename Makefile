@@ -43,6 +43,12 @@ COMPILE := $(COMPILE_FOR) 3.11
 AUDIT := uv tool run --quiet --python $(PYTHON) pip-audit==2.10.1 --strict \
 	--progress-spinner off --require-hashes --disable-pip --requirement requirements.lock
 
+# pytest comes beside the environment of the newest versions, which stays as its lock has it.
+TEST_LATEST = $(FIND_UV); VIRTUAL_ENV=$$($(PYTHON) -c 'import sys; print(sys.prefix)')-latest \
+	uv run --quiet --no-project --active --with "$$(grep -o '^pytest==[^ ]*' requirements-test.lock)" \
+	python -m pytest
+TESTS_OF_MATHEMATICS := tests/test_hvp.py tests/test_products.py tests/test_algorithms.py tests/test_lanczos.py
+
 # The wheels in carry/ are for any x86-64 Linux with glibc 2.28 or newer.
 PLATFORMS := $(foreach glibc,_2_28 _2_27 _2_26 _2_24 _2_17 2014,--platform manylinux$(glibc)_x86_64)
 # uv from the PATH or the environment; pip, which alone downloads wheels for another Python, as a
@@ -200,9 +206,10 @@ setup-container: COST := 21 MB in seconds, or without uv 97 MB in less than a mi
 setup-container:
 	@$(FIND_UV); VENV=.venv-container; $(MAKE_ENVIRONMENT)
 
-latest: ## Find the newest versions, and measure plan smoke with them.
+latest: ## Find the newest versions; measure plan smoke and test the HVPs with them.
 	@$(FIND_UV); $(COMPILE_FOR) 3.12 --upgrade --output-file requirements-latest.lock requirements-latest.in
 	@$(MAKE) all VERSIONS=latest PLAN=smoke
+	@$(TEST_LATEST) -m 'not slow' $(TESTS_OF_MATHEMATICS)
 
 lock: ## Resolve requirements*.in into new locks, except that of the latest versions.
 	@$(COMPILE) --output-file requirements.lock requirements.in
