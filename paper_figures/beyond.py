@@ -18,7 +18,7 @@ from paper_figures import layout, style
 from paper_figures.style import BLUE, INK, MUTED, ORANGE, RED, SMALL_POINTS, Style
 from reproduce import methods, problems
 from reproduce.measuring import cost
-from reproduce.plan import BEYOND, Framework, Method, Mode, Run
+from reproduce.plan import BEYOND, LOW_PRECISION, Framework, Method, Mode, Run
 from reproduce.results import summary
 from reproduce.results.rows import Row
 
@@ -32,6 +32,7 @@ KINDS = {
     "amortised": ("A further HVP at the same point", style.filled("#2f7f79", "///")),
     "peer": ("One HVP by another library", style.filled("#c9c9c9", "")),
     "gauss_newton": ("One Gauss-Newton product, which is no HVP", style.filled("white", "...")),
+    "bfloat16": ("One HVP with activations in bfloat16", style.filled("white", "xxx")),
 }
 AMORTISED_LINES: dict[Name, tuple[str, str]] = {
     ("jax", "jit", "forward_over_reverse"): (ORANGE, "--"),
@@ -132,9 +133,14 @@ def _ratio_bar(axes: Axes, place: int, name: Name, row: Row | None) -> None:
     axes.barh(place, median, METHOD_BAR, **KINDS[methods.kind(method)][1])
     axes.errorbar(median, place, xerr=[[median - low], [high - median]], **style.ERROR_BAR)
     axes.plot([operations], [place], **OPERATION_MARK)
-    is_other = " ≠" if summary.is_wrong(row) else ""
-    text = f"{median:.2f} · {np.median(row.seconds):.2g} s{is_other}"
+    text = f"{median:.2f} · {np.median(row.seconds):.2g} s{_error(row)}"
     axes.annotate(text, (max(high, operations), place), **VALUE_AT_BAR)
+
+
+def _error(row: Row) -> str:
+    if row.method in LOW_PRECISION and row.relative_difference is not None:
+        return f" · error {100 * row.relative_difference:.1f} %"
+    return " ≠" if summary.is_wrong(row) else ""
 
 
 def beyond_amortised(rows: Sequence[Row]) -> Figure:

@@ -12,7 +12,7 @@ from matplotlib.lines import Line2D
 from paper_figures import layout
 from paper_figures.style import BLUE, INK, MUTED, ORANGE, Style
 from reproduce import methods, problems
-from reproduce.plan import BEYOND, Framework, Method
+from reproduce.plan import BEYOND, GAUSS_NEWTON, LOW_PRECISION, Framework, Method
 from reproduce.results import summary
 from reproduce.results.rows import Row
 
@@ -27,14 +27,16 @@ MARKERS: dict[Method, str] = {
     "checkpointed": "v",
     "checkpointed_layers": "^",
     "gauss_newton": "*",
+    "bfloat16": "h",
 }
-NO_HVPS = ("gradient", "gauss_newton")
+NOT_ON_FRONT = ("gradient", *GAUSS_NEWTON, *LOW_PRECISION)
 IN_A_ROW = 3
 FRONT: Style = {"color": MUTED, "linestyle": ":", "linewidth": 1.6, "zorder": 1}
 NOTE = (
-    "Dotted: the HVPs for which no other in the same framework is both smaller and cheaper. Memory "
-    "is what a call needs beyond its arguments: in JAX the program's, by XLA; in PyTorch the peak "
-    "of its tensors or of its allocator."
+    "Dotted: the HVPs for which no other in the same framework is both smaller and cheaper. Open "
+    "marks are no HVPs, or have bfloat16's error. Memory is what a call needs beyond its "
+    "arguments: in JAX the program's, by XLA; in PyTorch the peak of its tensors or of its "
+    "allocator."
 )
 
 
@@ -101,7 +103,7 @@ def _grid(figure: Figure, count: int, rows: int) -> list[Axes]:
 def _panel(axes: Axes, points: list[Point]) -> None:
     for framework, color in COLORS.items():
         own = [point for point in points if point.row.framework == framework]
-        front = _front([point for point in own if point.row.method not in NO_HVPS])
+        front = _front([point for point in own if point.row.method not in NOT_ON_FRONT])
         axes.plot([p.gradients for p in front], [p.gib for p in front], **FRONT)
         for point in own:
             axes.plot([point.gradients], [point.gib], **_mark(point.row.method, color))
@@ -147,11 +149,11 @@ def _cost_label(points: list[Point]) -> str:
 
 
 def _mark(method: Method, color: str) -> Style:
-    is_product = method not in NO_HVPS
+    is_on_front = method not in NOT_ON_FRONT
     return {
         "marker": MARKERS[method],
         "color": color,
-        "markerfacecolor": color if is_product else "white",
+        "markerfacecolor": color if is_on_front else "white",
         "markersize": 13 if method == "gauss_newton" else 8,
         "markeredgewidth": 1.6,
         "linestyle": "",

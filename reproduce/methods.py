@@ -7,7 +7,7 @@ again computes the JVP again, which adds 3. A Gauss-Newton product has a JVP and
 logits, which share one evaluation: 5.
 """
 
-from reproduce.plan import AMORTISED, GAUSS_NEWTON, PEERS, Framework, Mode, Run
+from reproduce.plan import AMORTISED, GAUSS_NEWTON, LOW_PRECISION, PEERS, Framework, Mode, Run
 
 GRADIENT, HVP, HVP_AND_GRADIENT, FURTHER_HVP, VJP_OF_VJP = 1, 8 / 3, 9 / 3, 6 / 3, 15 / 3
 HVP_AND_JVP, JVP_AND_VJP = 11 / 3, 5 / 3
@@ -29,6 +29,7 @@ LABELS = {
     "checkpointed": "checkpointed, keeping products",
     "checkpointed_layers": "checkpointed by layer",
     "gauss_newton": "Gauss-Newton",
+    "bfloat16": "activations in bfloat16",
 }
 RUNS: dict[Run, str] = {
     ("jax", "jit"): "JAX with jit",
@@ -49,7 +50,8 @@ _NOT_COMPILED = _COMPILED | {
     "reverse_over_reverse": HVP_AND_GRADIENT,
 }
 OPERATIONS: dict[Run, dict[str, float]] = {
-    ("jax", "jit"): _COMPILED | {"checkpointed": HVP, "checkpointed_layers": HVP_AND_JVP},
+    ("jax", "jit"): _COMPILED
+    | {"checkpointed": HVP, "checkpointed_layers": HVP_AND_JVP, "bfloat16": HVP},
     ("jax", "eager"): _NOT_COMPILED,
     ("torch", "compile"): _COMPILED,
     ("torch", "eager"): _NOT_COMPILED
@@ -78,6 +80,7 @@ EXPECTED_GRADIENTS: dict[str, float] = {
     "checkpointed": 3,
     "checkpointed_layers": 4,
     "gauss_newton": 1.8,
+    "bfloat16": 4.5,
 }
 
 
@@ -88,15 +91,15 @@ def name(framework: Framework, mode: Mode, method: str) -> str:
 
 
 def kind(method: str) -> str:
-    """The kind of ``method``: ``direct``, ``amortised``, ``peer`` or ``gauss_newton``.
+    """The kind of ``method``: ``direct``, ``amortised``, ``peer``, ``gauss_newton``, ``bfloat16``.
 
     An amortised method computes something once for all HVPs at a point. A peer is a method of
     another library. The Gauss-Newton product is no HVP.
     """
     if method in PEERS:
         return "peer"
-    if method in GAUSS_NEWTON:
-        return "gauss_newton"
+    if method in (*GAUSS_NEWTON, *LOW_PRECISION):
+        return method
     return "amortised" if method in AMORTISED else "direct"
 
 

@@ -204,7 +204,7 @@ def test_the_answer_says_least_and_most_memory_of_what_tells_it(framework):
         row
         for row in TIMED
         if row.framework == framework.replace("Py", "").lower()
-        and (row.model, row.method in ("gradient", "gauss_newton")) == ("bert", False)
+        and (row.model, row.method in ("gradient", "gauss_newton", "bfloat16")) == ("bert", False)
     ]
     least, most = (choose(own, key=made_up_gib) for choose in (min, max))
     of_least, of_most = (
@@ -289,6 +289,18 @@ def test_a_gauss_newton_product_is_fastest_in_its_own_line_alone():
     line = table.pop("no HVP, but Gauss-Newton's product")
     assert line["BERT"] == "Gauss-Newton: 0.01 s, 0.0 gradients"
     assert not any("Gauss-Newton" in cell for cells in table.values() for cell in cells.values())
+
+
+def test_an_hvp_in_bfloat16_carries_its_error_and_stands_in_its_own_line_alone():
+    wanted = of("jax", "jit", "bfloat16", "bert")
+    rows = changed(ROWS, wanted, seconds=(0.01,) * 3, relative_difference=0.0123)
+    table = table_of(advice(rows), "JAX")
+    line = table.pop("an HVP with bfloat16's error")
+    assert line["BERT"] == "activations in bfloat16: 0.01 s, 0.0 gradients, error 1.2 %"
+    assert not any("bfloat16" in cell for cells in table.values() for cell in cells.values())
+    assert "Left out" not in advice(rows)
+    figure = beyond.beyond_ratios(beyond.select("beyond_ratios", rows)[0])
+    assert [text for text in texts(figure) if "error" in text] == ["0.01 · 0.01 s · error 1.2 %"]
 
 
 def test_a_network_of_another_batch_is_in_the_answer_and_in_no_panel():

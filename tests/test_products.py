@@ -176,6 +176,22 @@ def test_outside_its_block_no_layer_is_computed_again():
     assert "remat" not in str(jax.make_jaxpr(jax.grad(loss))(params))
 
 
+@pytest.mark.parametrize("name", ["bert", pytest.param("resnet", marks=pytest.mark.slow)])
+def test_an_hvp_in_bfloat16_is_the_hvp_to_about_a_percent(name):
+    loss, params = build("jax", name)
+    v = random_like("jax", params)
+    hvp, products = module("jax", "hvp"), module("jax", "products")
+
+    def both(params, v):
+        return hvp.METHODS[HVPS[0]](loss, params, v), products.bfloat16(loss, params, v)
+
+    expected, result = jax.jit(both)(params, v)
+    assert jax.tree.map(lambda x: x.dtype, result) == jax.tree.map(lambda x: x.dtype, params)
+    assert 1e-4 < comparing.relative_difference([flat(result)], [flat(expected)]) < 0.1
+    outside = jax.make_jaxpr(partial(hvp.METHODS[HVPS[0]], loss))(params, v)
+    assert "bf16" not in str(outside)
+
+
 @pytest.mark.parametrize("framework", FRAMEWORKS)
 def test_they_have_the_operations_that_are_said(framework):
     bert = problems.PROBLEMS["bert"]
@@ -220,6 +236,14 @@ def test_a_gauss_newton_product_is_timed_and_not_compared_with_an_hvp(tmp_path, 
     assert finding.relative_difference is None
     assert len(finding.seconds) == len(finding.gradient_seconds) == 2
     assert methods.kind(case.method) == "gauss_newton"
+
+
+def test_an_hvp_in_bfloat16_is_timed_with_its_error_and_without_a_warning_of_it(tmp_path):
+    site = worker.Site(tmp_path / "log", preparing_cores=1, gpu=None, programs=tmp_path)
+    finding = worker.find([msgspec.structs.replace(CASE, method="bfloat16")], site)[0]
+    assert (finding.status, finding.reason) == ("done", "")
+    assert 1e-4 < finding.relative_difference < 0.1
+    assert not any("differs" in warning for warning in finding.warnings)
 
 
 def test_plan_beyond_accounts_for_what_it_cannot_time_at_the_batch_of_the_articles_bars():

@@ -8,12 +8,17 @@ import pandas as pd
 from reproduce import methods, problems
 from reproduce.errors import UserError
 from reproduce.measuring import cost
-from reproduce.plan import BEYOND, GAUSS_NEWTON
+from reproduce.plan import BEYOND, GAUSS_NEWTON, LOW_PRECISION
 from reproduce.results import summary
 from reproduce.results.rows import Row
 
 FRAMEWORKS = {"jax": "JAX", "torch": "PyTorch"}
 MANY = 10
+# Products that an HVP's place may take, in a row of their own.
+OTHERS = {
+    "no HVP, but Gauss-Newton's product": GAUSS_NEWTON,
+    "an HVP with bfloat16's error": LOW_PRECISION,
+}
 # A function from a row to its seconds in every round.
 Seconds = Callable[[Row], np.ndarray]
 # A smaller saving is within the variation of times between two runs.
@@ -41,7 +46,7 @@ def tables_of(rows: Iterable[Row]) -> dict[str, pd.DataFrame]:
 
     The needs are few HVPs, some at one point, so many that compiling pays, and little memory.
     Only HVPs that agree with forward-over-reverse take part. Methods whose times overlap share a
-    place. A Gauss-Newton product is no HVP and has its own row.
+    place. A Gauss-Newton product, which is no HVP, and an HVP in bfloat16 have rows of their own.
     """
     times = [row for row in _timed(rows) if not summary.is_wrong(row)]
     found = {name: _of_framework(name, times) for name in FRAMEWORKS}
@@ -91,15 +96,14 @@ def _of_framework(framework: str, times: Sequence[Row]) -> pd.DataFrame:
         "little memory": _little_memory,
     }
     models = sorted({row.model for row in own}, key=problems.order)
-    hvps = [row for row in own if row.method not in GAUSS_NEWTON]
-    others = [row for row in own if row.method in GAUSS_NEWTON]
+    hvps = [row for row in own if row.method not in (*GAUSS_NEWTON, *LOW_PRECISION)]
     records = [
         [need, *(best([row for row in hvps if row.model == model]) for model in models)]
         for need, best in needs.items()
     ]
-    few = needs["few HVPs"]
-    no_hvp = [few([row for row in others if row.model == model]) for model in models]
-    records.append(["no HVP, but Gauss-Newton's product", *no_hvp])
+    for need, kind in OTHERS.items():
+        others = [[r for r in own if r.model == model and r.method in kind] for model in models]
+        records.append([need, *map(_with_error, others)])
     columns = [FRAMEWORKS[framework], *map(problems.label, models)]
     return pd.DataFrame([record for record in records if any(record[1:])], columns=columns)
 
@@ -137,6 +141,15 @@ def _fastest(rows: Sequence[Row], seconds: Seconds) -> str:
     gradients = np.median(seconds(best) / np.array(best.gradient_seconds))
     took = f"{_median(seconds)(best):.2f} s, {gradients:.1f} gradients"
     return f"{' or '.join(map(_label, tied))}: {took}"
+
+
+def _with_error(rows: Sequence[Row]) -> str:
+    errors = [
+        f", error {100 * row.relative_difference:.1f} %"
+        for row in rows
+        if row.method in LOW_PRECISION and row.relative_difference is not None
+    ]
+    return "".join([_fastest(rows, _of_first), *errors])
 
 
 def _little_memory(rows: Sequence[Row]) -> str:

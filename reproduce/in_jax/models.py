@@ -2,8 +2,9 @@
 
 import inspect
 import re
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import jax
@@ -54,6 +55,8 @@ LAYERS = (
     FlaxLlamaDecoderLayer,
 )
 WEIGHT_DECAY = 0.5e-4
+# The number format of activations; None stands for that of the parameters.
+ACTIVATIONS: ContextVar[Any] = ContextVar("ACTIVATIONS", default=None)
 NORM = re.compile(r"norm|^ln_", re.IGNORECASE)
 # Llama's, which Flax names as PyTorch does.
 ROOT_MEAN_SQUARE = re.compile(r"^norm$|_layernorm$")
@@ -84,7 +87,8 @@ def build(
         constants = {"batch_stats": variables.pop("batch_stats")}
 
     def logits(params: Tree, batch: Tree) -> jax.Array:
-        return module.apply(params | constants, **_inputs(module, batch)).logits
+        network = module.clone(dtype=ACTIVATIONS.get() or dtype)
+        return network.apply(params | constants, **_inputs(module, batch)).logits.astype(dtype)
 
     return LossByParts(logits, _cross_entropy, _penalty), variables
 
@@ -113,6 +117,16 @@ def _penalty(params: Tree) -> jax.Array:
     weights = [leaf for leaf in jax.tree_util.tree_leaves(params) if leaf.ndim > 1]
     squares = sum(jnp.sum(w**2) for w in weights)
     return WEIGHT_DECAY * squares  # type: ignore[return-value]  # no network is without
+
+
+@contextmanager
+def activations_in(dtype: Any) -> Iterator[None]:
+    """Inside the block, networks compute with activations of ``dtype``; logits are cast back."""
+    before = ACTIVATIONS.set(dtype)
+    try:
+        yield
+    finally:
+        ACTIVATIONS.reset(before)
 
 
 def layers_computed_again() -> AbstractContextManager[None]:
