@@ -300,7 +300,7 @@ def test_an_hvp_in_bfloat16_carries_its_error_and_stands_in_its_own_line_alone()
     assert not any("bfloat16" in cell for cells in table.values() for cell in cells.values())
     assert "Left out" not in advice(rows)
     figure = beyond.beyond_ratios(beyond.select("beyond_ratios", rows)[0])
-    assert [text for text in texts(figure) if "error" in text] == ["0.01 · 0.01 s · error 1.2 %"]
+    assert [text for text in texts(figure) if "· error" in text] == ["0.01 · 0.01 s · error 1.2 %"]
 
 
 def test_a_network_of_another_batch_is_in_the_answer_and_in_no_panel():
