@@ -171,8 +171,8 @@ def test_a_run_with_real_workers_goes_on_after_kills_and_half_written_programs(t
     assert code == 0, errors
     assert finished(tmp_path).startswith(kept)
     rows = read_rows(tmp_path / "rows.jsonl")
-    assert [row.status for row in rows] == ["done"] * 5
-    assert len({row.case for row in rows}) == 5
+    assert [row.status for row in rows] == ["done"] * 6
+    assert len({row.case for row in rows}) == 6
 
 
 def test_no_worker_outlives_its_parent_not_even_one_that_cannot_be_told(tmp_path):

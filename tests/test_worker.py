@@ -110,7 +110,7 @@ def test_another_vector_can_be_asked_for(find, vector):
 def test_a_framework_without_its_gpu_is_an_error_and_not_a_cpu_measurement(find, framework):
     finding = find(gpu="GPU-0", framework=framework)
     assert finding.status == "error"
-    assert "a gpu was asked for, the framework uses the cpu" in finding.reason
+    assert "a gpu was asked for, and the framework uses the cpu" in finding.reason
     assert finding.seconds == []
 
 
