@@ -57,6 +57,16 @@ def test_every_erratum_is_on_the_page_with_the_tests_that_prove_it(report):
         assert all(f"<code>{test}</code>" in text for test in recorded[erratum].tests)
 
 
+def test_the_operators_of_pytorch_that_the_docs_have_are_on_the_page(report):
+    section = report.read_text().partition('<section id="operators">')[2].partition("</section>")[0]
+    of_torch = (ROOT / "docs" / "operators.md").read_text().partition("\nRight by all")[0]
+    lines = [line for line in of_torch.splitlines() if line.startswith("| ")][2:]
+    rows = section.partition("<tbody>")[2].split("<tr>")[1:]
+    for line, row in zip(lines, rows, strict=True):
+        cells = [html.escape(cell.replace("**", "")) for cell in line.strip("| ").split(" | ")]
+        assert [cell.partition("</td>")[0] for cell in row.split('">')[1:]] == cells
+
+
 def test_the_same_rows_give_the_same_page(report):
     before = report.read_bytes()
     assert run(*program("reproduce", "report", report.parent)).returncode == 0

@@ -52,6 +52,7 @@ def html(evidence: Evidence, found: Sequence[Judgement]) -> str:
         diagrams=figures.diagrams(evidence.measured),
         deviations=tables.deviations(evidence),
         operations=tables.operations(evidence),
+        operators=tables.operators(),
         errata={
             text: [erratum for erratum in ERRATA if erratum.kind == kind]
             for kind, text in KINDS.items()

@@ -5,6 +5,7 @@ from typing import Any
 import pandas as pd
 
 from reproduce import methods, problems
+from reproduce.machine.environment import ROOT
 from reproduce.report.evidence import Evidence, Folder
 from reproduce.results import summary
 
@@ -51,6 +52,14 @@ def _cells(folder: Folder, table: pd.DataFrame) -> dict[str, Any]:
         "batch size": table["batch_size"],
         "method": table["method"].map(methods.LABELS),
     }
+
+
+def operators() -> pd.DataFrame:
+    """The operators of PyTorch through which an HVP is wrong or refused, from docs/operators.md."""
+    of_torch = (ROOT / "docs" / "operators.md").read_text(encoding="utf-8").split("\n## ")[1]
+    lines = [line for line in of_torch.splitlines() if line.startswith("|")]
+    head, _, *cells = (line.strip("| ").replace("**", "").split(" | ") for line in lines)
+    return pd.DataFrame(cells, columns=head)
 
 
 def unfinished(evidence: Evidence) -> pd.DataFrame:
