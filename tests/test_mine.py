@@ -234,6 +234,14 @@ def test_statistics_that_training_updates_stay_as_they_are(find, tmp_path):
     assert found.code_difference < 1e-5
 
 
+def test_changes_in_place_are_counted(find):
+    text = in_torch("nn.ReLU(inplace=True)", loss="model(batch).add_(1).pow(2).mean()")
+    found = find(text)
+    assert "It changes tensors in place (2 calls)" in said(found)
+    assert set(verdicts(found).values()) == {"right"}
+    assert "in place" not in said(find(in_torch()))
+
+
 def test_dropout_is_switched_off_and_said_so(find):
     found = find(in_torch("nn.Dropout(0.5)"))
     assert "Dropout is on" in said(found)
@@ -492,3 +500,12 @@ def test_the_verb_ends_with_the_workers_sentence(tmp_path):
     assert "has none" in done.stderr
     assert "Traceback" not in done.stderr
     assert not list(tmp_path.rglob("*.html"))
+
+
+def test_two_slopes_that_agree_by_chance_do_not_make_a_gradient_wrong(monkeypatch):
+    # ResNet34's along a normal vector, in float64; its own slope is -3837.17.
+    slopes = iter([-3913.15, -3844.67, -3844.14, -3842.23, -3836.81])
+    monkeypatch.setattr(differences, "_difference", lambda *_: (next(slopes), [np.ones(1)]))
+    monkeypatch.setattr(differences, "_scale", lambda *_: 1.0)
+    found = differences.central_differences(None, None, [np.ones(1)], differences.STEPS["float64"])
+    assert abs(found.slope + 3837.17) < correct.ALLOWED_ERRORS * found.slope_error

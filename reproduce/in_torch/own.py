@@ -226,6 +226,11 @@ def _seen(found: Own) -> list[str]:
     if calls.suspects:
         names = ", ".join(f"{name} ({count})" for name, count in calls.suspects.items())
         said.append(f"It calls what PyTorch may differentiate wrongly or not at all: {names}.")
+    if calls.in_place:
+        said.append(
+            f"It changes tensors in place ({calls.in_place} calls): a method for which PyTorch "
+            "refuses that is refused below."
+        )
     _, gradient = found.value_and_gradient(found.params)
     unused = [name for name, value in gradient.items() if not value.any()]
     if len(unused) == len(gradient):
@@ -250,12 +255,13 @@ def _is_repeated(found: Own) -> bool:
 
 
 class Calls(TorchFunctionMode):
-    """Counts the calls of functions that `repair` replaces, and of attention and dropout."""
+    """Counts the calls of what `repair` replaces, attention, dropout, and changes in place."""
 
     def __init__(self) -> None:
         super().__init__()
         self.suspects: Counter[str] = Counter()
         self.dropped = 0
+        self.in_place = 0
 
     def __torch_function__(
         self, function: Any, types: Any, args: Any = (), kwargs: Any = None
@@ -267,6 +273,9 @@ class Calls(TorchFunctionMode):
         if function in repair.DROPOUTS:
             given = dict(zip(("input", "p", "training"), args, strict=False)) | kwargs
             self.dropped += bool(given.get("p", 0.5) and given.get("training", True))
+        name = getattr(function, "__name__", "")
+        is_in_place = name.endswith("_") and not name.endswith("__")
+        self.in_place += is_in_place or bool(kwargs.get("inplace"))
         return function(*args, **kwargs)
 
 

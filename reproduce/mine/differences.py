@@ -1,7 +1,8 @@
 """Central differences of the user's loss, by which derivatives of one order more are judged.
 
 The central difference of a function F along v is (F(x + hv) − F(x − hv)) / 2h. Several steps h are
-tried; the distance between the best two neighbouring ones is the error to expect.
+tried; the distance between the best neighbouring ones is the error to expect. Where the loss has
+kinks, two slopes may agree by chance, so three must.
 """
 
 from collections.abc import Sequence
@@ -33,10 +34,11 @@ def central_differences(kit: Kit, found: Own, v: Leaves, steps: Sequence[float])
     """Central differences of gradient and loss along ``v``, with the steps that agree best."""
     scale = _scale(kit, found, v)
     tried = [_difference(kit, found, v, step * scale) for step in steps]
-    slopes_apart = [abs(a - b) for (a, _), (b, _) in pairwise(tried)]
-    best = int(np.nanargmin(slopes_apart))
+    slopes = np.array([slope for slope, _ in tried])
+    apart = np.ptp(np.lib.stride_tricks.sliding_window_view(slopes, 3), axis=1)
+    best = int(np.nanargmin(apart))
     product, error = _steadiest([product for _, product in tried])
-    return Differences(product, error, tried[best + 1][0], slopes_apart[best])
+    return Differences(product, error, slopes[best + 1], apart[best])
 
 
 def gauss_newton_differences(
