@@ -50,10 +50,7 @@ def _uuids(wanted: int) -> list[str]:
 
 
 def _started(plan: str, folder: Path, share: str, uuid: str) -> Popen[bytes]:
-    own = {
-        "CUDA_VISIBLE_DEVICES": uuid,
-        "GPU": "",
-        "TTY_COMPATIBLE": "0",
-    }  # no bars: lines
+    # Lines in place of progress bars, which several processes cannot share.
+    own = {"CUDA_VISIBLE_DEVICES": uuid, "GPU": "", "TTY_COMPATIBLE": "0"}
     command = [sys.executable, "-m", "reproduce", "measure", plan, str(folder), "--share", share]
     return Popen(command, env=os.environ | own)
