@@ -165,29 +165,25 @@ class Grid(msgspec.Struct, frozen=True):
     in_article: bool = True
 
 
-def _bars_and_curve(model: str, curve: tuple[int, ...], **bars: int) -> Sizes:
-    return {model: curve} | {name: (size,) for name, size in bars.items()}
-
-
 ARTICLE_MODELS = ("resnet34", "vit", "bert")
 LANGUAGE_MODELS = ("gpt2", "llama")
 _ARTICLE: Sizes = dict.fromkeys(ARTICLE_MODELS, POWERS_OF_TWO)
-_ARTICLE_MEMORY = _bars_and_curve("resnet34", POWERS_OF_TWO[2:], vit=64, bert=64)
-_QUICK = _bars_and_curve("resnet34", (4, 16, 64, 128), vit=64, bert=64)
-_CPU = _bars_and_curve("resnet34", (1, 2, 4), vit=1, bert=1)
-_SMOKE = _bars_and_curve("tiny_resnet", (1, 2), tiny_vit=2, tiny_bert=2)
+_ARTICLE_MEMORY: Sizes = {"resnet34": POWERS_OF_TWO[2:], "vit": (64,), "bert": (64,)}
+_QUICK: Sizes = {"resnet34": (4, 16, 64, 128), "vit": (64,), "bert": (64,)}
+_CPU: Sizes = {"resnet34": (1, 2, 4), "vit": (1,), "bert": (1,)}
+_SMOKE: Sizes = {"tiny_resnet": (1, 2), "tiny_vit": (2,), "tiny_bert": (2,)}
 _FOUR: Sizes = dict.fromkeys(ARTICLE_MODELS, (4,))
 _SIXTY_FOUR: Sizes = dict.fromkeys(ARTICLE_MODELS, (64,))
 # For the networks with layer normalisation.
 _BARS: Sizes = dict.fromkeys(("vit", "bert"), BARS)
-_BAR: Sizes = dict.fromkeys(_BARS, BARS[:1])
+_BAR: Sizes = dict.fromkeys(_BARS, (64,))
 _ONE_RESNET: Sizes = {"resnet34": (1,)}
 _TWO_HVPS = HVPS[:2]
 # Compiled, the three HVPs of ViT and of BERT take the same time, and minutes of compiling each.
 _COMPILED: tuple[Method, ...] = ("gradient", "forward_over_reverse", "linearized")
 _FOUR_WITH_LAYER_NORM: Sizes = dict.fromkeys(_BARS, (4,))
 _TINY_WITH_LAYER_NORM: Sizes = dict.fromkeys(("tiny_vit", "tiny_bert"), (2,))
-_MORE_OF_JAX: tuple[Method, ...] = (*CHECKPOINTED[1:], *GAUSS_NEWTON, *LOW_PRECISION)
+_MORE_OF_JAX: tuple[Method, ...] = ("checkpointed_layers", *GAUSS_NEWTON, *LOW_PRECISION)
 _TWO_PEERS: tuple[Method, ...] = ("autograd_grad", "curvlinops")
 _TWO_MORE_PEERS: tuple[Method, ...] = ("autograd_hvp", "autograd_vhp")
 _VECTORS = (1, 2, 4, 8)
@@ -231,14 +227,14 @@ PLANS: dict[str, tuple[Grid, ...]] = {
         Grid("time", "torch", "eager", _FOUR, 3, 2, (*_TWO_HVPS, "graph_kept", *_TWO_PEERS)),
         Grid("time", "torch", "eager", {"bert": (4,)}, 3, 2, (*_TWO_MORE_PEERS, *GAUSS_NEWTON)),
         Grid("time", "jax", "jit", {"bert": (4,)}, 3, 2, _MORE_OF_JAX),
-        Grid("time", "jax", "jit", dict.fromkeys(LANGUAGE_MODELS, (1,)), 3, 2, _TWO_HVPS[:1]),
-        Grid("time", "jax", "jit", _ONE_RESNET, 3, 2, _TWO_HVPS[:1], _VECTORS),
-        Grid("time", "torch", "eager", _ONE_RESNET, 3, 2, _TWO_HVPS[:1], _VECTORS),
+        Grid("time", "jax", "jit", dict.fromkeys(LANGUAGE_MODELS, (1,)), 3, 2, (REFERENCE,)),
+        Grid("time", "jax", "jit", _ONE_RESNET, 3, 2, (REFERENCE,), _VECTORS),
+        Grid("time", "torch", "eager", _ONE_RESNET, 3, 2, (REFERENCE,), _VECTORS),
     ),
 }
 # Of a plan without memory cases: what is accounted for on a GPU that is not there.
-_OF_JAX: tuple[Method, ...] = ("gradient", *_TWO_HVPS, CHECKPOINTED[0], *_MORE_OF_JAX)
-_OF_TORCH: tuple[Method, ...] = ("gradient", *_TWO_HVPS, _TWO_PEERS[0], *GAUSS_NEWTON)
+_OF_JAX: tuple[Method, ...] = ("gradient", *_TWO_HVPS, "checkpointed", *_MORE_OF_JAX)
+_OF_TORCH: tuple[Method, ...] = ("gradient", *_TWO_HVPS, "autograd_grad", *GAUSS_NEWTON)
 _FIVE: Sizes = _SIXTY_FOUR | dict.fromkeys(LANGUAGE_MODELS, (32,))
 ACCOUNTED: dict[str, tuple[Grid, ...]] = {
     BEYOND: (
@@ -248,15 +244,9 @@ ACCOUNTED: dict[str, tuple[Grid, ...]] = {
         Grid("operations", *TORCH, _FIVE, methods=_OF_TORCH),
     )
 }
-# For PyTorch in each plan: whether parameters require gradients, and which layer normalisation is
-# used. The authors used a module's parameters unchanged, and PyTorch's own layer normalisation.
-_TORCH: dict[str, tuple[bool, LayerNorm]] = {
-    "article": (True, "native"),
-    "quick": (True, "native"),
-    "cpu": (False, "repaired"),
-    SMOKE: (True, "native"),
-    BEYOND: (False, "repaired"),
-}
+# The plans in which PyTorch is used as the authors used it: a module's parameters unchanged, so
+# that they require gradients, and PyTorch's own layer normalisation.
+_AS_THE_AUTHORS = ("article", "quick", SMOKE)
 # The article's memory grid, by the counter that it used; added to a plan on demand.
 NVML = tuple(
     Grid("nvml", framework, mode, _ARTICLE_MEMORY)
@@ -288,21 +278,17 @@ def cases(
     """
     if name not in PLANS:
         raise UserError(f"plan {name!r} was asked for; there are {', '.join(PLANS)}")
+    given = {"vector": vector, "normalisation": normalisation, "seed": seed}
+    given_of_torch = given | {"recorded": recorded, "layer_norm": layer_norm}
     found = [
-        (
-            _rank(grid, case.model, case.batch_size),
-            msgspec.structs.replace(
-                case,
-                vector=vector or case.vector,
-                normalisation=normalisation,
-                seed=seed,
-                **_kind(name, grid.framework, recorded, layer_norm),
-            ),
-        )
+        (_rank(grid, case.model, case.batch_size), case)
         for grid in (*PLANS[name], *(NVML if nvml else ()))
         for case in _of_grid(name, grid, more_models)
     ]
-    return [case for _, case in sorted(found, key=lambda ranked: ranked[0])]
+    return [
+        _changed(case, given_of_torch if case.framework == "torch" else given)
+        for _, case in sorted(found, key=lambda ranked: ranked[0])
+    ]
 
 
 def _of_grid(name: str, grid: Grid, more_models: tuple[str, ...] = ()) -> list[Case]:
@@ -327,19 +313,16 @@ def _of_grid(name: str, grid: Grid, more_models: tuple[str, ...] = ()) -> list[C
     ]
 
 
-def _kind(
-    name: str,
-    framework: Framework,
-    recorded: bool | None = None,
-    layer_norm: LayerNorm | None = None,
-) -> dict[str, Any]:
-    if framework != "torch":
-        return {}
-    of_plan = _TORCH[name]
-    return {
-        "recorded": of_plan[0] if recorded is None else recorded,
-        "layer_norm": layer_norm or of_plan[1],
-    }
+def _kind(name: str, framework: Framework) -> dict[str, Any]:
+    if framework == "torch" and name in _AS_THE_AUTHORS:
+        return {"recorded": True, "layer_norm": "native"}
+    return {}
+
+
+def _changed(case: Case, given: dict[str, Any]) -> Case:
+    """``case`` with the options that are ``given``; None stands for the case's own."""
+    changes = {option: value for option, value in given.items() if value is not None}
+    return msgspec.structs.replace(case, **changes)
 
 
 def by_setting(cases: Iterable[Case]) -> list[Setting]:
@@ -371,30 +354,15 @@ def accounted_cases(name: str) -> list[Case]:
         for framework, mode in (JAX_JIT, JAX_EAGER, TORCH)
         for case in of_plan
     ]
-    sizes = [{case.batch_size for case in memory if case.model == m} for m in _models(memory)]
-    operations = [
-        Case(
-            plan=name,
-            framework=framework,
-            mode=mode,
-            model=model,
-            batch_size=max(set.intersection(*sizes)),
-            method=method,
-            quantity="operations",
-            warmup=0,
-            repetitions=1,
-            vector="params",
-            **_kind(name, framework),
-        )
-        for framework, mode in (JAX_JIT, TORCH)
-        for model in _models(memory)
-        for method in get_args(ArticleMethod)
+    models = sorted({case.model for case in of_plan})
+    sizes = [{case.batch_size for case in of_plan if case.model == model} for model in models]
+    largest = max(set.intersection(*sizes))
+    of_all: Sizes = dict.fromkeys(models, (largest,))
+    grids = [
+        Grid("operations", *run, of_all, methods=get_args(ArticleMethod))
+        for run in (JAX_JIT, TORCH)
     ]
-    return memory + operations
-
-
-def _models(cases: list[Case]) -> list[str]:
-    return sorted({case.model for case in cases})
+    return memory + [case for grid in grids for case in _of_grid(name, grid)]
 
 
 def _rank(grid: Grid, model: str, batch_size: int) -> int:
