@@ -42,9 +42,9 @@ def part():
 
 def no_computing():
     """A GPU need not compute: it is tests/nvml.c that says there is one."""
-    from reproduce.measuring import preflight  # noqa: PLC0415
+    from reproduce.machine import computing  # noqa: PLC0415
 
-    preflight.computing_on_gpu = lambda frameworks: {}
+    computing.on_gpu = lambda frameworks: {}
 
 
 def alter(names):

@@ -12,7 +12,7 @@ import pytest
 
 from reproduce.cli.doctor import diagnosis
 from reproduce.errors import UserError
-from reproduce.machine import environment, gpu
+from reproduce.machine import computing, environment, gpu
 from reproduce.measuring import preflight
 
 ROOT = Path(__file__).parent.parent
@@ -267,9 +267,9 @@ def test_what_does_not_answer_in_time_cannot_be_used(monkeypatch):
         uuid = "GPU-0"
 
     monkeypatch.setattr(environment, "gpu", lambda: (Chosen, ""))
-    monkeypatch.setattr(preflight, "COMPUTING_SECONDS", 0.1)
+    monkeypatch.setattr(computing, "LIMIT_SECONDS", 0.1)
     with pytest.raises(UserError, match=r"torch cannot use it \(no result within 0.1 s\)"):
-        preflight.computing_on_gpu(["torch"])
+        computing.on_gpu(["torch"])
 
 
 def test_each_framework_computes_on_the_chosen_gpu_in_a_process_of_its_own(monkeypatch):
@@ -278,6 +278,6 @@ def test_each_framework_computes_on_the_chosen_gpu_in_a_process_of_its_own(monke
 
     says = "import os; print(os.environ['CUDA_VISIBLE_DEVICES'], os.environ['JAX_PLATFORMS'])"
     monkeypatch.setattr(environment, "gpu", lambda: (Chosen, ""))
-    monkeypatch.setattr(preflight, "COMPUTING_ON_GPU", {"jax": says, "torch": "print('cuda:0')"})
-    found = preflight.computing_on_gpu({"torch", "jax"})
+    monkeypatch.setattr(computing, "PROGRAMS", {"jax": says, "torch": "print('cuda:0')"})
+    found = computing.on_gpu({"torch", "jax"})
     assert found == {"jax": "GPU-0 cuda", "torch": "cuda:0"}

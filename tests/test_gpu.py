@@ -209,7 +209,7 @@ def test_where_a_run_is_and_what_runs_beside_it_need_not_match(monkeypatch):
 
 def test_a_setting_that_is_no_text_is_written_into_a_row(monkeypatch):
     monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", os.fsdecode(b"/x/\xff"))
-    written = msgspec.json.decode(msgspec.json.encode(environment.settings()))
+    written = msgspec.json.decode(msgspec.json.encode(environment.variables()))
     assert written["JAX_COMPILATION_CACHE_DIR"] == "/x/\\udcff"
 
 

@@ -75,7 +75,7 @@ def _check(names: list[str], folder: Path) -> None:
     for name in names:
         if name not in PARTS:
             raise UserError(f"part {name!r} was asked for; there are {', '.join(PARTS)}")
-    preflight.check_settings()
+    preflight.check_variables()
     preflight.make_folder(folder)
 
 
@@ -102,7 +102,7 @@ def _code() -> str:
     """A digest of the measuring code, the lock and the settings."""
     sources = sorted(path for pattern in MEASURED_BY for path in PACKAGE.glob(pattern))
     lock = (environment.ROOT / "requirements.lock").read_text()
-    parts = (hash_of_code(tuple(sources)), lock, repr(environment.settings()))
+    parts = (hash_of_code(tuple(sources)), lock, repr(environment.variables()))
     return hashlib.sha256("".join(parts).encode()).hexdigest()[:12]
 
 

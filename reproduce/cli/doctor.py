@@ -13,7 +13,7 @@ import typer
 from reproduce import printing
 from reproduce.errors import UserError
 from reproduce.machine import environment
-from reproduce.measuring.preflight import CHECKS, GPU_CHECKS, Doubt, Look
+from reproduce.measuring.preflight import CHECKS, GPU_CHECKS, Doubt, PlannedRun
 from reproduce.plan import NEEDING_A_GPU, PLANS, cases
 
 Level = Literal["good", "warning", "missing"]
@@ -74,15 +74,15 @@ def diagnosis(plan: str, folder: Path) -> Diagnosis:
     """
     has_gpu = environment.gpu()[0] is not None
     on_gpu = plan in NEEDING_A_GPU or (has_gpu and plan != "cpu")
-    look = Look(plan, cases(plan), folder, on_gpu)
+    run = PlannedRun(plan, cases(plan), folder, on_gpu)
     checks = CHECKS | (GPU_CHECKS if on_gpu and has_gpu else {})
-    findings = [_finding(name, check, look) for name, check in checks.items()]
+    findings = [_finding(name, check, run) for name, check in checks.items()]
     return Diagnosis(plan, all(each.level != "missing" for each in findings), findings)
 
 
-def _finding(name: str, check: Callable[[Look], str], look: Look) -> Finding:
+def _finding(name: str, check: Callable[[PlannedRun], str], run: PlannedRun) -> Finding:
     try:
-        return Finding(name, "good", check(look))
+        return Finding(name, "good", check(run))
     except (UserError, Doubt) as sentence:
         level: Level = "missing" if isinstance(sentence, UserError) else "warning"
         found, _, remedy = str(sentence).rpartition("; ")

@@ -8,6 +8,7 @@ import hashlib
 import os
 import platform
 import subprocess
+from collections.abc import Iterator
 from contextlib import suppress
 from functools import cache
 from importlib import metadata
@@ -19,20 +20,12 @@ from reproduce.machine.gpu import Gpu
 from reproduce.results.rows import encodable
 
 ROOT = Path(__file__).resolve().parents[2]
-PACKAGES = (
-    "jax",
-    "jaxlib",
-    "flax",
-    "transformers",
-    "torch",
-    "numpy",
-    "triton",
-)
+PACKAGES = ("jax", "jaxlib", "flax", "transformers", "torch", "numpy", "triton")
 # CUDA's libraries, and JAX's plugins for CUDA 12 and 13.
 PACKAGES_OF_CUDA = ("nvidia-", "jax-cuda12-", "jax-cuda13-")
 PEERS = ("curvlinops-for-pytorch",)
 # Prefixes of environment variables that change the numbers.
-SETTINGS = (
+VARIABLES = (
     "ATEN_",
     "CUBLAS",
     "CUDA_LAUNCH_BLOCKING",
@@ -118,11 +111,11 @@ def identity(on_gpu: bool) -> dict[str, Any]:
         "device": device(on_gpu),
         "python": ".".join(platform.python_version_tuple()[:2]),
         "packages": _versions(),
-        "settings": settings(),
+        "settings": variables(),
     }
 
 
-def settings() -> dict[str, str]:
+def variables() -> dict[str, str]:
     """The environment variables that change the numbers, with their values.
 
     Doubtful variables are included: one too many only costs a new measurement, while one too few
@@ -131,17 +124,20 @@ def settings() -> dict[str, str]:
     return {
         name: encodable(value)
         for name, value in sorted(os.environ.items())
-        if name.startswith(SETTINGS) and name not in SET_BY_A_RUN
+        if name.startswith(VARIABLES) and name not in SET_BY_A_RUN
     }
 
 
-def refused_settings() -> dict[str, str]:
-    """The variables in effect that would make a row untrue, and why."""
-    return {
-        f"{name}={os.environ[name]}": why
-        for name, why in REFUSED.items()
-        if os.environ.get(name, "").lower() not in OFF
-    }
+def refused_variables() -> Iterator[tuple[str, str, str]]:
+    """The variables in effect that would make a row untrue.
+
+    Yields:
+        The name of each, its value, and why.
+    """
+    for name, why in REFUSED.items():
+        value = os.environ.get(name, "")
+        if value.lower() not in OFF:
+            yield name, value, why
 
 
 def state_of_accounting() -> dict[str, Any]:

@@ -8,24 +8,22 @@ import os
 import re
 import shutil
 import socket
-import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from functools import cache, partial
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
 import msgspec
 
 from reproduce.errors import UserError
-from reproduce.machine import environment, limits
+from reproduce.machine import computing, environment, limits
 from reproduce.machine.target import Target
 from reproduce.measuring import cost, schedule
 from reproduce.measuring.cost import readable_bytes
-from reproduce.plan import Case, Framework, by_setting
+from reproduce.plan import Case, by_setting
 from reproduce.problems import PROBLEMS
 
 NEEDED_DISK_BYTES = 1 << 30
@@ -33,20 +31,14 @@ LONGEST_SECONDS = 7 * 24 * 3600
 LOCK_IS_FOR_PYTHON = "3.11"
 ENVIRONMENT_BYTES = 9 * cost.GIB
 WITHOUT_GPU = "PLAN=cpu and 'make a100' need none"
-# A framework may list a GPU without having code for it, so each has to multiply matrices there.
-COMPUTING_ON_GPU: dict[Framework, str] = {
-    "jax": "import jax; x = jax.numpy.ones((8, 8)); print((x @ x).block_until_ready().device)",
-    "torch": "import torch; x = torch.ones(8, 8, device='cuda'); (x @ x).cpu(); print(x.device)",
-}
-COMPUTING_SECONDS = 120
 
 
 class Doubt(Exception):
     """Something that harms a plan but does not stop it; the message is one sentence."""
 
 
-class Look(msgspec.Struct, frozen=True):
-    """The run to be checked: the cases of a plan, on their device, into a results folder.
+class PlannedRun(msgspec.Struct, frozen=True):
+    """A run to be checked: the cases of a plan, on their device, into a results folder.
 
     With a ``target``, the cases are accounted for.
     """
@@ -58,20 +50,22 @@ class Look(msgspec.Struct, frozen=True):
     target: Target | None = None
 
 
-def check(look: Look) -> None:
-    """Refuse a run that cannot work; create its results folder.
+def check(run: PlannedRun) -> None:
+    """Refuse ``run`` if it cannot work; create its results folder.
 
     Raises:
         UserError: for the first obstacle.
     """
-    for each in (_models, _settings, _frameworks, _temporary_folder):
-        each(look)
-    make_folder(look.folder)
-    for each in (_disk_of_results, _memory):
-        with suppress(Doubt):
-            each(look)
-    if look.on_gpu and look.target is None:
-        computing_on_gpu({case.framework for case in look.cases})
+    check_models(run.cases)
+    check_variables()
+    _frameworks(run)
+    _temporary_folder(run)
+    make_folder(run.folder)
+    _disk_of_results(run)
+    with suppress(Doubt):
+        _memory(run)
+    if run.on_gpu and run.target is None:
+        computing.on_gpu({case.framework for case in run.cases})
 
 
 def check_models(cases: Iterable[Case]) -> None:
@@ -84,33 +78,28 @@ def check_models(cases: Iterable[Case]) -> None:
         raise UserError(f"model {name!r} was asked for; there are {', '.join(PROBLEMS)}")
 
 
-def _models(look: Look) -> str:
-    check_models(look.cases)
-    return ", ".join(sorted({case.model for case in look.cases}))
-
-
-def check_settings() -> None:
+def check_variables() -> None:
     """Refuse environment variables that make a case something other than its name says.
 
     Raises:
         UserError: for the first such variable.
     """
-    for setting, why in environment.refused_settings().items():
-        name = setting.partition("=")[0]
+    for name, value, why in environment.refused_variables():
         raise UserError(
-            f"the environment has {setting}, with which {why}; "
+            f"the environment has {name}={value}, with which {why}; "
             f"run 'unset {name}', and the same command again"
         )
 
 
-def _settings(look: Look) -> str:
-    check_settings()
-    return ", ".join(f"{name}={value}" for name, value in environment.settings().items()) or "none"
+def _variables(run: PlannedRun) -> str:
+    check_variables()
+    found = environment.variables().items()
+    return ", ".join(f"{name}={value}" for name, value in found) or "none"
 
 
-def _frameworks(look: Look) -> str:
-    names = sorted({case.framework for case in look.cases})
-    peers = sorted({case.method for case in look.cases} & {"curvlinops"})
+def _frameworks(run: PlannedRun) -> str:
+    names = sorted({case.framework for case in run.cases})
+    peers = {case.method for case in run.cases} & {"curvlinops"}
     for name in (*names, *peers):
         if find_spec(name) is None:
             raise UserError(
@@ -120,7 +109,7 @@ def _frameworks(look: Look) -> str:
     return " and ".join(names)
 
 
-def _temporary_folder(look: Look) -> str:
+def _temporary_folder(run: PlannedRun) -> str:
     try:
         with (
             tempfile.TemporaryDirectory(prefix="pymp-") as folder,
@@ -147,11 +136,11 @@ def make_folder(folder: Path) -> None:
         tempfile.TemporaryFile(dir=folder).close()
 
 
-def _results_folder(look: Look) -> str:
-    there = _nearest(look.folder)
+def _results_folder(run: PlannedRun) -> str:
+    there = _nearest(run.folder)
     with _unwritable(there):
         tempfile.TemporaryFile(dir=there).close()
-    return f"{look.folder} can be written"
+    return f"{run.folder} can be written"
 
 
 @contextmanager
@@ -171,17 +160,17 @@ def _nearest(folder: Path) -> Path:
     return next(path for path in (folder, *folder.absolute().parents) if os.path.exists(path))
 
 
-def _disk_of_results(look: Look) -> str:
-    free = shutil.disk_usage(_nearest(look.folder)).free
+def _disk_of_results(run: PlannedRun) -> str:
+    free = shutil.disk_usage(_nearest(run.folder)).free
     if free < NEEDED_DISK_BYTES:
         raise UserError(
-            f"the plan needs {readable_bytes(NEEDED_DISK_BYTES)} of disk for {look.folder}, "
+            f"the plan needs {readable_bytes(NEEDED_DISK_BYTES)} of disk for {run.folder}, "
             f"{readable_bytes(free)} are free; make room or give another RESULTS"
         )
     return f"{readable_bytes(NEEDED_DISK_BYTES)} must be free, {readable_bytes(free)} are"
 
 
-def _memory(look: Look) -> str:
+def _memory(run: PlannedRun) -> str:
     mapped = limits.left_by_ulimit("-v")
     if mapped is not None and mapped < cost.MAPPED_BYTES:
         raise UserError(
@@ -189,11 +178,11 @@ def _memory(look: Look) -> str:
             f"of it never touched, and 'ulimit -v' leaves {readable_bytes(mapped)}; "
             "raise it, or run 'ulimit -v unlimited' first"
         )
-    needed, free = _needed_bytes(look), limits.free_memory()
+    needed, free = _needed_bytes(run), limits.free_memory()
     found = f"a setting needs about {readable_bytes(needed)}, {readable_bytes(free.bytes)} are free"
     if needed <= free.bytes:
         return found
-    if look.on_gpu:  # there, a case that does not fit gets a row that says so
+    if run.on_gpu:  # there, a case that does not fit gets a row that says so
         raise Doubt(f"{found}; {free.remedy}")
     raise UserError(
         f"the plan needs about {readable_bytes(needed)} of memory, "
@@ -201,53 +190,12 @@ def _memory(look: Look) -> str:
     )
 
 
-def _needed_bytes(look: Look) -> int:
+def _needed_bytes(run: PlannedRun) -> int:
     """The expected peak of the largest setting in the host's memory, in bytes."""
-    if look.target is not None:
+    if run.target is not None:
         return cost.ACCOUNTING_BYTES
-    of_host = cost.host_bytes if look.on_gpu else cost.memory_bytes
-    return max(map(of_host, by_setting(look.cases)))
-
-
-def computing_on_gpu(names: Iterable[Framework]) -> dict[Framework, str]:
-    """The chosen GPU by each framework's name for it; each has just computed on it.
-
-    Raises:
-        UserError: if one of them cannot compute on it.
-    """
-    names = sorted(names)
-    with ThreadPoolExecutor(len(names)) as side_by_side:
-        return dict(zip(names, side_by_side.map(_computed_on, names), strict=True))
-
-
-def _computed_on(framework: Framework) -> str:
-    settings = {
-        "CUDA_VISIBLE_DEVICES": environment.chosen_gpu().uuid,
-        "JAX_PLATFORMS": "cuda",
-        "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
-    }
-    command = [sys.executable, "-c", COMPUTING_ON_GPU[framework]]
-    try:
-        done = subprocess.run(
-            command,
-            env=os.environ | settings,
-            capture_output=True,
-            text=True,
-            timeout=COMPUTING_SECONDS,
-            check=False,
-        )
-    except subprocess.TimeoutExpired:
-        reason = f"no result within {COMPUTING_SECONDS} s"
-    else:
-        if done.returncode == 0:
-            return done.stdout.strip()
-        # The first error is the cause: JAX logs it, and then raises one that says nothing.
-        errors = re.findall(r"^[\w.]*Error: .+", done.stderr, re.MULTILINE)
-        reason = errors[0] if errors else f"exit code {done.returncode}"
-    raise UserError(
-        f"NVML finds a GPU and {framework} cannot use it ({reason}); run 'make setup' for packages "
-        "as they are pinned, update NVIDIA's driver, or take PLAN=cpu"
-    )
+    of_host = cost.host_bytes if run.on_gpu else cost.memory_bytes
+    return max(map(of_host, by_setting(run.cases)))
 
 
 def check_time_limit(timeout_seconds: float) -> None:
@@ -263,21 +211,21 @@ def check_time_limit(timeout_seconds: float) -> None:
         )
 
 
-def _device(look: Look) -> str:
+def _device(run: PlannedRun) -> str:
     found, sentence = environment.gpu()
-    if look.on_gpu and found is None:
-        raise UserError(f"plan {look.plan!r} needs a GPU, and there is {sentence} ({WITHOUT_GPU})")
-    return environment.device(look.on_gpu)
+    if run.on_gpu and found is None:
+        raise UserError(f"plan {run.plan!r} needs a GPU, and there is {sentence} ({WITHOUT_GPU})")
+    return environment.device(run.on_gpu)
 
 
-def _time(look: Look) -> str:
-    machine = schedule.planned(look.on_gpu)
-    seconds = schedule.expected_seconds(by_setting(look.cases), machine)
-    how = "a guess: no plan was run on a GPU yet" if look.on_gpu else "as on two cores"
-    return f"{len(look.cases)} cases in about {cost.readable_seconds(seconds)} ({how})"
+def _time(run: PlannedRun) -> str:
+    machine = schedule.planned(run.on_gpu)
+    seconds = schedule.expected_seconds(by_setting(run.cases), machine)
+    how = "a guess: no plan was run on a GPU yet" if run.on_gpu else "as on two cores"
+    return f"{len(run.cases)} cases in about {cost.readable_seconds(seconds)} ({how})"
 
 
-def _locked_packages(look: Look) -> str:
+def _locked_packages(run: PlannedRun) -> str:
     pins, differences = _pins(), _differences()
     if differences:
         raise Doubt(
@@ -312,7 +260,7 @@ def _normal(name: str) -> str:
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
-def _disk_of_environment(look: Look) -> str:
+def _disk_of_environment(run: PlannedRun) -> str:
     free = shutil.disk_usage(sys.prefix).free
     if _differences() and free < ENVIRONMENT_BYTES:
         raise Doubt(
@@ -322,20 +270,20 @@ def _disk_of_environment(look: Look) -> str:
     return f"{readable_bytes(free)} are free at {sys.prefix}"
 
 
-def _python(look: Look) -> str:
+def _python(run: PlannedRun) -> str:
     version = ".".join(map(str, sys.version_info[:3]))
     if not version.startswith(f"{LOCK_IS_FOR_PYTHON}."):
         raise Doubt(f"the lock is for {LOCK_IS_FOR_PYTHON}, and this is {version}; {_make_anew()}")
     return version
 
 
-def _make(look: Look) -> str:
+def _make(run: PlannedRun) -> str:
     if (found := shutil.which("make")) is None:
         raise Doubt("it is not on PATH, so that no target can run; install make")
     return found
 
 
-def _compiler(look: Look) -> str:
+def _compiler(run: PlannedRun) -> str:
     names = (os.environ.get("CC", "gcc"), "gcc", "clang")
     found = next(filter(None, map(shutil.which, names)), None)
     if found is None:
@@ -343,11 +291,9 @@ def _compiler(look: Look) -> str:
     return found
 
 
-def _gpu_memory(look: Look) -> str:
-    needed, free = (
-        max(map(cost.memory_bytes, by_setting(look.cases))),
-        environment.free_bytes(on_gpu=True),
-    )
+def _gpu_memory(run: PlannedRun) -> str:
+    needed = max(map(cost.memory_bytes, by_setting(run.cases)))
+    free = environment.free_bytes(on_gpu=True)
     found = f"a guess of {readable_bytes(needed)} is needed, {readable_bytes(free)} are free"
     if needed > free:
         raise Doubt(
@@ -357,13 +303,13 @@ def _gpu_memory(look: Look) -> str:
     return found
 
 
-def _gpu_processes(look: Look) -> str:
+def _gpu_processes(run: PlannedRun) -> str:
     if count := environment.chosen_gpu().processes():
         raise Doubt(f"{count} compute on it and would disturb the timings; end them")
     return "this GPU does not report them" if count is None else "none"
 
 
-def _gpu_clocks(look: Look) -> str:
+def _gpu_clocks(run: PlannedRun) -> str:
     # NVML does not say whether clocks are locked. A clock that idles far below its maximum is not.
     now, most = environment.chosen_gpu().sm_clocks_mhz()
     if now is None or most is None:
@@ -377,11 +323,7 @@ def _gpu_clocks(look: Look) -> str:
     return found
 
 
-def _framework_on_gpu(look: Look, framework: Framework) -> str:
-    return computing_on_gpu([framework])[framework]
-
-
-CHECKS: dict[str, Callable[[Look], str]] = {
+CHECKS: dict[str, Callable[[PlannedRun], str]] = {
     "device": _device,
     "time": _time,
     "memory": _memory,
@@ -389,17 +331,17 @@ CHECKS: dict[str, Callable[[Look], str]] = {
     "disk for results": _disk_of_results,
     "temporary folder": _temporary_folder,
     "frameworks": _frameworks,
-    "settings in the environment": _settings,
+    "settings in the environment": _variables,
     "requirements.lock": _locked_packages,
     "disk for the environment": _disk_of_environment,
     "Python": _python,
     "make": _make,
     "compiler": _compiler,
 }
-GPU_CHECKS: dict[str, Callable[[Look], str]] = {
+GPU_CHECKS: dict[str, Callable[[PlannedRun], str]] = {
     "memory of the GPU": _gpu_memory,
     "other processes on the GPU": _gpu_processes,
     "clocks of the GPU": _gpu_clocks,
-    "JAX on the GPU": partial(_framework_on_gpu, framework="jax"),
-    "PyTorch on the GPU": partial(_framework_on_gpu, framework="torch"),
+    "JAX on the GPU": lambda run: computing.on_gpu(["jax"])["jax"],
+    "PyTorch on the GPU": lambda run: computing.on_gpu(["torch"])["torch"],
 }

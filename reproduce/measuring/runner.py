@@ -45,7 +45,7 @@ def measure(
     """
     set_worker_environment(on_gpu)
     preflight.check_time_limit(timeout_seconds)
-    preflight.check(preflight.Look(cases[0].plan, cases, folder, on_gpu, target))
+    preflight.check(preflight.PlannedRun(cases[0].plan, cases, folder, on_gpu, target))
     cases = share.of(cases) if share else cases
     path = rows_path(folder, share and share.number)
     path.parent.mkdir(exist_ok=True)

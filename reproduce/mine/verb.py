@@ -68,7 +68,7 @@ def _checked(file: Path, results: Path) -> Path:
     """
     if not file.is_file():
         raise UserError(f"{file} was asked for, and there is no such file; give one of your own")
-    preflight.check_settings()
+    preflight.check_variables()
     try:
         (results / workers.LOGS).mkdir(parents=True, exist_ok=True)
     except OSError:
