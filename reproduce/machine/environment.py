@@ -155,12 +155,11 @@ def state(on_gpu: bool) -> dict[str, Any]:
         "load": os.getloadavg()[0],
         "revision": revision(),
         "peers": _peers(),
-        "machine": machine(on_gpu),
+        "machine": _machine(on_gpu),
     }
 
 
-def machine(on_gpu: bool) -> dict[str, Any]:
-    """Facts that distinguish this machine from others like it: driver, limits, CPU, versions."""
+def _machine(on_gpu: bool) -> dict[str, Any]:
     of_gpu = chosen_gpu().facts() if on_gpu else {}
     return of_gpu | {"cpu": _cpu_name(), "cores": limits.cores_of_time()} | _interpreter()
 

@@ -1,7 +1,6 @@
 """The NVIDIA GPU to measure on, and what NVML reports about it."""
 
 import os
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -9,6 +8,8 @@ from typing import Any, NamedTuple
 
 import msgspec
 import pynvml
+
+from reproduce.machine.memory import polled
 
 OLDEST_DRIVER = 525
 SAMPLING_SECONDS = 0.2
@@ -129,20 +130,10 @@ class Gpu:
         """
         found: dict[str, Any] = {}
         samples: list[Sample] = []
-        ended = threading.Event()
-
-        def sample() -> None:
-            samples.append(self._sample())
-            while not ended.wait(seconds):
-                samples.append(self._sample())
-
-        thread = threading.Thread(target=sample)
-        thread.start()
         try:
-            yield found
+            with polled(lambda: samples.append(self._sample()), seconds):
+                yield found
         finally:
-            ended.set()
-            thread.join()
             found |= _in_short(samples)
 
     def _sample(self) -> Sample:

@@ -79,12 +79,27 @@ def nvml_peak(counters: dict[str, int], used_bytes: Callable[[], int]) -> Iterat
     article's memory figures do.
     """
     before = peak = used_bytes()
+
+    def look() -> None:
+        nonlocal peak
+        peak = max(peak, used_bytes())
+
+    with polled(look, NVML_POLL_SECONDS):
+        yield
+    look()
+    counters["nvml_used_before_bytes"] = before
+    counters["nvml_used_peak_bytes"] = peak
+
+
+@contextmanager
+def polled(look: Callable[[], None], seconds: float) -> Iterator[None]:
+    """Call ``look`` in a thread while the block runs: at once, then every ``seconds``."""
     ended = threading.Event()
 
     def poll() -> None:
-        nonlocal peak
-        while not ended.wait(NVML_POLL_SECONDS):
-            peak = max(peak, used_bytes())
+        look()
+        while not ended.wait(seconds):
+            look()
 
     thread = threading.Thread(target=poll)
     thread.start()
@@ -93,8 +108,6 @@ def nvml_peak(counters: dict[str, int], used_bytes: Callable[[], int]) -> Iterat
     finally:
         ended.set()
         thread.join()
-    counters["nvml_used_before_bytes"] = before
-    counters["nvml_used_peak_bytes"] = max(peak, used_bytes())
 
 
 def _process_status_bytes(field: str) -> int:
