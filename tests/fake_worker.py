@@ -8,7 +8,7 @@ from multiprocessing.connection import Connection
 
 import numpy as np
 
-from reproduce.measuring.experiment import Finding
+from reproduce.measuring.measurement import Outcome
 from reproduce.measuring.worker import Site
 from reproduce.plan import Case
 
@@ -21,7 +21,7 @@ TIMED_CRASH = 11  # is prepared, and crashes when it is timed
 
 def run(connection: Connection, cases: list[Case], site: Site) -> None:
     """Ends as the batch size of each of ``cases`` says, and notes what it does."""
-    findings = [_finding(connection, case, site, len(cases) > 1) for case in cases]
+    outcomes = [_outcome(connection, case, site, len(cases) > 1) for case in cases]
     wait_for_turn(connection, cases)
     if cases[0].quantity == "time":
         note(site, f"timing {cases[0].setting}")
@@ -29,7 +29,7 @@ def run(connection: Connection, cases: list[Case], site: Site) -> None:
             os._exit(7)
         time.sleep(0.02)
         note(site, f"timed {cases[0].setting}")
-    connection.send(findings)
+    connection.send(outcomes)
 
 
 def wait_for_turn(connection, cases):
@@ -43,7 +43,7 @@ def note(site, line):
         file.write(f"{line}\n")
 
 
-def _finding(connection, case, site, in_company):
+def _outcome(connection, case, site, in_company):
     note(site, case)
     ends = {
         CRASH: lambda: os._exit(7),
@@ -58,14 +58,14 @@ def _finding(connection, case, site, in_company):
         ends[SHY] = ends[CRASH]
     ends.get(case.batch_size, lambda: None)()
     seconds = [0.5] * case.repetitions
-    finding = Finding(
+    outcome = Outcome(
         seconds=seconds,
         gradient_seconds=[] if case.method == "gradient" else seconds,
         memory_bytes={"resident_peak_bytes": os.getpid(), "resident_before_bytes": 0},
     )
     if case.batch_size == OUT_OF_MEMORY:
-        return Finding(status="out_of_memory", reason="asked for too much")
-    return finding
+        return Outcome(status="out_of_memory", reason="asked for too much")
+    return outcome
 
 
 def run_by_case(connection: Connection, cases: list[Case], site: Site) -> None:
@@ -73,10 +73,10 @@ def run_by_case(connection: Connection, cases: list[Case], site: Site) -> None:
 
     Of the model that FAKE_FAILING names, it says that it failed.
     """
-    findings = list(map(_by_case, cases))
+    outcomes = list(map(_by_case, cases))
     wait_for_turn(connection, cases)
     time.sleep(float(os.environ.get("FAKE_SECONDS", "0.1")))
-    connection.send(findings)
+    connection.send(outcomes)
 
 
 def _by_case(case):
@@ -84,15 +84,15 @@ def _by_case(case):
     time.sleep(0.1 * rng.random())
     gradient = rng.uniform(1, 2, case.repetitions)
     if case.model == os.environ.get("FAKE_FAILING"):
-        return Finding(status="error", reason="it was to fail")
+        return Outcome(status="error", reason="it was to fail")
     if case.quantity == "memory":
         peak = int(2**21 * (1 + rng.random()))
-        return Finding(memory_bytes={"resident_peak_bytes": peak, "resident_before_bytes": 2**20})
+        return Outcome(memory_bytes={"resident_peak_bytes": peak, "resident_before_bytes": 2**20})
     if case.quantity == "operations":
-        return Finding(flops=1e9 * (1 + rng.random()))
+        return Outcome(flops=1e9 * (1 + rng.random()))
     counters = {"torch_peak_allocated_bytes": 2, "xla_temp_bytes": 1, "xla_output_bytes": 1}
     megabytes = {name: int(most * 2**20 * (1 + rng.random())) for name, most in counters.items()}
-    found = Finding(memory_bytes=megabytes | {"torch_allocated_before_bytes": 2**20})
+    found = Outcome(memory_bytes=megabytes | {"torch_allocated_before_bytes": 2**20})
     found.seconds = gradient.tolist()
     if case.method != "gradient":
         found.gradient_seconds = found.seconds

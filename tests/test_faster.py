@@ -325,9 +325,9 @@ def test_what_cannot_be_compiled_is_unsupported_and_says_why(find, monkeypatch):
 
     for method in ("gradient", "forward_over_reverse"):
         monkeypatch.setitem(module("torch", "hvp").METHODS, method, breaks_the_graph)
-    finding = find(mode="compile")
-    assert finding.status == "unsupported"
-    assert "graph_break" in finding.reason or "graph break" in finding.reason
+    outcome = find(mode="compile")
+    assert outcome.status == "unsupported"
+    assert "graph_break" in outcome.reason or "graph break" in outcome.reason
 
 
 @pytest.mark.slow
@@ -337,19 +337,19 @@ def test_what_was_compiled_on_one_core_is_not_compiled_again_when_all_cores_time
     def count():
         graphs.append(torch._dynamo.utils.counters["stats"]["unique_graphs"])
 
-    finding = find(count, preparing_cores=1, mode="compile", method="gradient")
+    outcome = find(count, preparing_cores=1, mode="compile", method="gradient")
     count()
-    assert finding.status == "done"
+    assert outcome.status == "done"
     assert graphs[0] == graphs[1] > 0
 
 
 @pytest.mark.parametrize(("framework", "method"), DIVIDED)
 def test_a_case_with_a_point_times_the_point_as_well(find, framework, method):
     mode = {"jax": "jit", "torch": "eager"}[framework]
-    finding = find(framework=framework, mode=mode, method=method)
-    assert (finding.status, finding.reason) == ("done", "")
-    assert len(finding.point_seconds) == len(finding.seconds) == len(finding.gradient_seconds) == 3
-    assert finding.relative_difference < 1e-5
+    outcome = find(framework=framework, mode=mode, method=method)
+    assert (outcome.status, outcome.reason) == ("done", "")
+    assert len(outcome.point_seconds) == len(outcome.seconds) == len(outcome.gradient_seconds) == 3
+    assert outcome.relative_difference < 1e-5
 
 
 @pytest.mark.parametrize("method", AMORTISED)
@@ -365,9 +365,9 @@ def test_the_memory_of_a_case_with_a_point_has_what_is_held_there(find, monkeypa
 
     plain = find(method=method).memory_bytes
     monkeypatch.setitem(many_vectors.METHODS, method, holding_more)
-    finding = find(method=method)
-    assert (finding.status, finding.reason) == ("done", "")
-    assert rise(finding.memory_bytes) == rise(plain) + held
+    outcome = find(method=method)
+    assert (outcome.status, outcome.reason) == ("done", "")
+    assert rise(outcome.memory_bytes) == rise(plain) + held
 
 
 def rise(counters):
@@ -397,10 +397,10 @@ def test_what_is_timed_of_xla_tells_its_own_programs_memory(find, changes):
     ],
 )
 def test_what_is_timed_of_pytorch_tells_what_its_own_call_allocates(find, monkeypatch, changes):
-    finding = find(**changes)
-    assert (finding.status, finding.reason) == ("done", "")
-    assert finding.relative_difference < 1e-5
-    counters = finding.memory_bytes
+    outcome = find(**changes)
+    assert (outcome.status, outcome.reason) == ("done", "")
+    assert outcome.relative_difference < 1e-5
+    counters = outcome.memory_bytes
     assert counters.keys() == {"torch_allocated_before_bytes", "torch_peak_allocated_bytes"}
     result = sum(4 * leaf.size for leaf in weights().values()) * changes.get("vectors", 1)
     assert result <= rise(counters) < 100 * result
@@ -413,17 +413,17 @@ def weights():
 @pytest.mark.parametrize("framework", [pytest.param("jax", marks=pytest.mark.slow), "torch"])
 def test_several_vectors_are_measured_at_once_and_the_last_is_compared(find, framework):
     mode = {"jax": "jit", "torch": "eager"}[framework]
-    finding = find(framework=framework, mode=mode, vectors=3)
-    assert (finding.status, finding.reason) == ("done", "")
-    assert finding.relative_difference < 1e-5
+    outcome = find(framework=framework, mode=mode, vectors=3)
+    assert (outcome.status, outcome.reason) == ("done", "")
+    assert outcome.relative_difference < 1e-5
 
 
 @pytest.mark.parametrize("method", [m for m in PEERS if m != "curvlinops"])
 def test_another_librarys_hvp_is_a_case_like_any_other(find, method):
-    finding = find(method=method)
-    assert (finding.status, finding.reason) == ("done", "")
-    assert finding.relative_difference < 1e-5
-    assert len(finding.gradient_seconds) == 3
+    outcome = find(method=method)
+    assert (outcome.status, outcome.reason) == ("done", "")
+    assert outcome.relative_difference < 1e-5
+    assert len(outcome.gradient_seconds) == 3
 
 
 def test_the_articles_plans_have_the_articles_methods_alone():

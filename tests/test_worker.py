@@ -1,4 +1,4 @@
-"""A worker's finding says what happened, whatever happened."""
+"""A worker's outcome says what happened, whatever happened."""
 
 import os
 import subprocess
@@ -54,11 +54,11 @@ def find_all(tmp_path):
 
 
 def test_an_hvp_is_timed_with_the_gradient_beside_it(find):
-    finding = find()
-    assert finding.status == "done"
-    assert len(finding.seconds) == len(finding.gradient_seconds) == 3
-    assert len(finding.warmup_seconds) == 2
-    assert finding.relative_difference < 1e-5
+    outcome = find()
+    assert outcome.status == "done"
+    assert len(outcome.seconds) == len(outcome.gradient_seconds) == 3
+    assert len(outcome.warmup_seconds) == 2
+    assert outcome.relative_difference < 1e-5
 
 
 def test_a_setting_is_timed_in_turn_with_one_gradient_for_a_round(find_all, monkeypatch):
@@ -101,23 +101,23 @@ def test_forward_over_reverse_is_the_reference_and_is_not_compared(find):
 
 @pytest.mark.parametrize("vector", ["params", "seeded"])
 def test_another_vector_can_be_asked_for(find, vector):
-    finding = find(vector=vector)
-    assert finding.status == "done"
-    assert finding.relative_difference < 1e-5
+    outcome = find(vector=vector)
+    assert outcome.status == "done"
+    assert outcome.relative_difference < 1e-5
 
 
 @pytest.mark.parametrize("framework", FRAMEWORKS)
 def test_a_framework_without_its_gpu_is_an_error_and_not_a_cpu_measurement(find, framework):
-    finding = find(gpu="GPU-0", framework=framework)
-    assert finding.status == "error"
-    assert "a gpu was asked for, and the framework uses the cpu" in finding.reason
-    assert finding.seconds == []
+    outcome = find(gpu="GPU-0", framework=framework)
+    assert outcome.status == "error"
+    assert "a gpu was asked for, and the framework uses the cpu" in outcome.reason
+    assert outcome.seconds == []
 
 
 def test_a_mode_that_a_framework_has_not_got_is_unsupported(find):
-    finding = find(mode="jit")
-    assert finding.status == "unsupported"
-    assert "measures it in modes 'eager' and 'compile' only" in finding.reason
+    outcome = find(mode="jit")
+    assert outcome.status == "unsupported"
+    assert "measures it in modes 'eager' and 'compile' only" in outcome.reason
 
 
 def test_an_operation_without_a_forward_mode_is_unsupported(find, monkeypatch):
@@ -140,15 +140,15 @@ def test_an_error_without_a_message_is_named_by_its_type(find, monkeypatch):
         raise MemoryError
 
     monkeypatch.setitem(module("torch", "hvp").METHODS, "forward_over_reverse", without_memory)
-    finding = find(method="forward_over_reverse")
-    assert (finding.status, finding.reason) == ("out_of_memory", "MemoryError")
+    outcome = find(method="forward_over_reverse")
+    assert (outcome.status, outcome.reason) == ("out_of_memory", "MemoryError")
 
 
 @pytest.mark.parametrize("framework", FRAMEWORKS)
 def test_a_batch_beyond_all_memory_is_out_of_memory(find, framework):
-    finding = find(framework=framework, quantity="memory", batch_size=10**12)
-    assert finding.status == "out_of_memory"
-    assert finding.reason
+    outcome = find(framework=framework, quantity="memory", batch_size=10**12)
+    assert outcome.status == "out_of_memory"
+    assert outcome.reason
 
 
 def test_a_hvp_that_is_wrong_is_measured_with_a_warning(find, monkeypatch):
@@ -157,9 +157,9 @@ def test_a_hvp_that_is_wrong_is_measured_with_a_warning(find, monkeypatch):
         name: 1.5 * value for name, value in hvp.reverse_over_reverse(*arguments).items()
     }
     monkeypatch.setitem(hvp.METHODS, "reverse_over_reverse", wrong)
-    finding = find()
-    assert finding.relative_difference == pytest.approx(0.5, rel=1e-3)
-    assert "differs from forward-over-reverse's by 50%" in finding.warnings[0]
+    outcome = find()
+    assert outcome.relative_difference == pytest.approx(0.5, rel=1e-3)
+    assert "differs from forward-over-reverse's by 50%" in outcome.warnings[0]
 
 
 def with_number(value):
@@ -179,18 +179,18 @@ def with_number(value):
 @pytest.mark.parametrize("method", ["forward_over_reverse", "reverse_over_forward"])
 def test_an_hvp_that_is_not_finite_is_an_error(find, monkeypatch, method, value, quantity):
     monkeypatch.setitem(module("torch", "hvp").METHODS, method, with_number(value))
-    finding = find(method=method, quantity=quantity)
-    assert finding.status == "error"
-    assert f"the norm of the {method}'s result was to be finite, and it is" in finding.reason
-    assert (finding.seconds, finding.result_norm, finding.relative_difference) == ([], None, None)
+    outcome = find(method=method, quantity=quantity)
+    assert outcome.status == "error"
+    assert f"the norm of the {method}'s result was to be finite, and it is" in outcome.reason
+    assert (outcome.seconds, outcome.result_norm, outcome.relative_difference) == ([], None, None)
 
 
 def test_a_reference_that_is_not_finite_makes_what_is_compared_with_it_an_error(find, monkeypatch):
     methods = module("torch", "hvp").METHODS
     monkeypatch.setitem(methods, "forward_over_reverse", with_number(float("nan")))
-    finding = find()
-    assert finding.status == "error"
-    assert "the relative difference from forward_over_reverse in mode eager" in finding.reason
+    outcome = find()
+    assert outcome.status == "error"
+    assert "the relative difference from forward_over_reverse in mode eager" in outcome.reason
 
 
 def zero(loss, params, v):
@@ -224,8 +224,8 @@ from runs import case
 from reproduce.measuring import worker
 wanted = case(2, framework="jax", mode="jit")
 here = Path(sys.argv[1])
-(finding,) = worker.find([wanted], worker.Site(here / "log", 2, None, here))
-assert finding.status == "done", finding.reason
+(outcome,) = worker.find([wanted], worker.Site(here / "log", 2, None, here))
+assert outcome.status == "done", outcome.reason
 libc = ctypes.CDLL(None)
 libc.fopen.restype = ctypes.c_void_p
 told = here / "told"

@@ -10,7 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from reproduce.measuring.experiment import Finding
+from reproduce.measuring.measurement import Outcome
 
 
 def run_while_parent_lives(run: Callable[..., None], *arguments: Any) -> None:
@@ -36,12 +36,12 @@ def kills_for_memory() -> int:
     return 0
 
 
-def early_end(exit_code: int, was_for_memory: bool) -> Finding:
-    """The finding for a worker that ended with ``exit_code`` without sending one."""
+def early_end(exit_code: int, was_for_memory: bool) -> Outcome:
+    """The outcome for a worker that ended with ``exit_code`` without sending one."""
     if exit_code == -signal.SIGKILL and was_for_memory:
         reason = "the system killed the worker because memory ran out"
-        return Finding(status="out_of_memory", reason=reason)
+        return Outcome(status="out_of_memory", reason=reason)
     how = f"exit code {exit_code}"
     with suppress(ValueError):
         how = signal.Signals(-exit_code).name
-    return Finding(status="error", reason=f"the worker ended by {how}")
+    return Outcome(status="error", reason=f"the worker ended by {how}")

@@ -21,7 +21,7 @@ from reproduce.errors import UserError
 from reproduce.machine import environment
 from reproduce.machine.gpu import throttling
 from reproduce.measuring import cost, endings, schedule, worker
-from reproduce.measuring.experiment import Finding
+from reproduce.measuring.measurement import Outcome
 from reproduce.measuring.progress import Progress
 from reproduce.measuring.ways import Measured
 from reproduce.plan import Case, Setting
@@ -32,22 +32,22 @@ FINAL = {"done", "unsupported"}
 
 
 class Worker:
-    """A process for a setting; its findings are None until they have arrived.
+    """A process for a setting; its outcomes are None until they have arrived.
 
     ``seen`` is what was observed of the GPU during timing; it is empty on a CPU.
     """
 
     def __init__(self, setting: Setting, process: BaseProcess, connection: Connection) -> None:
         self.setting, self.process, self.connection = setting, process, connection
-        self.findings: list[Finding] | None = None
+        self.outcomes: list[Outcome] | None = None
         self.started = datetime.now(UTC).isoformat(timespec="seconds")
         self.seconds = 0.0
         self.seen: dict[str, Any] = {}
 
-    def all_findings(self) -> list[Finding]:
-        """Its findings, once they have arrived."""
-        assert self.findings is not None, f"{self.setting[0].setting} has not ended"
-        return self.findings
+    def all_outcomes(self) -> list[Outcome]:
+        """Its outcomes, once they have arrived."""
+        assert self.outcomes is not None, f"{self.setting[0].setting} has not ended"
+        return self.outcomes
 
 
 class Processes:
@@ -123,7 +123,7 @@ class Processes:
         """Measure ``wave``: its settings are prepared side by side and timed in turn.
 
         Yields:
-            A worker with all its findings.
+            A worker with all its outcomes.
         """
         at_once = min(self.cores, len(wave))
         # In check mode, results must not depend on how many settings run.
@@ -139,7 +139,7 @@ class Processes:
                 try:
                     for future in as_completed(futures):
                         found = future.result()
-                        if found.findings is None:
+                        if found.outcomes is None:
                             prepared.append(found)
                             progress.prepared(found.setting)
                         else:
@@ -161,20 +161,20 @@ class Processes:
                 self.running.discard(process)
 
     def _prepare(self, setting: Setting, cores: int) -> Worker:
-        """A worker that has prepared ``setting``, or has all findings of it."""
+        """A worker that has prepared ``setting``, or has all outcomes of it."""
         if self.on_gpu and setting[0].quantity == "memory":
             return self._count_in_processes(setting, cores)
         return self._started(setting, cores)
 
     def _count_in_processes(self, setting: Setting, cores: int) -> Worker:
-        """A worker with the findings of one process per case.
+        """A worker with the outcomes of one process per case.
 
         The worker first runs the whole setting itself, so that the programs are compiled and
         cached for the processes that follow.
         """
         whole = self._started(setting, cores)
         alone = [self._started([case], cores) for case in setting]
-        whole.findings = [each.all_findings()[0] for each in alone]
+        whole.outcomes = [each.all_outcomes()[0] for each in alone]
         whole.seconds += sum(each.seconds for each in alone)
         return whole
 
@@ -189,7 +189,7 @@ class Processes:
             process.start()
         except (OSError, EOFError) as error:  # the process to fork from has just ended
             reason = f"no worker could be started: {error!r}"
-            found.findings = [Finding(status="error", reason=reason)] * len(setting)
+            found.outcomes = [Outcome(status="error", reason=reason)] * len(setting)
             return found
         self.running.add(process)
         if self.stopped:  # meanwhile
@@ -208,29 +208,29 @@ class Processes:
                 found.connection.send(None)
             self._receive(found)
         found.seen = seen
-        for finding in found.all_findings():
-            if finding.status == "done":
-                finding.warnings += throttling(seen.get("gpu_throttle_reasons"))
+        for outcome in found.all_outcomes():
+            if outcome.status == "done":
+                outcome.warnings += throttling(seen.get("gpu_throttle_reasons"))
 
     def _receive(self, found: Worker) -> None:
-        """Waits for the worker's next message: None if it is prepared, else its findings."""
+        """Waits for the worker's next message: None if it is prepared, else its outcomes."""
         killed_for_memory, start = endings.kills_for_memory(), time.perf_counter()
         limit = self.timeout_seconds * len(found.setting)
         try:
             if found.connection.poll(limit):
-                found.findings = found.connection.recv()
+                found.outcomes = found.connection.recv()
             else:
                 reason = f"no result within {limit:g} s; raise --timeout-seconds"
-                timeout = Finding(status="timeout", reason=reason)
-                found.findings = [timeout] * len(found.setting)
+                timeout = Outcome(status="timeout", reason=reason)
+                found.outcomes = [timeout] * len(found.setting)
         except (OSError, EOFError):
             found.process.join()
             was_for_memory = endings.kills_for_memory() > killed_for_memory
             assert found.process.exitcode is not None  # it has just been waited for
             ended = endings.early_end(found.process.exitcode, was_for_memory)
-            found.findings = [ended] * len(found.setting)
+            found.outcomes = [ended] * len(found.setting)
         found.seconds += time.perf_counter() - start
-        if found.findings is not None:
+        if found.outcomes is not None:
             self._end(found)
 
     def _end(self, found: Worker) -> None:
@@ -258,10 +258,10 @@ class Processes:
         state = self.way.state() | found.seen
         log = self.log(found.setting)
         rows = []
-        for case, finding in zip(found.setting, found.all_findings(), strict=True):
-            fields = msgspec.structs.asdict(finding)
+        for case, outcome in zip(found.setting, found.all_outcomes(), strict=True):
+            fields = msgspec.structs.asdict(outcome)
             precision = fields.pop("precision")
-            if finding.status != "done" and log.exists() and log.stat().st_size:
+            if outcome.status != "done" and log.exists() and log.stat().st_size:
                 fields["reason"] += f"; see logs/{log.name}"
             of_run = {
                 "how": self.way.how(case),

@@ -17,7 +17,8 @@ SHARED = (
     "problems/*.py",
     "machine/memory.py",
     "measuring/comparing.py",
-    "measuring/experiment.py",
+    "measuring/measurement.py",
+    "measuring/network.py",
     "measuring/timing.py",
     "measuring/worker.py",
 )

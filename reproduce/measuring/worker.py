@@ -23,13 +23,14 @@ from reproduce import problems
 from reproduce.machine import limits, memory
 from reproduce.machine.target import Target
 from reproduce.measuring import comparing
-from reproduce.measuring.experiment import Experiment, Finding, Instance, time_in_turn
 from reproduce.measuring.framework import Accounting, Device, Tools
+from reproduce.measuring.measurement import Measurement, Outcome, time_in_turn
+from reproduce.measuring.network import Network
 from reproduce.plan import SMOKE, Case, Framework
 from reproduce.results.rows import Status, encodable
 
-# The setting of the article's memory runs.
-NVML_SETTINGS = {"XLA_PYTHON_CLIENT_ALLOCATOR": "platform"}
+# As in the article's memory runs.
+NVML_VARIABLES = {"XLA_PYTHON_CLIENT_ALLOCATOR": "platform"}
 
 
 class Site(msgspec.Struct, frozen=True):
@@ -61,7 +62,7 @@ def accounting_module(framework: Framework) -> str:
 
 
 def run(connection: Connection, cases: list[Case], site: Site) -> None:
-    """Measures ``cases``, sends their Findings through ``connection`` and ends the process.
+    """Measures ``cases``, sends their Outcomes through ``connection`` and ends the process.
 
     Cases to be timed are prepared first. The worker then sends None, and starts timing when it
     gets an answer. All output of the frameworks goes to the site's log. Interrupts are left to the
@@ -86,40 +87,41 @@ def run(connection: Connection, cases: list[Case], site: Site) -> None:
 
 def find(
     cases: list[Case], site: Site, wait_for_turn: Callable[[], None] = lambda: None
-) -> list[Finding]:
-    """Measure ``cases`` in this process and return a finding for each, also if it fails.
+) -> list[Outcome]:
+    """Measure ``cases`` in this process and return an outcome for each, also if it fails.
 
     The cases differ only in method and number of vectors. ``wait_for_turn`` is called before any
     of them is timed.
     """
     case = cases[0]
     if case.quantity == "nvml":
-        os.environ |= NVML_SETTINGS
-    findings = [Finding() for _ in cases]
+        os.environ |= NVML_VARIABLES
+    outcomes = [Outcome() for _ in cases]
     device: Device = _module(f"reproduce.in_{case.framework}.device")
-    with _failure_noted(findings, device):
+    with _failure_noted(outcomes, device):
         # First, because a thread keeps the memory arena that it starts with, and XLA's start soon.
         if site.gpu is None and case.quantity == "memory":
             memory.return_freed_memory_at_once()
         elif site.gpu is None and case.quantity == "time":
             memory.keep_freed_memory()
-        instance = _instance(case, site)
-        for finding in findings:
-            finding.precision = _precision(case, site, device)
+        network = _network(case, site)
+        precision = _precision(case, device)
+        for outcome in outcomes:
+            outcome.precision = precision
         start = time.perf_counter()
         waited = 0.0
-        if case.quantity == "time" and site.target is None:
-            waited = _time(cases, findings, instance, site, wait_for_turn)
+        if case.quantity == "time":
+            waited = _time(cases, outcomes, network, site, wait_for_turn)
         else:
-            for each, finding in zip(cases, findings, strict=True):
-                with _failure_noted([finding], device):
-                    _measure(Experiment(each, finding, instance), site)
-        for finding in findings:
-            finding.measuring_seconds = (time.perf_counter() - start - waited) / len(cases)
-    return findings
+            for each, outcome in zip(cases, outcomes, strict=True):
+                with _failure_noted([outcome], device):
+                    _measure(Measurement(each, outcome, network), site)
+        for outcome in outcomes:
+            outcome.measuring_seconds = (time.perf_counter() - start - waited) / len(cases)
+    return outcomes
 
 
-def _instance(case: Case, site: Site) -> Instance:
+def _network(case: Case, site: Site) -> Network:
     hvp, many_vectors, peers, products, models, device = map(_module, modules(case.framework))
     if site.checks:
         device.use_deterministic_algorithms()
@@ -138,7 +140,7 @@ def _instance(case: Case, site: Site) -> Instance:
         device.share_programs(site.programs)
     methods = hvp.METHODS | peers.METHODS | products.METHODS
     tools = Tools(methods, many_vectors, models, device)
-    return Instance(case, tools, _weights(case, site.target), site.checks)
+    return Network(case, tools, _weights(case, site.target), site.checks)
 
 
 def _module(name: str) -> Any:
@@ -146,9 +148,9 @@ def _module(name: str) -> Any:
     return import_module(name)
 
 
-def _precision(case: Case, site: Site, device: Device) -> dict[str, Any]:
+def _precision(case: Case, device: Device) -> dict[str, Any]:
     """The settings of precision; for timed cases also the error of a product (it takes memory)."""
-    if case.quantity != "time" or site.target is not None:
+    if case.quantity != "time":
         return device.precision()
     error = comparing.product_error(device.product)
     return device.precision() | {f"{case.framework}_product_error": error}
@@ -156,60 +158,60 @@ def _precision(case: Case, site: Site, device: Device) -> dict[str, Any]:
 
 def _time(
     cases: list[Case],
-    findings: list[Finding],
-    instance: Instance,
+    outcomes: list[Outcome],
+    network: Network,
     site: Site,
     wait_for_turn: Callable[[], None],
 ) -> float:
     """Prepare ``cases`` and the gradient, wait, time them; return the seconds waited."""
-    device = instance.tools.device
-    experiments = []
+    device = network.tools.device
     if cases[0].mode == "jit" and site.preparing_cores > 1:
-        instance.compile_side_by_side({case.method for case in cases}, site.preparing_cores)
+        network.compile_side_by_side({case.method for case in cases}, site.preparing_cores)
+    wanted = list(zip(cases, outcomes, strict=True))
     if cases[0].method != "gradient":
-        of_gradient = msgspec.structs.replace(cases[0], method="gradient", vectors=1)
-        experiments.append(Experiment(of_gradient, Finding(), instance))
-        experiments[0].prepare_timing()
-    for case, finding in zip(cases, findings, strict=True):
-        with _failure_noted([finding] if experiments else findings, device):
+        gradient = msgspec.structs.replace(cases[0], method="gradient", vectors=1)
+        wanted.insert(0, (gradient, Outcome()))
+    measurements: list[Measurement] = []
+    for case, outcome in wanted:
+        with _failure_noted([outcome] if measurements else outcomes, device):
             # Created only now, since its vector may be the gradient that was just computed.
-            experiment = Experiment(case, finding, instance)
-            experiment.prepare_timing()
-            experiments.append(experiment)
-        if not experiments:
+            measurement = Measurement(case, outcome, network)
+            measurement.prepare_timing()
+            measurements.append(measurement)
+        if not measurements:
             return 0.0  # the gradient failed, and every round needs it
     start = time.perf_counter()
     wait_for_turn()
     waited = time.perf_counter() - start
     device.use_cores(limits.cores())
-    time_in_turn(experiments)
+    time_in_turn(measurements)
     return waited
 
 
-def _measure(experiment: Experiment, site: Site) -> None:
+def _measure(measurement: Measurement, site: Site) -> None:
     """Account for the case, or measure its memory."""
     if site.target is not None:
-        accounting: Accounting = _module(accounting_module(experiment.case.framework))
-        experiment.account(accounting, site.target, site.programs)
-    elif experiment.case.quantity == "nvml":
+        accounting: Accounting = _module(accounting_module(measurement.case.framework))
+        measurement.account(accounting, site.target, site.programs)
+    elif measurement.case.quantity == "nvml":
         assert site.gpu is not None  # without a GPU, --nvml is refused
-        experiment.measure_nvml(site.gpu)
+        measurement.measure_nvml(site.gpu)
     else:
-        experiment.measure_memory(site.gpu)
+        measurement.measure_memory(site.gpu)
 
 
 @contextmanager
-def _failure_noted(findings: list[Finding], device: Device) -> Iterator[None]:
-    """Record a failure inside the block in all ``findings`` that have none yet."""
+def _failure_noted(outcomes: list[Outcome], device: Device) -> Iterator[None]:
+    """Record a failure inside the block in all ``outcomes`` that have none yet."""
     try:
         yield
     except Exception as error:
         traceback.print_exc()
         text = "".join(traceback.format_exception_only(error)).replace(":\n", ": ")
-        for finding in findings:
-            if finding.status == "done":
-                finding.status = _status(error, device)
-                finding.reason = encodable(text.splitlines()[0][:300])
+        for outcome in outcomes:
+            if outcome.status == "done":
+                outcome.status = _status(error, device)
+                outcome.reason = encodable(text.splitlines()[0][:300])
 
 
 def _weights(case: Case, target: Target | None) -> dict[str, np.ndarray]:
