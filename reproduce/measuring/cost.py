@@ -91,17 +91,16 @@ def parts_seconds(
     ``at_once`` settings are prepared side by side. With a ``target``, the setting is accounted for.
     """
     if target is not None:
-        return accounting_seconds(setting) / at_once, 0.0
+        return sum(map(_accounting_seconds, setting)) / at_once, 0.0
     return preparing_seconds(setting) / at_once, timing_seconds(setting)
 
 
 def preparing_seconds(setting: Sequence[Case]) -> float:
     """The expected seconds of a setting before it is timed, on one core or a GPU."""
-    case = setting[0]
-    on_gpu = case.plan in NEEDING_A_GPU
+    on_gpu = setting[0].plan in NEEDING_A_GPU
     starting = GPU_STARTING_SECONDS if on_gpu else CPU_STARTING_SECONDS
     calls = _call_seconds(setting) * (2 if on_gpu else 3)  # a core is slower than two
-    if case.quantity == "memory" and on_gpu:
+    if on_gpu and setting[0].quantity == "memory":
         starting *= 1 + len(setting)  # one process per case, and one for the setting
     return starting + _compiling_seconds(setting) + calls
 
@@ -114,13 +113,9 @@ def timing_seconds(setting: Sequence[Case]) -> float:
     return _call_seconds(setting) * (case.repetitions + case.warmup - 1)
 
 
-def accounting_seconds(setting: Sequence[Case]) -> float:
-    """The expected seconds of accounting for ``setting`` at full size on one core."""
-    case = setting[0]
-    operations = case.quantity == "operations"
-    return len(setting) * (
-        COUNTING_SECONDS if operations else ACCOUNTING_SECONDS[case.framework, case.mode]
-    )
+def _accounting_seconds(case: Case) -> float:
+    is_counted = case.quantity == "operations"
+    return COUNTING_SECONDS if is_counted else ACCOUNTING_SECONDS[case.framework, case.mode]
 
 
 def _call_seconds(setting: Sequence[Case]) -> float:
@@ -160,11 +155,8 @@ def memory_bytes(setting: Sequence[Case]) -> int:
     samples = PROGRAM_SAMPLE_BYTES if case.mode == "jit" else SAMPLE_BYTES
     activations = samples.get(case.model, 0) * case.batch_size * (1 + 0.2 * more)
     # The state of all methods is in memory at once, with what autograd records.
-    copies = (
-        (14 if case.recorded else 6)
-        + 2.5 * more
-        + sum(case.method in AMORTISED for case in setting)
-    )
+    amortised = sum(case.method in AMORTISED for case in setting)
+    copies = (14 if case.recorded else 6) + 2.5 * more + amortised
     weights = copies * WEIGHT_BYTES.get(case.model, 0)
     compiler = COMPILER_BYTES if case.mode == "compile" else 0
     return int(LOADED_FRAMEWORKS_BYTES + compiler + activations + weights)

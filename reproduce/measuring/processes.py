@@ -49,6 +49,10 @@ class Worker:
         assert self.outcomes is not None, f"{self.setting[0].setting} has not ended"
         return self.outcomes
 
+    def fail(self, outcome: Outcome) -> None:
+        """Ends each of its cases with ``outcome``."""
+        self.outcomes = [outcome] * len(self.setting)
+
 
 class Processes:
     """The workers of a run, with its folder and device.
@@ -156,9 +160,7 @@ class Processes:
                 yield found
         finally:
             for process in list(self.running):
-                process.kill()
-                process.join()
-                self.running.discard(process)
+                self._kill(process)
 
     def _prepare(self, setting: Setting, cores: int) -> Worker:
         """A worker that has prepared ``setting``, or has all outcomes of it."""
@@ -188,8 +190,7 @@ class Processes:
         try:
             process.start()
         except (OSError, EOFError) as error:  # the process to fork from has just ended
-            reason = f"no worker could be started: {error!r}"
-            found.outcomes = [Outcome(status="error", reason=reason)] * len(setting)
+            found.fail(Outcome(status="error", reason=f"no worker could be started: {error!r}"))
             return found
         self.running.add(process)
         if self.stopped:  # meanwhile
@@ -221,23 +222,21 @@ class Processes:
                 found.outcomes = found.connection.recv()
             else:
                 reason = f"no result within {limit:g} s; raise --timeout-seconds"
-                timeout = Outcome(status="timeout", reason=reason)
-                found.outcomes = [timeout] * len(found.setting)
+                found.fail(Outcome(status="timeout", reason=reason))
         except (OSError, EOFError):
             found.process.join()
             was_for_memory = endings.kills_for_memory() > killed_for_memory
             assert found.process.exitcode is not None  # it has just been waited for
-            ended = endings.early_end(found.process.exitcode, was_for_memory)
-            found.outcomes = [ended] * len(found.setting)
+            found.fail(endings.early_end(found.process.exitcode, was_for_memory))
         found.seconds += time.perf_counter() - start
         if found.outcomes is not None:
-            self._end(found)
+            self._kill(found.process)
+            found.connection.close()
 
-    def _end(self, found: Worker) -> None:
-        found.process.kill()
-        found.process.join()
-        self.running.discard(found.process)
-        found.connection.close()
+    def _kill(self, process: BaseProcess) -> None:
+        process.kill()
+        process.join()
+        self.running.discard(process)
 
     def log(self, setting: Setting) -> Path:
         """The file that all workers of ``setting`` print to."""

@@ -63,7 +63,7 @@ def measure(
                 for of_setting in found:
                     rows.append(of_setting)
                     progress.end(of_setting)
-        last = newest(rows_in(folder))
+        last = {row.case: row for row in rows_in(folder)}
         _remove_logs(folder, map(processes.log, settings), but={row.log for row in last.values()})
     return [last[case] for case in cases if case in last]
 
@@ -83,11 +83,6 @@ def pending(
         and (identity is None or row.environment.get("identity") == identity)
     }
     return [case for case in cases if case not in settled]
-
-
-def newest(rows: Iterable[Row]) -> dict[Case, Row]:
-    """The last row of each case."""
-    return {row.case: row for row in rows}
 
 
 def _remove_logs(folder: Path, logs: Iterable[Path], but: set[str]) -> None:
