@@ -26,9 +26,11 @@ from jax._src.array import ArrayImpl
 from jax.experimental import topologies
 from jax.sharding import SingleDeviceSharding
 
+from reproduce.in_jax.device import program_bytes
 from reproduce.in_jax.hvp import Tree
 from reproduce.machine.target import Target
 from reproduce.plan import Mode
+from reproduce.results.files import whole_file
 
 # Autotuning would run the program; without autotuning, XLA's Triton products fail to compile.
 WITHOUT_GPU: dict[str, Any] = {"xla_gpu_autotune_level": 0, "xla_gpu_enable_triton_gemm": False}
@@ -166,17 +168,11 @@ def _compiled(
     if not kept.exists():
         start = time.perf_counter()
         analysis: Any = lowered.compile(compiler_options=WITHOUT_GPU).memory_analysis()
-        parts = {
-            "xla_argument_bytes": analysis.argument_size_in_bytes,
-            "xla_output_bytes": analysis.output_size_in_bytes,
-            "xla_temp_bytes": analysis.temp_size_in_bytes,
-        }
-        seconds = time.perf_counter() - start
+        seconds, parts = time.perf_counter() - start, program_bytes(analysis)
         total = sum(parts.values()) - analysis.alias_size_in_bytes
-        unfinished = kept.with_suffix(".unfinished")
         found = Program(parts | {"xla_total_bytes": total}, seconds)
-        unfinished.write_bytes(msgspec.json.encode(found))
-        unfinished.replace(kept)
+        with whole_file(kept) as unfinished:
+            unfinished.write_bytes(msgspec.json.encode(found))
     return msgspec.json.decode(kept.read_bytes(), type=Program)
 
 

@@ -33,15 +33,19 @@ def compile(
         return _without_jit(function), {}, 0.0
     start = time.perf_counter()
     compiled = jax.jit(function).lower(*arguments).compile()
-    analysis: Any = compiled.memory_analysis()
-    program_bytes = {
+    found = program_bytes(compiled.memory_analysis())
+    # XLA of 2023 reports zeros for a program for a CPU, although every program has an output.
+    known = found if found["xla_output_bytes"] else {}
+    return compiled, known, time.perf_counter() - start
+
+
+def program_bytes(analysis: Any) -> dict[str, int]:
+    """The bytes of a program's arguments, results and temporaries in XLA's buffer assignment."""
+    return {
         "xla_argument_bytes": analysis.argument_size_in_bytes,
         "xla_output_bytes": analysis.output_size_in_bytes,
         "xla_temp_bytes": analysis.temp_size_in_bytes,
     }
-    # XLA of 2023 reports zeros for a program for a CPU, although every program has an output.
-    known = program_bytes if program_bytes["xla_output_bytes"] else {}
-    return compiled, known, time.perf_counter() - start
 
 
 def wait(tree: Tree) -> Tree:
