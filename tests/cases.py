@@ -148,6 +148,12 @@ def flat(tree):
     return np.concatenate([np.asarray(leaf).ravel() for leaf in jax.tree.leaves(tree)])
 
 
+def flax_tree(problem, tree):
+    """PyTorch's ``tree`` of a network in Flax's names and layout."""
+    weights = {name: value.numpy() for name, value in tree.items()}
+    return module("jax", "models").to_flax(problem, weights)
+
+
 def _quadratic(framework):
     rng = np.random.default_rng(0)
     half, offset = rng.standard_normal((9, 9)), rng.standard_normal(9)

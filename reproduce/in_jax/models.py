@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen
-from flax.traverse_util import flatten_dict, unflatten_dict
+from flax.traverse_util import unflatten_dict
 from transformers import (
     BertConfig,
     FlaxBertForSequenceClassification,
@@ -162,20 +162,6 @@ def to_flax(problem: Problem, weights: dict[str, np.ndarray]) -> Tree:
     return jax.device_put(unflatten_dict(leaves))
 
 
-def from_flax(problem: Problem, params: Tree, like: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """A tree like ``params`` in PyTorch's names and layout: the inverse of ``to_flax``.
-
-    The names are those of ``like``, without running statistics that are constants.
-    """
-    leaves = flatten_dict(params)
-    named = {name: _flax_path(problem, name) for name in like}
-    return {
-        name: _torch_layout(path, np.asarray(leaves[path]))
-        for name, path in named.items()
-        if path in leaves
-    }
-
-
 def to_device(batch: dict[str, np.ndarray]) -> Tree:
     """``batch`` on the device in Flax's layout: images are (batch, side, side, 3)."""
     return jax.device_put(batch)
@@ -197,9 +183,3 @@ def _flax_layout(path: tuple[str, ...], value: np.ndarray) -> np.ndarray:
     if path[-1] != "kernel":
         return value
     return value.transpose(2, 3, 1, 0) if value.ndim == 4 else value.T
-
-
-def _torch_layout(path: tuple[str, ...], value: np.ndarray) -> np.ndarray:
-    if path[-1] != "kernel":
-        return value
-    return value.transpose(3, 2, 0, 1) if value.ndim == 4 else value.T
