@@ -12,33 +12,39 @@ from reproduce.plan import AMORTISED, GAUSS_NEWTON, LOW_PRECISION, PEERS, Framew
 GRADIENT, HVP, HVP_AND_GRADIENT, FURTHER_HVP, VJP_OF_VJP = 1, 8 / 3, 9 / 3, 6 / 3, 15 / 3
 HVP_AND_JVP, JVP_AND_VJP = 11 / 3, 5 / 3
 
-LABELS = {
-    "evaluation": "Evaluation",
-    "jvp": "JVP",
-    "gradient": "Gradient",
-    "forward_over_reverse": "forward-over-reverse",
-    "reverse_over_forward": "reverse-over-forward",
-    "reverse_over_reverse": "reverse-over-reverse",
-    "repaired_reverse_over_forward": "reverse-over-forward, repaired",
-    "linearized": "linearised once",
-    "graph_kept": "graph kept (PyHessian)",
-    "autograd_grad": "autograd.grad twice",
-    "autograd_vhp": "autograd.functional.vhp",
-    "autograd_hvp": "autograd.functional.hvp",
-    "curvlinops": "curvlinops",
-    "checkpointed": "checkpointed, keeping products",
-    "checkpointed_layers": "checkpointed by layer",
-    "gauss_newton": "Gauss-Newton",
-    "bfloat16": "activations in bfloat16",
+# The label of each method, and the time of a call in gradients that an estimate expects: about what
+# two cores took. What is counted and not measured has none.
+_METHODS: dict[str, tuple[str, float | None]] = {
+    "evaluation": ("Evaluation", None),
+    "jvp": ("JVP", None),
+    "gradient": ("Gradient", 1),
+    "forward_over_reverse": ("forward-over-reverse", 2.7),
+    "reverse_over_forward": ("reverse-over-forward", 2.7),
+    "reverse_over_reverse": ("reverse-over-reverse", 3.5),
+    "repaired_reverse_over_forward": ("reverse-over-forward, repaired", 2.7),
+    "linearized": ("linearised once", 2),
+    "graph_kept": ("graph kept (PyHessian)", 2.2),
+    "autograd_grad": ("autograd.grad twice", 3.5),
+    "autograd_vhp": ("autograd.functional.vhp", 3.5),
+    "autograd_hvp": ("autograd.functional.hvp", 5.5),
+    "curvlinops": ("curvlinops", 3.7),
+    "checkpointed": ("checkpointed, keeping products", 3),
+    "checkpointed_layers": ("checkpointed by layer", 4),
+    "gauss_newton": ("Gauss-Newton", 1.8),
+    "bfloat16": ("activations in bfloat16", 3.2),
 }
+LABELS = {name: label for name, (label, _) in _METHODS.items()}
+EXPECTED_GRADIENTS = {name: time for name, (_, time) in _METHODS.items() if time is not None}
 RUNS: dict[Run, str] = {
     ("jax", "jit"): "JAX with jit",
     ("jax", "eager"): "JAX without jit",
     ("torch", "compile"): "PyTorch compiled",
     ("torch", "eager"): "PyTorch",
 }
-_ALL: dict[str, float] = {"evaluation": 1 / 3, "jvp": 1, "gradient": GRADIENT}
-_COMPILED = _ALL | {
+_COMPILED: dict[str, float] = {
+    "evaluation": 1 / 3,
+    "jvp": 1,
+    "gradient": GRADIENT,
     "forward_over_reverse": HVP,
     "reverse_over_forward": HVP,
     "reverse_over_reverse": HVP,
@@ -63,24 +69,6 @@ OPERATIONS: dict[Run, dict[str, float]] = {
         "autograd_hvp": VJP_OF_VJP,
         "curvlinops": HVP_AND_GRADIENT,
     },
-}
-# The time of a call in gradients that an estimate expects: about what two cores took.
-EXPECTED_GRADIENTS: dict[str, float] = {
-    "gradient": 1,
-    "forward_over_reverse": 2.7,
-    "reverse_over_forward": 2.7,
-    "reverse_over_reverse": 3.5,
-    "linearized": 2,
-    "graph_kept": 2.2,
-    "autograd_grad": 3.5,
-    "autograd_hvp": 5.5,
-    "autograd_vhp": 3.5,
-    "curvlinops": 3.7,
-    "repaired_reverse_over_forward": 2.7,
-    "checkpointed": 3,
-    "checkpointed_layers": 4,
-    "gauss_newton": 1.8,
-    "bfloat16": 3.2,
 }
 
 
