@@ -128,7 +128,7 @@ class Case(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def unusual(self) -> str:
-        """What the settings of this case are that are not the usual ones; empty if all are."""
+        """The options of this case that are not the usual ones; empty if all are."""
         found = [
             f"vector {self.vector}" if self.vector == "seeded" else "",
             f"{self.normalisation} normalisation" if self.normalisation != "article" else "",

@@ -118,8 +118,8 @@ def product(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 def precision() -> dict[str, str | bool | None]:
-    """The settings that decide how matrix products are rounded."""
-    config: Any = jax.config  # its settings are not declared as fields of its class
+    """The options that decide how matrix products are rounded."""
+    config: Any = jax.config  # its options are not declared as fields of its class
     return {
         "jax_default_matmul_precision": config.jax_default_matmul_precision,
         "jax_enable_x64": config.jax_enable_x64,

@@ -140,7 +140,7 @@ def product(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 def precision() -> dict[str, str | bool | None]:
-    """The settings that decide how matrix products and convolutions are rounded."""
+    """The options that decide how matrix products and convolutions are rounded."""
     return {
         "torch_float32_matmul_precision": torch.get_float32_matmul_precision(),
         "torch_matmul_tf32": torch.backends.cuda.matmul.allow_tf32,

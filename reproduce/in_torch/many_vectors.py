@@ -83,19 +83,19 @@ def recorded_vjp(
     outputs: Sequence[torch.Tensor],
     inputs: list[torch.Tensor],
     cotangents: Sequence[torch.Tensor] = (),
-    **settings: bool,
+    **options: bool,
 ) -> Sequence[torch.Tensor]:
     """The VJP through autograd's graph, with zeros for an input that is not in the graph.
 
     That happens for a parameter that the loss does not use, or uses linearly. Without
-    ``cotangents``, each is 1. ``settings`` are those of ``torch.autograd.grad``.
+    ``cotangents``, each is 1. ``options`` are those of ``torch.autograd.grad``.
     """
     cotangents = cotangents or [torch.ones_like(output) for output in outputs]
     pairs = [each for each in zip(outputs, cotangents, strict=True) if each[0].requires_grad]
     if not pairs:
         return [torch.zeros_like(each) for each in inputs]
     recorded, of_recorded = zip(*pairs, strict=True)
-    return torch.autograd.grad(recorded, inputs, of_recorded, materialize_grads=True, **settings)
+    return torch.autograd.grad(recorded, inputs, of_recorded, materialize_grads=True, **options)
 
 
 def in_order(tree: Tree, names: Iterable[str]) -> list[torch.Tensor]:

@@ -88,10 +88,10 @@ def instance_norm(
     return functional.group_norm(x, x.shape[1], weight, bias, eps)
 
 
-def mse_loss(x: Tensor, target: Tensor, *_: Any, **settings: Any) -> Tensor:
+def mse_loss(x: Tensor, target: Tensor, *_: Any, **options: Any) -> Tensor:
     """The squared difference, with the given ``reduction``; PyTorch's has no second JVP."""
     square = (x - target) ** 2
-    reduction = settings.get("reduction", "mean")
+    reduction = options.get("reduction", "mean")
     return square if reduction == "none" else getattr(square, reduction)()
 
 

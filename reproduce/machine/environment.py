@@ -1,4 +1,4 @@
-"""The surroundings of a measurement: hardware, driver, versions, settings, revision.
+"""The surroundings of a measurement: hardware, driver, versions, variables, revision.
 
 The identity must match for a row to be reused. The state is recorded and need not match, so that
 a row stays valid on another machine of the same kind.

@@ -103,7 +103,7 @@ class Device(Protocol):
         """The matrix product (m, n) of ``a`` (m, k) and ``b`` (k, n), computed on this device."""
 
     def precision(self) -> dict[str, str | bool | None]:
-        """The settings that decide how products are rounded, by name."""
+        """The options that decide how products are rounded, by name."""
 
     def is_out_of_memory(self, error: Exception) -> bool:
         """Whether ``error`` says that the device ran out of memory."""

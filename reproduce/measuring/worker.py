@@ -149,7 +149,7 @@ def _module(name: str) -> Any:
 
 
 def _precision(case: Case, device: Device) -> dict[str, Any]:
-    """The settings of precision; for timed cases also the error of a product (it takes memory)."""
+    """The options of precision; for timed cases also the error of a product (it takes memory)."""
     if case.quantity != "time":
         return device.precision()
     error = comparing.product_error(device.product)
