@@ -51,7 +51,7 @@ def without_programs_of_measurements():
 
 
 def account(wanted, folder, target=A100):
-    return worker.find([wanted], worker.Site(folder / "log", 1, None, folder, target))[0]
+    return worker.measure([wanted], worker.Site(folder / "log", 1, None, folder, target))[0]
 
 
 def jax_memory(function, mode, folder, *arguments):

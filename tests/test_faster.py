@@ -45,7 +45,7 @@ def find(tmp_path):
     def find(wait_for_turn=lambda: None, preparing_cores=None, **changes):
         cores = preparing_cores or len(os.sched_getaffinity(0))
         site = worker.Site(tmp_path / "log", preparing_cores=cores, gpu=None, programs=tmp_path)
-        return worker.find([msgspec.structs.replace(CASE, **changes)], site, wait_for_turn)[0]
+        return worker.measure([msgspec.structs.replace(CASE, **changes)], site, wait_for_turn)[0]
 
     return find
 

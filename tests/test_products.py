@@ -230,7 +230,7 @@ def test_a_gauss_newton_product_is_timed_and_not_compared_with_an_hvp(tmp_path, 
     mode = {"jax": "jit", "torch": "eager"}[framework]
     site = worker.Site(tmp_path / "log", preparing_cores=1, gpu=None, programs=tmp_path)
     case = msgspec.structs.replace(CASE, framework=framework, mode=mode)
-    outcome = worker.find([case], site)[0]
+    outcome = worker.measure([case], site)[0]
     assert (outcome.status, outcome.reason) == ("done", "")
     assert outcome.relative_difference is None
     assert len(outcome.seconds) == len(outcome.gradient_seconds) == 2
@@ -239,7 +239,7 @@ def test_a_gauss_newton_product_is_timed_and_not_compared_with_an_hvp(tmp_path, 
 
 def test_an_hvp_in_bfloat16_is_timed_with_its_error_and_without_a_warning_of_it(tmp_path):
     site = worker.Site(tmp_path / "log", preparing_cores=1, gpu=None, programs=tmp_path)
-    outcome = worker.find([msgspec.structs.replace(CASE, method="bfloat16")], site)[0]
+    outcome = worker.measure([msgspec.structs.replace(CASE, method="bfloat16")], site)[0]
     assert (outcome.status, outcome.reason) == ("done", "")
     assert 1e-4 < outcome.relative_difference < 0.1
     assert not any("differs" in warning for warning in outcome.warnings)

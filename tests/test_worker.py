@@ -39,7 +39,7 @@ def site(folder, gpu=None):
 @pytest.fixture
 def find(tmp_path):
     def find(gpu=None, **changes):
-        return worker.find([msgspec.structs.replace(CASE, **changes)], site(tmp_path, gpu))[0]
+        return worker.measure([msgspec.structs.replace(CASE, **changes)], site(tmp_path, gpu))[0]
 
     return find
 
@@ -48,7 +48,7 @@ def find(tmp_path):
 def find_all(tmp_path):
     def find_all(*methods):
         wanted = [msgspec.structs.replace(CASE, method=method) for method in methods]
-        return worker.find(wanted, site(tmp_path))
+        return worker.measure(wanted, site(tmp_path))
 
     return find_all
 
@@ -81,7 +81,7 @@ def test_all_of_a_setting_is_prepared_before_its_turn_and_timed_after_it(tmp_pat
     timed = timing.timed
     monkeypatch.setattr(timing, "timed", lambda *a: (calls.append("call"), timed(*a))[1])
     cases = [msgspec.structs.replace(CASE, method=m) for m in ("gradient", CASE.method)]
-    worker.find(cases, site(tmp_path), lambda: calls.append("turn"))
+    worker.measure(cases, site(tmp_path), lambda: calls.append("turn"))
     first_calls, rounds = 2, CASE.warmup - 1 + CASE.repetitions
     assert calls == ["call"] * first_calls + ["turn"] + ["call"] * 2 * rounds
 
@@ -224,7 +224,7 @@ from runs import case
 from reproduce.measuring import worker
 wanted = case(2, framework="jax", mode="jit")
 here = Path(sys.argv[1])
-(outcome,) = worker.find([wanted], worker.Site(here / "log", 2, None, here))
+(outcome,) = worker.measure([wanted], worker.Site(here / "log", 2, None, here))
 assert outcome.status == "done", outcome.reason
 libc = ctypes.CDLL(None)
 libc.fopen.restype = ctypes.c_void_p

@@ -38,8 +38,8 @@ class Device(msgspec.Struct, frozen=True):
     """A GPU, or a MIG instance: a part of a GPU in NVIDIA's Multi-Instance GPU mode.
 
     ``index`` is the GPU's number in NVML's order, by PCI bus; it is empty for an instance.
-    ``handle`` is what CUDA would compute on; it is None for a GPU in MIG mode without instances.
-    ``whole`` is the GPU itself.
+    ``handle`` is NVML's name for it, and ``whole`` for the GPU. On a GPU in MIG mode
+    (``is_divided``), CUDA computes in one of the instances.
     """
 
     index: str
@@ -47,6 +47,7 @@ class Device(msgspec.Struct, frozen=True):
     name: str
     handle: Any
     whole: Any
+    is_divided: bool
 
     def __str__(self) -> str:
         return f"{self.index or 'in it'}: {self.name} {self.uuid}"
@@ -86,9 +87,9 @@ class Gpu:
                     f"driver {self.driver} is older than {OLDEST_DRIVER}, which CUDA 12 needs; "
                     f"{how_to_get_one()}"
                 )
-            self.handle, self.whole = _chosen(variable, asked)
-            self.name = pynvml.nvmlDeviceGetName(self.handle)
-            self.uuid = pynvml.nvmlDeviceGetUUID(self.handle)
+            device = _chosen(variable, asked)
+            self.handle, self.whole = device.handle, device.whole
+            self.name, self.uuid = device.name, device.uuid
         except pynvml.NVMLError as error:
             raise LookupError(f"NVML found no GPU ({error}); {how_to_get_one()}") from None
 
@@ -193,9 +194,8 @@ def uuids() -> list[str]:
     pynvml.nvmlInit()
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is None:
-        return [each.uuid for each in _devices() if not each.index or each.handle is each.whole]
-    chosen = [_chosen("CUDA_VISIBLE_DEVICES", asked) for asked in visible.split(",")]
-    return [pynvml.nvmlDeviceGetUUID(handle) for handle, _ in chosen]
+        return [each.uuid for each in _devices() if not each.is_divided]
+    return [_chosen("CUDA_VISIBLE_DEVICES", asked).uuid for asked in visible.split(",")]
 
 
 def how_to_get_one() -> str:
@@ -222,8 +222,8 @@ def _asked() -> tuple[str, str]:
     return ("GPU", "0") if visible is None else ("CUDA_VISIBLE_DEVICES", visible.split(",")[0])
 
 
-def _chosen(variable: str, asked: str) -> tuple[Any, Any]:
-    """Handles of the device that ``asked`` names and of the whole GPU.
+def _chosen(variable: str, asked: str) -> Device:
+    """The device that ``asked`` names; of a GPU in MIG mode, its first instance.
 
     Raises:
         LookupError: if it names none, or several, or a GPU in MIG mode without instances.
@@ -238,12 +238,15 @@ def _chosen(variable: str, asked: str) -> tuple[Any, Any]:
             f"set {variable} to the index or the UUID of one"
         )
     (device,) = named
-    if device.handle is None:
-        raise LookupError(
-            f"{device.name} is in MIG mode and has no instance; make one with 'nvidia-smi mig "
-            "--create-gpu-instance', or leave that mode with 'nvidia-smi --multi-instance-gpu 0'"
-        )
-    return device.handle, device.whole
+    if not device.is_divided:
+        return device
+    for each in known:
+        if each.whole is device.whole and each is not device:
+            return each
+    raise LookupError(
+        f"{device.name} is in MIG mode and has no instance; make one with 'nvidia-smi mig "
+        "--create-gpu-instance', or leave that mode with 'nvidia-smi --multi-instance-gpu 0'"
+    )
 
 
 def _devices() -> list[Device]:
@@ -264,20 +267,20 @@ def _devices() -> list[Device]:
 
 def _divided(index: int) -> list[Device]:
     whole = pynvml.nvmlDeviceGetHandleByIndex(index)
-    if (_answer(pynvml.nvmlDeviceGetMigMode, whole) or [0])[0] != pynvml.NVML_DEVICE_MIG_ENABLE:
-        return [_device(str(index), whole, whole, whole)]
+    mode = (_answer(pynvml.nvmlDeviceGetMigMode, whole) or [None])[0]
+    if mode != pynvml.NVML_DEVICE_MIG_ENABLE:
+        return [_device(str(index), whole, whole)]
     places = range(pynvml.nvmlDeviceGetMaxMigDeviceCount(whole))
     handles = [
         _answer(pynvml.nvmlDeviceGetMigDeviceHandleByIndex, whole, place) for place in places
     ]
-    instances = [_device("", handle, handle, whole) for handle in handles if handle]
-    first = instances[0].handle if instances else None
-    return [_device(str(index), whole, first, whole), *instances]
+    instances = [_device("", handle, whole) for handle in handles if handle]
+    return [_device(str(index), whole, whole, is_divided=True), *instances]
 
 
-def _device(index: str, named: Any, handle: Any, whole: Any) -> Device:
-    uuid, name = pynvml.nvmlDeviceGetUUID(named), pynvml.nvmlDeviceGetName(named)
-    return Device(index, uuid, name, handle, whole)
+def _device(index: str, handle: Any, whole: Any, is_divided: bool = False) -> Device:
+    uuid, name = pynvml.nvmlDeviceGetUUID(handle), pynvml.nvmlDeviceGetName(handle)
+    return Device(index, uuid, name, handle, whole, is_divided)
 
 
 def _answer(question: Callable[..., Any], *arguments: Any) -> Any:

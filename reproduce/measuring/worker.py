@@ -79,13 +79,13 @@ def run(connection: Connection, cases: list[Case], site: Site) -> None:
         connection.send(None)
         connection.recv()
 
-    connection.send(find(cases, site, wait_for_turn))
+    connection.send(measure(cases, site, wait_for_turn))
     connection.close()
     sys.stderr.flush()
     os._exit(0)  # tearing the frameworks down takes longer than the whole start
 
 
-def find(
+def measure(
     cases: list[Case], site: Site, wait_for_turn: Callable[[], None] = lambda: None
 ) -> list[Outcome]:
     """Measure ``cases`` in this process and return an outcome for each, also if it fails.
@@ -115,7 +115,7 @@ def find(
         else:
             for each, outcome in zip(cases, outcomes, strict=True):
                 with _failure_noted([outcome], device):
-                    _measure(Measurement(each, outcome, network), site)
+                    _count(Measurement(each, outcome, network), site)
         for outcome in outcomes:
             outcome.measuring_seconds = (time.perf_counter() - start - waited) / len(cases)
     return outcomes
@@ -188,8 +188,8 @@ def _time(
     return waited
 
 
-def _measure(measurement: Measurement, site: Site) -> None:
-    """Account for the case, or measure its memory."""
+def _count(measurement: Measurement, site: Site) -> None:
+    """Account for the case, or count the memory that it takes here."""
     if site.target is not None:
         accounting: Accounting = _module(accounting_module(measurement.case.framework))
         measurement.account(accounting, site.target, site.programs)
