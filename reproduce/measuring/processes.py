@@ -34,7 +34,8 @@ FINAL = {"done", "unsupported"}
 class Worker:
     """A process for a setting; its outcomes are None until they have arrived.
 
-    ``seen`` is what was observed of the GPU during timing; it is empty on a CPU.
+    ``seconds`` is its time without waiting for its turn. ``seen`` is what was observed of the GPU
+    during timing; it is empty on a CPU.
     """
 
     def __init__(self, setting: Setting, process: BaseProcess, connection: Connection) -> None:
@@ -105,10 +106,10 @@ class Processes:
             )
 
     def rows(self, settings: list[Setting], progress: Progress) -> Generator[list[Row]]:
-        """The rows of ``settings``; a setting that failed beside others is tried again alone.
+        """The rows of ``settings``; a case that failed beside others is tried again alone.
 
         Yields:
-            All rows of a setting at once, as soon as it is done.
+            The rows of a setting, as soon as they are final.
         """
         failed: list[Case] = []
         for wave in schedule.waves(settings, schedule.here(self.on_gpu), self.target):
