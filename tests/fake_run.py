@@ -15,10 +15,11 @@ def main():
     import fake_worker  # noqa: PLC0415
 
     from reproduce.measuring import runner, worker  # noqa: PLC0415
+    from reproduce.measuring.ways import Measured  # noqa: PLC0415
     from reproduce.plan import cases  # noqa: PLC0415
 
     worker.run, worker.modules = fake_worker.run_by_case, lambda framework: []
-    rows = runner.measure(cases("smoke"), Path(sys.argv[1]), on_gpu=False, timeout_seconds=60)
+    rows = runner.measure(cases("smoke"), Path(sys.argv[1]), Measured(on_gpu=False), 60)
     sys.exit(any(row.status != "done" for row in rows))
 
 

@@ -5,6 +5,7 @@ import time
 from fake_worker import DONE
 
 from reproduce.measuring import runner
+from reproduce.measuring.ways import Measured
 from reproduce.plan import Case
 
 
@@ -25,7 +26,7 @@ def case(batch_size=DONE, **changes):
 
 
 def measure(folder, *wanted, timeout_seconds=20):
-    return runner.measure(list(wanted), folder, on_gpu=False, timeout_seconds=timeout_seconds)
+    return runner.measure(list(wanted), folder, Measured(on_gpu=False), timeout_seconds)
 
 
 def noted(folder):

@@ -17,7 +17,7 @@ from reproduce import problems
 from reproduce.errors import UserError
 from reproduce.machine.target import FOLDER, load
 from reproduce.measuring import runner, schedule, worker
-from reproduce.measuring.ways import Accounted
+from reproduce.measuring.ways import Accounted, Measured
 from reproduce.plan import HVPS, METHODS, Case, accounted_cases
 from reproduce.results import counters, published
 from reproduce.results.rows import read_rows
@@ -196,7 +196,7 @@ def test_in_pytorch_the_count_is_that_of_a_real_run(model, tmp_path):
     More layers of the same kind show nothing new; the test below has the networks as they are.
     """
     wanted = [case("torch", "eager", model, batch_size=4, method=method) for method in METHODS]
-    for row in runner.measure(wanted, tmp_path, False, timeout_seconds=300):
+    for row in runner.measure(wanted, tmp_path, Measured(on_gpu=False), 300):
         count = account(row.case, tmp_path).memory_bytes["live_peak_bytes"]
         for counter, tolerance in (("torch_allocator", 0.05), ("resident_set", 0.1)):
             (told,) = (c for c in counters.SHOWN["torch", "eager"] if c.name == counter)
@@ -300,8 +300,9 @@ def test_two_accountings_give_the_same_rows_but_for_the_times(tmp_path):
         case("torch", "eager", quantity="operations"),
         case("jax", "jit", quantity="operations", method="evaluation"),
     ]
+    way = Accounted(A100)
     first, second = (
-        [without_times(row) for row in runner.measure(wanted, tmp_path / name, False, 300, A100)]
+        [without_times(row) for row in runner.measure(wanted, tmp_path / name, way, 300)]
         for name in "ab"
     )
     assert sorted(first, key=str) == sorted(second, key=str)

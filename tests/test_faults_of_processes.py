@@ -207,15 +207,15 @@ def test_a_run_goes_on_when_the_process_that_workers_fork_from_is_killed(tmp_pat
 @pytest.mark.usefixtures("fake_workers")
 def test_a_worker_that_cannot_be_started_is_an_error_and_the_next_one_starts(tmp_path):
     here, wanted = Processes(tmp_path, Measured(on_gpu=False), 20), [case(quantity="memory")]
-    assert here._started(wanted, 1).findings[0].status == "done"
+    assert here._started(wanted, 1).outcomes[0].status == "done"
     server = forkserver(psutil.Process())
     server.suspend()  # takes the request, and dies with it
     threading.Timer(0.3, server.kill).start()
-    (found,) = here._started(wanted, 1).findings
+    (found,) = here._started(wanted, 1).outcomes
     assert found.status == "error"
     assert found.reason.startswith("no worker could be started")
     until(lambda: server.status() == psutil.STATUS_ZOMBIE)  # its sockets close a moment before
-    assert here._started(wanted, 1).findings[0].status == "done"
+    assert here._started(wanted, 1).outcomes[0].status == "done"
 
 
 def test_a_second_run_into_the_same_folder_is_refused_and_the_first_not_disturbed(

@@ -12,6 +12,7 @@ from reproduce.errors import UserError
 from reproduce.evidence import bundle, check
 from reproduce.measuring import cost, runner, schedule, share, slurm
 from reproduce.measuring.share import Share, parsed
+from reproduce.measuring.ways import Measured
 from reproduce.plan import PLANS, by_setting, cases
 from reproduce.results.rows import rows_in, rows_paths
 
@@ -21,8 +22,8 @@ WANTED = [
 
 
 def measure(folder, number, count, *wanted):
-    arguments = list(wanted or WANTED), folder, False, 20
-    return runner.measure(*arguments, share=Share(number, count))
+    own, way = Share(number, count), Measured(on_gpu=False)
+    return runner.measure(list(wanted or WANTED), folder, way, 20, own)
 
 
 @pytest.mark.parametrize("name", PLANS)
@@ -66,7 +67,7 @@ def test_only_what_is_missing_is_measured_again_whatever_the_number_of_shares_wa
     measure(tmp_path, 1, 2)
     for number in (1, 2, 3):
         measure(tmp_path, number, 3)
-    rows = runner.measure(WANTED, tmp_path, False, 20)
+    rows = runner.measure(WANTED, tmp_path, Measured(on_gpu=False), 20)
     assert {row.case for row in rows} == {*WANTED}
     assert len(rows_in(tmp_path)) == len(WANTED)
     assert rows_paths(tmp_path)[0].read_bytes() == b""
@@ -121,7 +122,7 @@ def status_of(folder):
 
 
 def test_the_script_for_slurm_names_the_shares_that_miss_a_case(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(slurm.runner, "pending", lambda planned, rows, how: planned[-1:])
+    monkeypatch.setattr(slurm.runner, "pending", lambda planned, rows, way: planned[-1:])
     last = next(n for n in range(1, 5) if cases("smoke")[-1] in Share(n, 4).of(cases("smoke")))
     cluster.slurm("smoke", tmp_path, jobs=4, cap=2, sbatch="-p gpu", dry=True)
     printed = capsys.readouterr().out

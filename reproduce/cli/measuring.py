@@ -14,6 +14,7 @@ from reproduce.machine import environment
 from reproduce.machine.target import load
 from reproduce.measuring import cost, preflight, runner, schedule
 from reproduce.measuring.share import Share, parsed
+from reproduce.measuring.ways import Accounted, Measured
 from reproduce.plan import (
     BEYOND,
     NEEDING_A_GPU,
@@ -156,7 +157,7 @@ def measure(
         )
     try:
         wanted = [case for case in found if framework in {None, case.framework}]
-        rows = runner.measure(wanted, results, on_gpu, timeout_seconds, share=share)
+        rows = runner.measure(wanted, results, Measured(on_gpu), timeout_seconds, share)
     except KeyboardInterrupt:
         stopped()
     _report_failures(rows)
@@ -179,7 +180,7 @@ def account(
     """
     found = accounted_cases(name)
     try:
-        rows = runner.measure(found, results, False, timeout_seconds, load(target))
+        rows = runner.measure(found, results, Accounted(load(target)), timeout_seconds)
     except KeyboardInterrupt:
         stopped()
     drawn = draw(results, *(OF_ACCOUNTED_BEYOND if name == BEYOND else OF_ACCOUNTING))

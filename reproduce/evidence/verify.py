@@ -14,6 +14,7 @@ from reproduce import drawing
 from reproduce.errors import UserError
 from reproduce.machine import environment
 from reproduce.measuring import runner
+from reproduce.measuring.ways import Checked
 from reproduce.methods import RUNS
 from reproduce.plan import PLANS, SMOKE, Case, Run, cases
 from reproduce.results.rows import Row
@@ -62,7 +63,7 @@ def _rows_of_run(wanted: list[Case], folder: Path) -> list[Row]:
     on_gpu = environment.gpu()[0] is not None
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(1, mp_context=context) as new_process:
-        arguments = (wanted, folder, on_gpu, TIMEOUT_SECONDS, None, True)
+        arguments = (wanted, folder, Checked(on_gpu), TIMEOUT_SECONDS)
         rows = new_process.submit(runner.measure, *arguments).result()
     shutil.rmtree(folder / "programs", ignore_errors=True)
     return rows

@@ -11,12 +11,11 @@ from filelock import FileLock, Timeout
 
 from reproduce.errors import UserError
 from reproduce.machine import environment
-from reproduce.machine.target import Target
 from reproduce.measuring import preflight, schedule
 from reproduce.measuring.processes import Processes
 from reproduce.measuring.progress import Progress
 from reproduce.measuring.share import Share
-from reproduce.measuring.ways import Measured, way
+from reproduce.measuring.ways import Measured
 from reproduce.plan import Case, by_setting
 from reproduce.results.rows import Row, RowsFile, rows_in, rows_path
 
@@ -26,35 +25,33 @@ SETTLED = {"done", "out_of_memory", "timeout", "unsupported"}
 def measure(
     cases: list[Case],
     folder: Path,
-    on_gpu: bool,
+    way: Measured,
     timeout_seconds: float,
-    target: Target | None = None,
-    checks: bool = False,
     share: Share | None = None,
 ) -> list[Row]:
     """One row for each of ``cases``, including those that ``folder`` had already.
 
-    With a ``target``, the cases are accounted for on that GPU instead of measured here. In
-    check mode (``checks``) they are measured deterministically, and their results are digested.
     Only cases that are missing, whose code or environment has changed, or that ended by a crash
-    are measured. With a ``share``, only its cases are considered. A failed case becomes a
-    row, and the run goes on. An interrupt ends the workers and is passed on to the caller.
+    are measured, in the given ``way``. With a ``share``, only its cases are considered. A failed
+    case becomes a row, and the run goes on. An interrupt ends the workers and is passed on to the
+    caller.
 
     Raises:
         UserError: before anything is measured, if the plan cannot be measured here.
     """
-    set_worker_environment(on_gpu)
+    set_worker_environment(way.on_gpu)
     preflight.check_time_limit(timeout_seconds)
-    preflight.check(preflight.PlannedRun(cases[0].plan, cases, folder, on_gpu, target))
+    run = preflight.PlannedRun(cases[0].plan, cases, folder, way.on_gpu, way.target)
+    preflight.check(run)
     cases = share.of(cases) if share else cases
     path = rows_path(folder, share and share.number)
     path.parent.mkdir(exist_ok=True)
     with _locked(path), closing(RowsFile(path)) as rows:
-        processes = Processes(folder, way(on_gpu, target, checks), timeout_seconds)
-        missing = pending(cases, rows_in(folder), processes.way, processes.identity)
-        settings = by_setting(missing)
-        at_once = schedule.at_once(settings, schedule.here(on_gpu), target)
-        with Progress(len(cases) - len(missing), settings, at_once, folder, target) as progress:
+        processes = Processes(folder, way, timeout_seconds)
+        missing = pending(cases, rows_in(folder), way, processes.identity)
+        settings, done = by_setting(missing), len(cases) - len(missing)
+        at_once = schedule.at_once(settings, schedule.here(way.on_gpu), way.target)
+        with Progress(done, settings, at_once, folder, way.target) as progress:
             progress.report_aside(rows.set_aside)
             if missing:
                 processes.load(settings, progress)
@@ -69,7 +66,7 @@ def measure(
 
 
 def pending(
-    cases: list[Case], rows: list[Row], how: Measured, identity: dict[str, Any] | None = None
+    cases: list[Case], rows: list[Row], way: Measured, identity: dict[str, Any] | None = None
 ) -> list[Case]:
     """The ``cases`` without a settled row of the same code and environment.
 
@@ -79,7 +76,7 @@ def pending(
         row.case
         for row in rows
         if row.status in SETTLED
-        and row.code_hash == how.code_hash(row.case)
+        and row.code_hash == way.code_hash(row.case)
         and (identity is None or row.environment.get("identity") == identity)
     }
     return [case for case in cases if case not in settled]

@@ -121,13 +121,6 @@ class Accounted(Measured):
         return super().sources(case) + [path for path in more if path.exists()]
 
 
-def way(on_gpu: bool, target: Target | None = None, checks: bool = False) -> Measured:
-    """The way to make rows: accounted for with a ``target``, else checked or measured."""
-    if target is not None:
-        return Accounted(target)
-    return Checked(on_gpu) if checks else Measured(on_gpu)
-
-
 @cache
 def hash_of_code(paths: tuple[Path, ...]) -> str:
     """SHA-256 of the code in ``paths``, docstrings and comments left out."""
