@@ -1,7 +1,6 @@
 """A loss in parts, for both frameworks: the logits, the loss of the logits, and a penalty."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 Tree = Any
@@ -9,7 +8,6 @@ Scalar = Any
 Logits = Any
 
 
-@dataclass(eq=False)
 class LossOfLogits:
     """f(params) = ℓ(z(params)) + r(params) on one batch.
 
@@ -17,22 +15,29 @@ class LossOfLogits:
     (…, classes); ``of_logits`` ℓ is a function of that array, and ``penalty`` r of the parameters.
     """
 
-    logits: Callable[[Tree], Logits]
-    of_logits: Callable[[Logits], Scalar]
-    penalty: Callable[[Tree], Scalar]
+    def __init__(
+        self,
+        logits: Callable[[Tree], Logits],
+        of_logits: Callable[[Logits], Scalar],
+        penalty: Callable[[Tree], Scalar],
+    ) -> None:
+        self.logits, self.of_logits, self.penalty = logits, of_logits, penalty
 
     def __call__(self, params: Tree) -> Scalar:
         """f(params), a scalar."""
         return self.of_logits(self.logits(params)) + self.penalty(params)
 
 
-@dataclass(eq=False)
 class LossByParts:
     """The same for any batch: the logits and their loss depend on it, the penalty does not."""
 
-    logits: Callable[[Tree, Tree], Logits]
-    of_logits: Callable[[Logits, Tree], Scalar]
-    penalty: Callable[[Tree], Scalar]
+    def __init__(
+        self,
+        logits: Callable[[Tree, Tree], Logits],
+        of_logits: Callable[[Logits, Tree], Scalar],
+        penalty: Callable[[Tree], Scalar],
+    ) -> None:
+        self.logits, self.of_logits, self.penalty = logits, of_logits, penalty
 
     def __call__(self, params: Tree, batch: Tree) -> Scalar:
         """The loss of ``params`` on ``batch``, a scalar."""
