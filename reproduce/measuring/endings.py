@@ -7,6 +7,7 @@ import re
 import signal
 from collections.abc import Callable
 from contextlib import suppress
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
@@ -36,12 +37,18 @@ def kills_for_memory() -> int:
     return 0
 
 
-def early_end(exit_code: int, was_for_memory: bool) -> Outcome:
-    """The outcome for a worker that ended with ``exit_code`` without sending one."""
-    if exit_code == -signal.SIGKILL and was_for_memory:
+def early_end(process: BaseProcess, kills_before: int) -> Outcome:
+    """The outcome for a worker whose ``process`` ends without sending one.
+
+    ``kills_before`` is what `kills_for_memory` returned before.
+    """
+    process.join()
+    code = process.exitcode
+    assert code is not None  # it has just been waited for
+    if code == -signal.SIGKILL and kills_for_memory() > kills_before:
         reason = "the system killed the worker because memory ran out"
         return Outcome(status="out_of_memory", reason=reason)
-    how = f"exit code {exit_code}"
+    how = f"exit code {code}"
     with suppress(ValueError):
-        how = signal.Signals(-exit_code).name
+        how = signal.Signals(-code).name
     return Outcome(status="error", reason=f"the worker ended by {how}")

@@ -216,7 +216,7 @@ class Processes:
 
     def _receive(self, found: Worker) -> None:
         """Waits for the worker's next message: None if it is prepared, else its outcomes."""
-        killed_for_memory, start = endings.kills_for_memory(), time.perf_counter()
+        kills_before, start = endings.kills_for_memory(), time.perf_counter()
         limit = self.timeout_seconds * len(found.setting)
         try:
             if found.connection.poll(limit):
@@ -225,10 +225,7 @@ class Processes:
                 reason = f"no result within {limit:g} s; raise --timeout-seconds"
                 found.fail(Outcome(status="timeout", reason=reason))
         except (OSError, EOFError):
-            found.process.join()
-            was_for_memory = endings.kills_for_memory() > killed_for_memory
-            assert found.process.exitcode is not None  # it has just been waited for
-            found.fail(endings.early_end(found.process.exitcode, was_for_memory))
+            found.fail(endings.early_end(found.process, kills_before))
         found.seconds += time.perf_counter() - start
         if found.outcomes is not None:
             self._kill(found.process)

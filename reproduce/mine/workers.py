@@ -39,7 +39,7 @@ def run(
     log = folder / LOGS / f"{function.__name__}.log"
     whole = (_run, sending, log, function, arguments, say is not None)
     process = context.Process(target=endings.run_while_parent_lives, args=whole)
-    killed_for_memory = endings.kills_for_memory()
+    kills_before = endings.kills_for_memory()
     process.start()
     sending.close()
     try:
@@ -54,10 +54,7 @@ def run(
                 return found
         raise UserError(f"it took more than {limit_seconds:g} s")
     except EOFError:
-        process.join()
-        was_for_memory = endings.kills_for_memory() > killed_for_memory
-        assert process.exitcode is not None  # it has just been waited for
-        ended = endings.early_end(process.exitcode, was_for_memory)
+        ended = endings.early_end(process, kills_before)
         raise UserError(
             f"the process with your file did not end well: {ended.reason}; see {log}"
         ) from None
