@@ -103,7 +103,7 @@ class Case(msgspec.Struct, frozen=True, kw_only=True):
     layer_norm: LayerNorm = "repaired"
 
     @property
-    def setting(self) -> str:
+    def setting_name(self) -> str:
         """The name of this case's setting; each NVML case is a setting of its own."""
         alone = f" {self.computed}" if self.quantity == "nvml" else ""
         place = f"{self.framework} {self.mode} {self.model} batch {self.batch_size}"
@@ -139,7 +139,8 @@ class Case(msgspec.Struct, frozen=True, kw_only=True):
         return ", ".join(filter(None, found))
 
     def __str__(self) -> str:
-        name = self.setting if self.quantity == "nvml" else f"{self.setting} {self.computed}"
+        alone = self.quantity == "nvml"
+        name = self.setting_name if alone else f"{self.setting_name} {self.computed}"
         return ", ".join(filter(None, [name, self.unusual]))
 
 

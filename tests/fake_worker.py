@@ -24,11 +24,11 @@ def run(connection: Connection, cases: list[Case], site: Site) -> None:
     outcomes = [_outcome(connection, case, site, len(cases) > 1) for case in cases]
     wait_for_turn(connection, cases)
     if cases[0].quantity == "time":
-        note(site, f"timing {cases[0].setting}")
+        note(site, f"timing {cases[0].setting_name}")
         if cases[0].batch_size == TIMED_CRASH:
             os._exit(7)
         time.sleep(0.02)
-        note(site, f"timed {cases[0].setting}")
+        note(site, f"timed {cases[0].setting_name}")
     connection.send(outcomes)
 
 

@@ -176,12 +176,12 @@ def test_a_page_has_a_column_for_each_device_and_no_number_of_two(tmp_path):
     found, lines = columns_and_lines(page)
     assert found == [(a100, str(mine)), (h100, str(mine)), (h100, str(theirs))]
     none = ["–"] * 3
-    assert lines[f"cpu: {slow.setting}", slow.method] == [
+    assert lines[f"cpu: {slow.setting_name}", slow.method] == [
         *("3.00", "3000", "–"),
         *none,
         *("0.50", "500", "–"),
     ]
-    assert lines[f"cpu: {crashed.setting}", crashed.method] == [*none, *none, "error", "–", "–"]
+    assert lines[f"cpu: {crashed.setting_name}", crashed.method] == [*none, *none, "error", "–", "–"]
 
 
 def columns_and_lines(page):
@@ -213,7 +213,7 @@ def test_versions_of_packages_have_columns_of_their_own_and_a_wrong_hvp_says_how
         "JAX 0.4.23, PyTorch 2.1.1, transformers 4.57.6",
         "PyTorch 2.15.0, transformers 4.57.6",
     ]
-    texts = columns_and_lines(page)[1][f"cpu: {old.setting}", old.method]
+    texts = columns_and_lines(page)[1][f"cpu: {old.setting_name}", old.method]
     assert texts == ["1.00", "1000", "wrong by 51 %", "1.00", "1000", "2.0e-07"]
 
 

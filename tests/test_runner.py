@@ -59,7 +59,7 @@ def test_settings_are_prepared_together_and_timed_one_after_the_other_in_the_pla
     measure(tmp_path, *wanted)
     prepared, timed = noted(tmp_path)[:4], noted(tmp_path)[4:]
     assert {str(each) for each in wanted} == set(prepared)
-    expected = [f"{done} {each.setting}" for each in wanted for done in ("timing", "timed")]
+    expected = [f"{done} {each.setting_name}" for each in wanted for done in ("timing", "timed")]
     assert timed == expected
 
 

@@ -227,5 +227,5 @@ def _groups(settings: list[Setting], every_setting: bool) -> list[list[Setting]]
     for setting in sorted(settings, key=lambda setting: str(setting[0])):
         case = setting[0]
         key = (case.quantity, case.framework, case.mode, case.model)
-        groups.setdefault((*key, case.setting) if every_setting else key, []).append(setting)
+        groups.setdefault((*key, case.setting_name) if every_setting else key, []).append(setting)
     return list(groups.values())

@@ -47,7 +47,7 @@ class Worker:
 
     def all_outcomes(self) -> list[Outcome]:
         """Its outcomes, once they have arrived."""
-        assert self.outcomes is not None, f"{self.setting[0].setting} has not ended"
+        assert self.outcomes is not None, f"{self.setting[0].setting_name} has not ended"
         return self.outcomes
 
     def fail(self, outcome: Outcome) -> None:
@@ -238,7 +238,7 @@ class Processes:
 
     def log(self, setting: Setting) -> Path:
         """The file that all workers of ``setting`` print to."""
-        name = re.sub(r"[^\w.]+", "-", setting[0].setting)
+        name = re.sub(r"[^\w.]+", "-", setting[0].setting_name)
         return self.folder / "logs" / f"{name}.log"
 
     def _site(self, setting: Setting, cores: int) -> worker.Site:

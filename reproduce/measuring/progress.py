@@ -34,9 +34,9 @@ class Progress:
         self.console = printing.console(soft_wrap=True)
         self.total, self.finished = len(settings), 0
         self.rows: dict[str, list[Row]] = {}
-        self.sizes = {setting[0].setting: len(setting) for setting in settings}
+        self.sizes = {setting[0].setting_name: len(setting) for setting in settings}
         self.left = {
-            setting[0].setting: cost.parts_seconds(setting, at_once, target) for setting in settings
+            setting[0].setting_name: cost.parts_seconds(setting, at_once, target) for setting in settings
         }
         self.expected = sum(map(sum, self.left.values()))
         self.start = time.monotonic()
@@ -83,18 +83,18 @@ class Progress:
 
     def prepared(self, setting: Setting) -> None:
         """Shows that ``setting`` waits to be timed."""
-        self.left[setting[0].setting] = (0.0, self.left[setting[0].setting][1])
-        self._show(f"prepared {setting[0].setting}")
+        self.left[setting[0].setting_name] = (0.0, self.left[setting[0].setting_name][1])
+        self._show(f"prepared {setting[0].setting_name}")
 
     def timing(self, setting: Setting) -> None:
         """Shows that ``setting`` is being timed."""
-        self._show(f"timing {setting[0].setting}")
+        self._show(f"timing {setting[0].setting_name}")
 
     def end(self, rows: Sequence[Row]) -> None:
         """Prints the results of a setting, once ``rows`` complete it."""
         if not rows:
             return
-        name = rows[0].case.setting
+        name = rows[0].case.setting_name
         self.rows[name] = [*self.rows.get(name, []), *rows]
         if len(self.rows[name]) < self.sizes[name]:
             return

@@ -142,12 +142,12 @@ def _packages(row: Row) -> dict[str, str]:
 
 
 def _place(case: Case) -> tuple[str, str, str, int, str]:
-    return case.plan, case.setting, case.unusual, METHODS.index(case.method), case.computed
+    return case.plan, case.setting_name, case.unusual, METHODS.index(case.method), case.computed
 
 
 def _setting(line: Line) -> str:
     case = line.case
-    return ", ".join(filter(None, [f"{case.plan}: {case.setting}", case.unusual]))
+    return ", ".join(filter(None, [f"{case.plan}: {case.setting_name}", case.unusual]))
 
 
 def _cell(row: Row | None, counter: counters.Counter | None) -> tuple[str, ...]:
