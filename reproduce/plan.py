@@ -249,10 +249,7 @@ ACCOUNTED: dict[str, tuple[Grid, ...]] = {
 # that they require gradients, and PyTorch's own layer normalisation.
 _AS_THE_AUTHORS = ("article", "quick", SMOKE)
 # The article's memory grid, by the counter that it used; added to a plan on demand.
-NVML = tuple(
-    Grid("nvml", framework, mode, _ARTICLE_MEMORY)
-    for framework, mode in (JAX_JIT, JAX_EAGER, TORCH)
-)
+NVML = tuple(Grid("nvml", *run, _ARTICLE_MEMORY) for run in (JAX_JIT, JAX_EAGER, TORCH))
 
 
 def cases(
@@ -367,18 +364,18 @@ def accounted_cases(name: str) -> list[Case]:
 
 
 def _rank(grid: Grid, model: str, batch_size: int) -> int:
-    """The place of a setting in the order of measuring, the lowest first."""
+    """The place of a setting in the order of measuring, the lowest first.
+
+    First come up to two batch sizes that all models have, the bars' if possible; then the others of
+    the first model; then those of the other models.
+    """
     if not grid.in_article:
         return len(BARS) + 2
-    sizes = list(grid.batch_sizes.values())
-    common = sorted(set.intersection(*map(set, sizes)), key=_bar_rank)
-    if batch_size in common[: len(BARS)]:
-        return common.index(batch_size)
+    of_all = set.intersection(*map(set, grid.batch_sizes.values()))
+    bars = sorted(of_all, key=lambda size: (size not in BARS, size))[: len(BARS)]
+    if batch_size in bars:
+        return bars.index(batch_size)
     return len(BARS) + (model != next(iter(grid.batch_sizes)))
-
-
-def _bar_rank(batch_size: int) -> int:
-    return BARS.index(batch_size) if batch_size in BARS else len(BARS)
 
 
 def _sizes(grid: Grid, more_models: tuple[str, ...]) -> Iterator[tuple[str, int]]:
