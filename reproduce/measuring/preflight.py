@@ -1,7 +1,8 @@
 """Checks before a plan is measured, one function each.
 
 A check returns what it found. It raises UserError if the plan cannot run, and Doubt if it can run,
-but not well. Either sentence ends with the remedy, after its last semicolon.
+but not well. Either sentence ends with the remedy, after its last semicolon. A run is refused by
+`check`, which needs some of them; ``doctor`` makes all of them.
 """
 
 import os
@@ -88,6 +89,19 @@ def check_variables() -> None:
         raise UserError(
             f"the environment has {name}={value}, with which {why}; "
             f"run 'unset {name}', and the same command again"
+        )
+
+
+def check_time_limit(timeout_seconds: float) -> None:
+    """Refuse an impossible time limit.
+
+    Raises:
+        UserError: if ``timeout_seconds`` is not more than 0 and at most a week.
+    """
+    if not 0 < timeout_seconds <= LONGEST_SECONDS:
+        raise UserError(
+            f"a time limit of {timeout_seconds} s was asked for; "
+            f"give more than 0 and at most {LONGEST_SECONDS} seconds (a week)"
         )
 
 
@@ -196,19 +210,6 @@ def _needed_bytes(run: PlannedRun) -> int:
         return cost.ACCOUNTING_BYTES
     of_host = cost.host_bytes if run.on_gpu else cost.memory_bytes
     return max(map(of_host, by_setting(run.cases)))
-
-
-def check_time_limit(timeout_seconds: float) -> None:
-    """Refuse an impossible time limit.
-
-    Raises:
-        UserError: if ``timeout_seconds`` is not more than 0 and at most a week.
-    """
-    if not 0 < timeout_seconds <= LONGEST_SECONDS:
-        raise UserError(
-            f"a time limit of {timeout_seconds} s was asked for; "
-            f"give more than 0 and at most {LONGEST_SECONDS} seconds (a week)"
-        )
 
 
 def _device(run: PlannedRun) -> str:
