@@ -20,8 +20,9 @@ OUT_OF_MEMORY = re.compile(
 # Parameters of mallopt(3) by their number: M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD,
 # M_MMAP_MAX and M_ARENA_MAX.
 RETURN_AT_ONCE = {-1: 1 << 16, -2: 0, -3: 1 << 16, -4: 1 << 16}
+ONE_ARENA = {-8: 1}
 # With one arena for all threads, since further arenas would still give empty heaps back.
-NEVER_RETURN = {-1: -1, -4: 0, -8: 1}
+NEVER_RETURN = {-1: -1, -4: 0} | ONE_ARENA
 
 
 def is_out_of_memory(error: Exception) -> bool:
@@ -38,12 +39,21 @@ def return_freed_memory_at_once() -> None:
     _set_up_malloc(RETURN_AT_ONCE)
 
 
+def use_one_arena() -> None:
+    """Makes all threads allocate from one arena of the C library.
+
+    To be called before other threads start, since each keeps the arena that it started with.
+    Source: mallopt(3).
+    """
+    _set_up_malloc(ONE_ARENA)
+
+
 def keep_freed_memory() -> None:
     """Makes the C library keep freed memory, as both frameworks' allocators do on a GPU.
 
     By default it gives large blocks back, and each call gets them again page by page. For
-    PyTorch's HVPs this took up to as long as their arithmetic. To be called before other threads
-    start, since each thread keeps the arena that it started with. Source: mallopt(3).
+    PyTorch's HVPs this took up to as long as their arithmetic. Other threads must not have started
+    yet, unless ``use_one_arena`` was called before they did. Source: mallopt(3).
     """
     _set_up_malloc(NEVER_RETURN)
 
