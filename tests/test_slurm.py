@@ -1,4 +1,7 @@
-"""A plan on a real SLURM, started here: two nodes on loopback, with two stand-in GPUs each."""
+"""A plan on a real SLURM, started here: two nodes on loopback, with two stand-in GPUs each.
+
+A node is a PID namespace: ending its first process ends all that runs there, as a loss of power.
+"""
 
 import os
 import re
@@ -7,6 +10,7 @@ import socket
 import stat
 import subprocess
 import sys
+from typing import NamedTuple
 
 import pytest
 from commands import altered, altered_everywhere, run
@@ -15,7 +19,7 @@ from runs import until
 from reproduce.plan import cases
 from reproduce.results.rows import read_rows, rows_in
 
-PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "squeue", "scancel")
+PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "squeue", "scancel", "unshare")
 CONF = """
 ClusterName=one
 SlurmctldHost={host}(127.0.0.1)
@@ -32,6 +36,7 @@ SelectTypeParameters=CR_Core
 GresTypes=gpu
 MpiDefault=none
 ReturnToService=2
+SlurmdTimeout=5
 JobAcctGatherType=jobacct_gather/none
 AccountingStorageType=accounting_storage/none
 StateSaveLocation={folder}/state
@@ -44,12 +49,29 @@ PartitionName=gpu Nodes=n[1-2] Default=YES MaxTime=60 State=UP
 """
 
 
+class Cluster(NamedTuple):
+    """A SLURM that runs for these tests: ``settings`` under which commands speak to it."""
+
+    settings: dict[str, str]
+    nodes: dict[str, subprocess.Popen]
+
+    def said(self, *command):
+        """What ``command`` prints."""
+        return subprocess.check_output(command, env=os.environ | self.settings, text=True)
+
+    def tasks(self, array, field):
+        """What squeue has in ``field`` for each task of ``array``, by its number."""
+        wanted = ["--noheader", "--states=all", f"--jobs={array}", "--array"]
+        lines = self.said("squeue", *wanted, f"--format=%K {field}").splitlines()
+        return {int(number): found for number, found in map(str.split, lines)}
+
+
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory):
-    """Settings under which commands of SLURM speak to one that runs for these tests.
+    """A SLURM with two nodes.
 
     Yields:
-        Variables of the environment.
+        A `Cluster`.
     """
     missing = [name for name in PROGRAMS if not shutil.which(name)]
     if missing or os.geteuid() != 0:
@@ -62,9 +84,9 @@ def cluster(tmp_path_factory):
             subprocess.Popen(command, env=os.environ | settings, stdout=log, stderr=log)
             for command in daemons(folder)
         ]
-        yield settings
+        yield Cluster(settings, dict(zip(("n1", "n2"), started[-2:], strict=True)))
         for daemon in reversed(started):
-            daemon.terminate()
+            daemon.kill()
             daemon.wait()
 
 
@@ -93,7 +115,8 @@ def daemons(folder):
     until((folder / "munge.socket").exists)
     yield ["slurmctld", "-D"]
     for name in ("n1", "n2"):
-        yield ["slurmd", "-D", "-N", name]
+        node = ["unshare", "--pid", "--fork", "--kill-child", "--mount-proc"]
+        yield [*node, "slurmd", "-D", "-N", name]
 
 
 @pytest.fixture(scope="module")
@@ -107,9 +130,9 @@ def alone(tmp_path_factory):
 
 def submitted(folder, cluster, **settings):
     """What was printed where plan smoke was submitted in four shares, and the jobs' numbers."""
-    given = {"PLAN": "smoke", "RESULTS": folder, "JOBS": 4, "SBATCH": "--gres=gpu:1"}
-    variables = [f"{name}={value}" for name, value in (given | settings).items()]
-    own = cluster | altered_everywhere("fake_worker") | {"FAKE_SECONDS": "1"}
+    given = {"PLAN": "smoke", "RESULTS": folder, "JOBS": 4, "SBATCH": "--gres=gpu:1 --no-requeue"}
+    variables = [f"{name}={value}" for name, value in given.items()]
+    own = cluster.settings | altered_everywhere("fake_worker") | settings
     result = run("make", "slurm", f"VENV={sys.prefix}", *variables, env=os.environ | own)
     assert result.returncode == 0, result.stderr
     return result.stdout, re.findall(r"as job (\d+)", result.stdout)
@@ -117,8 +140,7 @@ def submitted(folder, cluster, **settings):
 
 def ended(cluster):
     """Waits for the end of all jobs."""
-    command = ["squeue", "--noheader"]
-    until(lambda: not subprocess.check_output(command, env=os.environ | cluster), seconds=170)
+    until(lambda: not cluster.said("squeue", "--noheader"), seconds=170)
 
 
 def drawn(folder):
@@ -133,16 +155,28 @@ def status(folder):
 
 
 @pytest.mark.slow
-def test_a_plan_on_a_cluster_loses_a_job_is_submitted_again_and_drawn_as_on_one_machine(
+def test_a_plan_on_a_cluster_loses_jobs_is_submitted_again_and_drawn_as_on_one_machine(
     cluster, alone, tmp_path
 ):
-    folder = tmp_path / "it's smoke"
-    printed, (array, collector) = submitted(folder, cluster)
+    folder, held = tmp_path / "it's smoke", tmp_path / "held"
+    held.touch()
+    printed, (array, collector) = submitted(folder, cluster, FAKE_HELD=str(held))
     assert "#SBATCH --array=1,2,3,4%4" in printed
-    until(lambda: read_rows(folder / "rows.d" / "2.jsonl"))
-    kill = ["scancel", "--full", "--signal=KILL", f"{array}_2"]
-    subprocess.run(kill, env=os.environ | cluster, check=True)
+    begun = [folder / "rows.d" / f"{number}.jsonl" for number in (2, 3, 4)]  # 1 is held as a whole
+    until(lambda: all(map(read_rows, begun)))
+
+    node = cluster.tasks(array, "%N")
+    killed, segfaulted, lost = sorted((2, 3, 4), key=lambda number: node[number] != node[1])
+    cluster.said("scancel", "--full", "--signal=KILL", f"{array}_{killed}")
+    cluster.said("scancel", "--batch", "--signal=SEGV", f"{array}_{segfaulted}")
+    fates = {killed: "FAILED", segfaulted: "FAILED"}
+    until(lambda: cluster.tasks(array, "%T").items() >= fates.items())
+    cluster.nodes[node[lost]].kill()
+    fates[lost] = "NODE_FAIL"
+    until(lambda: cluster.tasks(array, "%T").items() >= fates.items(), seconds=60)
+    held.unlink()
     ended(cluster)
+    assert cluster.tasks(array, "%T") == fates | {1: "COMPLETED"}
     gpus = [(folder / f"slurm-{array}_{n}.out").read_text().splitlines()[0] for n in range(1, 5)]
     assert sorted(gpus) == ["n1 GPU 0", "n1 GPU 1", "n2 GPU 0", "n2 GPU 1"]
 
@@ -158,7 +192,7 @@ def test_a_plan_on_a_cluster_loses_a_job_is_submitted_again_and_drawn_as_on_one_
     assert (folder / f"slurm-{collector}.out").read_text().splitlines()[-1].endswith("report.html")
 
     printed, _ = submitted(folder, cluster)
-    assert "#SBATCH --array=2%4" in printed
+    assert "#SBATCH --array=2,3,4%4" in printed
     ended(cluster)
     assert status(folder).returncode == 0
     assert len(rows_in(folder)) == len(cases("smoke"))
@@ -169,4 +203,4 @@ def test_a_plan_on_a_cluster_loses_a_job_is_submitted_again_and_drawn_as_on_one_
 def test_what_sbatch_refuses_is_a_sentence(cluster, tmp_path):
     given = [f"VENV={sys.prefix}", f"RESULTS={tmp_path}", "PLAN=smoke", "SBATCH=-p nowhere"]
     sentence = "slurm-measure.sh was submitted, and sbatch refused it (sbatch: error: invalid"
-    assert sentence in run("make", "slurm", *given, env=os.environ | cluster).stderr
+    assert sentence in run("make", "slurm", *given, env=os.environ | cluster.settings).stderr
