@@ -123,8 +123,8 @@ test-all: setup ## Run all tests except those of the image; TESTS=<files> for so
 lint: setup ## Check format, style, docstrings and types.
 	@$(PYTHON) -m ruff check . && $(PYTHON) -m ruff format --check . && $(PYTHON) -m mypy
 
-image: setup-container ## Build the container image; BASE=<image> for your own base.
-	@$(ENGINE) build --base "$$BASE"
+image: setup-container ## Build the container image; BASE=<image> for your own base; VERSIONS=2023.
+	@$(ENGINE) build --base "$$BASE" $${VERSIONS:+--versions "$$VERSIONS"}
 
 image-test: setup ## Test the image that was built.
 	@$(PYTHON) -m pytest -m engine --capture no --verbose

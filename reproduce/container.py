@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import docker
 import typer
@@ -73,19 +73,22 @@ def meaning(words: str) -> str:
     return found[0] if found else f"it says: {' '.join(words.split())}"
 
 
-def build(client: docker.DockerClient, base: str | None = None) -> None:
+def build(client: docker.DockerClient, base: str = "", versions: str = "") -> None:
     """Builds the image from this tree, on ``base`` if one is given, and prints its steps.
+
+    With ``versions``, such as 2023, it also has environments with these, and they are its tag.
 
     Raises:
         UserError: if the engine refuses or a step fails.
     """
-    print(f"Building {IMAGE}: the first time takes about {COST}.", flush=True)
+    name = f"{IMAGE}:{versions}" if versions else IMAGE
+    print(f"Building {name}: the first time takes about {COST}.", flush=True)
     start = time.perf_counter()
     options = {"BASE": base, "BASE_DIGEST": client.images.get(base).id} if base else {}
     answers = client.api.build(
         path=str(environment.ROOT),
-        tag=IMAGE,
-        buildargs=options | {"REVISION": environment.revision()},
+        tag=name,
+        buildargs=options | {"REVISION": environment.revision(), "VERSIONS": versions},
         network_mode="host",  # also where the engine has no bridge
         rm=True,
         forcerm=True,
@@ -95,13 +98,13 @@ def build(client: docker.DockerClient, base: str | None = None) -> None:
     for answer in answers:
         if "error" in answer:
             print(last_words, file=sys.stderr)
-            raise UserError(f"building {IMAGE} failed, and {meaning(answer['error'])}")
+            raise UserError(f"building {name} failed, and {meaning(answer['error'])}")
         words = answer.get("stream", "")
         last_words = (last_words + words)[-2000:]
         if words.startswith("Step "):
             seconds = time.perf_counter() - start
             print(f"  {seconds:4.0f} s  {' '.join(words.split())[:90]}", flush=True)
-    print(f"Built {IMAGE} in {time.perf_counter() - start:.0f} s.")
+    print(f"Built {name} in {time.perf_counter() - start:.0f} s.")
 
 
 def is_current(client: docker.DockerClient) -> bool:
@@ -183,10 +186,13 @@ def unpack(client: docker.DockerClient, folder: Path) -> None:
 
 @app.command("build")
 def build_image(
-    base: Annotated[str | None, typer.Option(help="An own base image.")] = None,
+    base: Annotated[str, typer.Option(help="An own base image.")] = "",
+    versions: Annotated[
+        Literal["2023"] | None, typer.Option(help="Versions to have beside the locked ones.")
+    ] = None,
 ) -> None:
     """Build the image."""
-    build(engine(), base)
+    build(engine(), base, versions or "")
 
 
 @app.command("unpack")

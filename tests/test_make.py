@@ -112,11 +112,11 @@ def test_a_value_reaches_the_program_as_it_was_given(tree, tmp_path, odd, in_env
 
 def test_the_image_is_built_and_run_from_a_small_environment_whatever_else_there_is(tree, tmp_path):
     venv, small = played(tmp_path / "venv"), played(tree / ".venv-container")
-    given = ["BASE=it's", "PLAN=smoke", "RESULTS=a  b"]
+    given = ["BASE=it's", "VERSIONS=2023", "PLAN=smoke", "RESULTS=a  b"]
     result = make(tree, "image", "docker-all", "image-folder", f"VENV={venv}", *given)
     assert result.returncode == 0, result.stderr
     assert noted(small) == [
-        ["reproduce.container", "build", "--base", "it's"],
+        ["reproduce.container", "build", "--base", "it's", "--versions", "2023"],
         ["reproduce.container", "all", "--plan", "smoke", "--results", "a  b"],
         ["reproduce.container", "unpack", "hvp-image"],
     ]
