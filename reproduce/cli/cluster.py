@@ -30,7 +30,7 @@ def slurm(
     for name, script in scripts.items():
         print(f"{results / name}:\n{script}")
         if not dry:
-            job = jobs_of.submit(jobs_of.write(results / name, script), *after)
+            job = jobs_of.submit(results / name, script, *after)
             after = [f"--dependency=afterany:{job}"]
             print(f"Submitted as job {job}.\n")
     print(f"{len(missing)} of {jobs} shares have cases to measure.")
