@@ -3,7 +3,6 @@
 VENV ?= .venv
 TARGET ?= a100
 PYTHON_VERSION ?= 3.12
-JOBS ?= 8
 
 # The shell has these from its environment, as they were given: make's text is nowhere part of
 # a command, and neither a space nor a quote nor a dollar in a value is more than that.
@@ -50,7 +49,7 @@ account: setup ## The same for the GPU that TARGET names.
 
 slurm: setup ## Measure the plan on a SLURM cluster, in JOBS shares; DRY=1 shows how.
 	@$(PYTHON) -m reproduce slurm "$${PLAN:-article}" "$${RESULTS:-results/$${PLAN:-article}}" \
-		--jobs "$$JOBS" --cap "$${CAP:-$$JOBS}" --sbatch "$$SBATCH" --container "$$CONTAINER" $${DRY:+--dry}
+		$${JOBS:+--jobs "$$JOBS"} $${CAP:+--cap "$$CAP"} --sbatch "$$SBATCH" --container "$$CONTAINER" $${DRY:+--dry}
 
 ## The steps of these, one by one
 

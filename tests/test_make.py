@@ -175,9 +175,9 @@ def test_several_gpus_and_a_cluster_are_asked_for_as_they_are_given(tree, tmp_pa
     assert result.returncode == 0, result.stderr
     result = make(tree, "all", "slurm", f"VENV={venv}", "GPUS=4", "PLAN=smoke", "CAP=2")
     assert result.returncode == 0, result.stderr
-    to_article = ["article", "results/article", "--jobs", "4", "--cap", "4"]
+    to_article = ["article", "results/article", "--jobs", "4"]
     with_options = ["--sbatch", given["SBATCH"], "--container", "a b.sif", "--dry"]
-    to_smoke = ["smoke", "results/smoke", "--jobs", "8", "--cap", "2"]
+    to_smoke = ["smoke", "results/smoke", "--cap", "2"]
     assert noted(venv) == [
         ["reproduce", "slurm", *to_article, *with_options],
         ["reproduce", "all", "--plan", "smoke", "--results", "", "--gpus", "4"],
