@@ -1,6 +1,6 @@
 """A plan on a real SLURM, started here: two nodes on loopback, with two stand-in GPUs each.
 
-A node is a PID namespace: ending its first process ends all that runs there, as a loss of power.
+A node is a PID namespace: when its first process ends, all end that run there, as by a loss of power.
 """
 
 import os
@@ -12,6 +12,7 @@ import subprocess
 import sys
 from typing import NamedTuple
 
+import psutil
 import pytest
 from commands import altered, altered_everywhere, run
 from runs import until
@@ -37,6 +38,7 @@ GresTypes=gpu
 MpiDefault=none
 ReturnToService=2
 SlurmdTimeout=5
+MessageTimeout=5
 JobAcctGatherType=jobacct_gather/none
 AccountingStorageType=accounting_storage/none
 StateSaveLocation={folder}/state
@@ -50,7 +52,7 @@ PartitionName=gpu Nodes=n[1-2] Default=YES MaxTime=60 State=UP
 
 
 class Cluster(NamedTuple):
-    """A SLURM that runs for these tests: ``settings`` under which commands speak to it."""
+    """A SLURM: the settings under which commands speak to it, and what started each node."""
 
     settings: dict[str, str]
     nodes: dict[str, subprocess.Popen]
@@ -68,7 +70,7 @@ class Cluster(NamedTuple):
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory):
-    """A SLURM with two nodes.
+    """A SLURM with two nodes, for these tests alone.
 
     Yields:
         A `Cluster`.
@@ -80,13 +82,16 @@ def cluster(tmp_path_factory):
     write_configuration(folder)
     settings = {"SLURM_CONF": str(folder / "slurm.conf")}
     with (folder / "log").open("w") as log:
-        started = [
+        *daemons, first, second = [
             subprocess.Popen(command, env=os.environ | settings, stdout=log, stderr=log)
-            for command in daemons(folder)
+            for command in programs(folder)
         ]
-        yield Cluster(settings, dict(zip(("n1", "n2"), started[-2:], strict=True)))
-        for daemon in reversed(started):
-            daemon.kill()
+        nodes = {"n1": first, "n2": second}
+        yield Cluster(settings, nodes)
+        for node in nodes.values():
+            power_off(node)
+        for daemon in reversed(daemons):
+            daemon.terminate()
             daemon.wait()
 
 
@@ -108,7 +113,7 @@ def write_configuration(folder):
     (folder / "munge.key").chmod(0o400)
 
 
-def daemons(folder):
+def programs(folder):
     own = {"key-file": "key", "socket": "socket", "pid-file": "pid", "log-file": "log"}
     files = [f"--{option}={folder}/munge.{suffix}" for option, suffix in own.items()]
     yield ["munged", "--foreground", "--force", f"--seed-file={folder}/munge.seed", *files]
@@ -117,6 +122,11 @@ def daemons(folder):
     for name in ("n1", "n2"):
         node = ["unshare", "--pid", "--fork", "--kill-child", "--mount-proc"]
         yield [*node, "slurmd", "-D", "-N", name]
+
+
+def power_off(node):
+    psutil.Process(node.pid).children()[0].kill()
+    node.wait()
 
 
 @pytest.fixture(scope="module")
@@ -168,15 +178,13 @@ def test_a_plan_on_a_cluster_loses_jobs_is_submitted_again_and_drawn_as_on_one_m
     node = cluster.tasks(array, "%N")
     killed, segfaulted, lost = sorted((2, 3, 4), key=lambda number: node[number] != node[1])
     cluster.said("scancel", "--full", "--signal=KILL", f"{array}_{killed}")
-    cluster.said("scancel", "--batch", "--signal=SEGV", f"{array}_{segfaulted}")
-    fates = {killed: "FAILED", segfaulted: "FAILED"}
+    cluster.said("scancel", "--batch", "--signal=11", f"{array}_{segfaulted}")
+    fates = {killed: "CANCELLED", segfaulted: "FAILED"}
     until(lambda: cluster.tasks(array, "%T").items() >= fates.items())
-    cluster.nodes[node[lost]].kill()
-    fates[lost] = "NODE_FAIL"
-    until(lambda: cluster.tasks(array, "%T").items() >= fates.items(), seconds=60)
+    power_off(cluster.nodes.pop(node[lost]))
     held.unlink()
     ended(cluster)
-    assert cluster.tasks(array, "%T") == fates | {1: "COMPLETED"}
+    assert cluster.tasks(array, "%T") == fates | {1: "COMPLETED", lost: "NODE_FAIL"}
     gpus = [(folder / f"slurm-{array}_{n}.out").read_text().splitlines()[0] for n in range(1, 5)]
     assert sorted(gpus) == ["n1 GPU 0", "n1 GPU 1", "n2 GPU 0", "n2 GPU 1"]
 
