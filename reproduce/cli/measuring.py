@@ -58,21 +58,14 @@ def plan(
     columns = ("quantity", "framework", "mode", "model", "batch sizes", "cases", "time", "memory")
     table = Table(*columns)
     for group in _groups(settings, every_case):
-        first = group[0][0]
-        table.add_row(
-            first.quantity,
-            first.framework,
-            first.mode,
-            first.model,
-            ", ".join(map(str, sorted({setting[0].batch_size for setting in group}))),
-            ", ".join(case.computed for case in group[0])
-            if every_case
-            else str(sum(map(len, group))),
-            cost.readable_seconds(
-                sum(sum(cost.parts_seconds(setting, at_once)) for setting in group)
-            ),
-            cost.readable_bytes(max(map(cost.memory_bytes, group))),
-        )
+        case = group[0][0]
+        sizes = ", ".join(map(str, sorted({setting[0].batch_size for setting in group})))
+        methods = ", ".join(each.computed for each in group[0])
+        counted = methods if every_case else str(sum(map(len, group)))
+        seconds = sum(sum(cost.parts_seconds(setting, at_once)) for setting in group)
+        memory = cost.readable_bytes(max(map(cost.memory_bytes, group)))
+        of_group = (case.quantity, case.framework, case.mode, case.model, sizes, counted)
+        table.add_row(*of_group, cost.readable_seconds(seconds), memory)
     console = printing.console_of_tables()
     console.print(table)
     total = cost.readable_seconds(schedule.expected_seconds(settings, machine))
