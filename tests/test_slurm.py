@@ -1,6 +1,6 @@
 """A plan on a real SLURM, started here: two nodes on loopback, with two stand-in GPUs each.
 
-A node is a PID namespace: when its first process ends, all end that run there, as by a loss of power.
+A node is a PID namespace: where its first process ends, all end that run there, as without power.
 """
 
 import os
