@@ -28,8 +28,15 @@ RUN set -eu; \
         --compile-bytecode requirements.lock requirements-peers.lock requirements-test.lock; \
     rm -rf /tmp/* /root/.cache
 
+# With VERSIONS=2023, also the two environments with the article's versions.
 COPY . .
-RUN python3 -m compileall -q reproduce paper_figures tests && mkdir -p results && chmod 1777 results
+ARG VERSIONS=
+RUN set -eu; \
+    python3 -m compileall -q reproduce paper_figures tests; \
+    mkdir -p results; \
+    chmod 1777 results; \
+    [ -z "$VERSIONS" ] || UV_NO_CACHE=1 UV_COMPILE_BYTECODE=1 /opt/hvp/bin/python -c \
+        "from reproduce.measuring.versions import LOCKS; [lock.environment() for lock in LOCKS['$VERSIONS']]"
 
 # Any user may run it: nothing is written but results and /tmp. The requirement is what
 # CUDA 12.8 needs at least (by NVIDIA's minor version compatibility).

@@ -52,9 +52,7 @@ class Verbs(TyperGroup):
 
     def get_command(self, ctx: "Context", cmd_name: str) -> "Command | None":
         """The verb ``cmd_name``, or None if there is no such verb."""
-        if cmd_name in self.commands and self.commands[cmd_name] is None:
-            self.commands[cmd_name] = _imported(cmd_name)
-        return super().get_command(ctx, cmd_name)
+        return _imported(cmd_name) if cmd_name in self.commands else None
 
 
 def _imported(name: str) -> "Command":

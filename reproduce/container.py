@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import docker
 import typer
@@ -73,19 +73,27 @@ def meaning(words: str) -> str:
     return found[0] if found else f"it says: {' '.join(words.split())}"
 
 
-def build(client: docker.DockerClient, base: str | None = None) -> None:
-    """Builds the image from this tree, on ``base`` if one is given, and prints its steps.
+@app.command()
+def build(
+    base: Annotated[str, typer.Option(help="An own base image.")] = "",
+    versions: Annotated[
+        Literal["2023"] | None, typer.Option(help="Versions to have beside the locked ones.")
+    ] = None,
+) -> None:
+    """Build the image from this tree, and print the steps.
 
     Raises:
         UserError: if the engine refuses or a step fails.
     """
-    print(f"Building {IMAGE}: the first time takes about {COST}.", flush=True)
+    client = engine()
+    name = f"{IMAGE}:{versions}" if versions else IMAGE
+    print(f"Building {name}: the first time takes about {COST}.", flush=True)
     start = time.perf_counter()
     options = {"BASE": base, "BASE_DIGEST": client.images.get(base).id} if base else {}
     answers = client.api.build(
         path=str(environment.ROOT),
-        tag=IMAGE,
-        buildargs=options | {"REVISION": environment.revision()},
+        tag=name,
+        buildargs=options | {"REVISION": environment.revision(), "VERSIONS": versions or ""},
         network_mode="host",  # also where the engine has no bridge
         rm=True,
         forcerm=True,
@@ -95,13 +103,13 @@ def build(client: docker.DockerClient, base: str | None = None) -> None:
     for answer in answers:
         if "error" in answer:
             print(last_words, file=sys.stderr)
-            raise UserError(f"building {IMAGE} failed, and {meaning(answer['error'])}")
+            raise UserError(f"building {name} failed, and {meaning(answer['error'])}")
         words = answer.get("stream", "")
         last_words = (last_words + words)[-2000:]
         if words.startswith("Step "):
             seconds = time.perf_counter() - start
             print(f"  {seconds:4.0f} s  {' '.join(words.split())[:90]}", flush=True)
-    print(f"Built {IMAGE} in {time.perf_counter() - start:.0f} s.")
+    print(f"Built {name} in {time.perf_counter() - start:.0f} s.")
 
 
 def is_current(client: docker.DockerClient) -> bool:
@@ -144,14 +152,16 @@ def run(
         container.remove(force=True)
 
 
-def unpack(client: docker.DockerClient, folder: Path) -> None:
-    """Unpacks the image into a new ``folder``, for whatever runs folders, such as Charliecloud.
+@app.command()
+def unpack(folder: Annotated[Path, typer.Argument(help="A folder to be made.")]) -> None:
+    """Unpack the image into a folder, for whatever runs folders, such as Charliecloud.
 
-    The image's environment goes into the file ``ch/environment`` in there.
+    The image's environment goes into the file ch/environment in there.
 
     Raises:
         UserError: if the folder is there, the image is not, or tar fails.
     """
+    client = engine()
     if folder.exists():
         raise UserError(f"{folder} was to be made from {IMAGE}, and is there; remove it first")
     try:
@@ -179,20 +189,6 @@ def unpack(client: docker.DockerClient, folder: Path) -> None:
             f"{IMAGE} was to be unpacked into {folder}, and tar failed for the reason above; "
             "make room for 10 GB, or name another folder"
         )
-
-
-@app.command("build")
-def build_image(
-    base: Annotated[str | None, typer.Option(help="An own base image.")] = None,
-) -> None:
-    """Build the image."""
-    build(engine(), base)
-
-
-@app.command("unpack")
-def unpack_image(folder: Annotated[Path, typer.Argument(help="A folder to be made.")]) -> None:
-    """Unpack the image into a folder."""
-    unpack(engine(), folder)
     print(folder)
 
 
@@ -208,7 +204,7 @@ def make_all(
     """
     client = engine()
     if not is_current(client):
-        build(client)
+        build()
     on_gpu, sentence = environment.gpu()
     print(f"Running make all in {IMAGE}; there is {sentence}. Results: {results}", flush=True)
     results.mkdir(parents=True, exist_ok=True)
@@ -224,7 +220,6 @@ def make_all(
 if __name__ == "__main__":
     try:
         printing.run(app, "python -m reproduce.container")
-    except (UserError, APIError) as error:
-        refused = f"the docker engine refused, and {meaning(str(error))}"
-        print(f"error: {error if isinstance(error, UserError) else refused}", file=sys.stderr)
+    except APIError as error:
+        print(f"error: the docker engine refused, and {meaning(str(error))}", file=sys.stderr)
         sys.exit(2)

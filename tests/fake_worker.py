@@ -5,6 +5,7 @@ import os
 import signal
 import time
 from multiprocessing.connection import Connection
+from pathlib import Path
 
 import numpy as np
 
@@ -71,10 +72,13 @@ def _outcome(connection, case, site, in_company):
 def run_by_case(connection: Connection, cases: list[Case], site: Site) -> None:
     """Gives numbers that depend on nothing but ``cases``, after a moment each.
 
-    Of the model that FAKE_FAILING names, it says that it failed.
+    Of the model that FAKE_FAILING names, it says that it failed. While there is the file that
+    FAKE_HELD names, it times nothing.
     """
     outcomes = list(map(_by_case, cases))
     wait_for_turn(connection, cases)
+    while cases[0].quantity == "time" and Path(os.environ.get("FAKE_HELD", "")).is_file():
+        time.sleep(0.05)
     time.sleep(float(os.environ.get("FAKE_SECONDS", "0.1")))
     connection.send(outcomes)
 

@@ -85,7 +85,7 @@ def strangers_folder(tmp_path):
 
 
 @pytest.fixture(scope="module")
-def unpacked(client, tmp_path_factory):
+def unpacked(tmp_path_factory):
     """The image as a folder, as the ordinary user who unpacked it has it.
 
     Yields:
@@ -93,7 +93,7 @@ def unpacked(client, tmp_path_factory):
     """
     above = tmp_path_factory.mktemp("unpacked")
     let_others_through(above)
-    container.unpack(client, above / "hvp-image")
+    container.unpack(above / "hvp-image")
     subprocess.run(["chown", "--recursive", f"{STRANGER}:{STRANGER}", above], check=True)
     yield above / "hvp-image"
     shutil.rmtree(above)

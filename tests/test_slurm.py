@@ -1,4 +1,7 @@
-"""A plan on a real SLURM, started here: two nodes on loopback, with two stand-in GPUs each."""
+"""A plan on a real SLURM, started here: two nodes on loopback, with two stand-in GPUs each.
+
+A node is a PID namespace: where its first process ends, all end that run there, as without power.
+"""
 
 import os
 import re
@@ -7,7 +10,9 @@ import socket
 import stat
 import subprocess
 import sys
+from typing import NamedTuple
 
+import psutil
 import pytest
 from commands import altered, altered_everywhere, run
 from runs import until
@@ -15,7 +20,8 @@ from runs import until
 from reproduce.plan import cases
 from reproduce.results.rows import read_rows, rows_in
 
-PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "squeue", "scancel")
+PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "squeue", "scancel", "unshare")
+AS_A_NODE = ("unshare", "--pid", "--fork", "--kill-child", "--mount-proc")
 CONF = """
 ClusterName=one
 SlurmctldHost={host}(127.0.0.1)
@@ -32,6 +38,8 @@ SelectTypeParameters=CR_Core
 GresTypes=gpu
 MpiDefault=none
 ReturnToService=2
+SlurmdTimeout=5
+MessageTimeout=5
 JobAcctGatherType=jobacct_gather/none
 AccountingStorageType=accounting_storage/none
 StateSaveLocation={folder}/state
@@ -44,26 +52,47 @@ PartitionName=gpu Nodes=n[1-2] Default=YES MaxTime=60 State=UP
 """
 
 
+class Cluster(NamedTuple):
+    """A SLURM: the settings under which commands speak to it, and what started each node."""
+
+    settings: dict[str, str]
+    nodes: dict[str, subprocess.Popen]
+
+    def said(self, *command):
+        """What ``command`` prints."""
+        return subprocess.check_output(command, env=os.environ | self.settings, text=True)
+
+    def tasks(self, array, field):
+        """What squeue has in ``field`` for each task of ``array``, by its number."""
+        wanted = ["--noheader", "--states=all", f"--jobs={array}", "--array"]
+        lines = self.said("squeue", *wanted, f"--format=%K {field}").splitlines()
+        return {int(number): found for number, found in map(str.split, lines)}
+
+
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory):
-    """Settings under which commands of SLURM speak to one that runs for these tests.
+    """A SLURM with two nodes, for these tests alone.
 
     Yields:
-        Variables of the environment.
+        A `Cluster`.
     """
     missing = [name for name in PROGRAMS if not shutil.which(name)]
-    if missing or os.geteuid() != 0:
-        pytest.skip(f"needs root and Debian's slurm-wlm, and lacks {', '.join(missing) or 'root'}")
+    if missing or subprocess.call([*AS_A_NODE, "true"]) != 0:
+        lacks = ", ".join(missing) or "one of the former"
+        pytest.skip(f"needs root, PID namespaces and Debian's slurm-wlm, and lacks {lacks}")
     folder = tmp_path_factory.mktemp("slurm")
     write_configuration(folder)
     settings = {"SLURM_CONF": str(folder / "slurm.conf")}
     with (folder / "log").open("w") as log:
-        started = [
+        *daemons, first, second = [
             subprocess.Popen(command, env=os.environ | settings, stdout=log, stderr=log)
-            for command in daemons(folder)
+            for command in programs(folder)
         ]
-        yield settings
-        for daemon in reversed(started):
+        nodes = {"n1": first, "n2": second}
+        yield Cluster(settings, nodes)
+        for node in nodes.values():
+            power_off(node)
+        for daemon in reversed(daemons):
             daemon.terminate()
             daemon.wait()
 
@@ -86,14 +115,19 @@ def write_configuration(folder):
     (folder / "munge.key").chmod(0o400)
 
 
-def daemons(folder):
+def programs(folder):
     own = {"key-file": "key", "socket": "socket", "pid-file": "pid", "log-file": "log"}
     files = [f"--{option}={folder}/munge.{suffix}" for option, suffix in own.items()]
     yield ["munged", "--foreground", "--force", f"--seed-file={folder}/munge.seed", *files]
     until((folder / "munge.socket").exists)
     yield ["slurmctld", "-D"]
     for name in ("n1", "n2"):
-        yield ["slurmd", "-D", "-N", name]
+        yield [*AS_A_NODE, "slurmd", "-D", "-N", name]
+
+
+def power_off(node):
+    psutil.Process(node.pid).children()[0].kill()
+    node.wait()
 
 
 @pytest.fixture(scope="module")
@@ -107,9 +141,9 @@ def alone(tmp_path_factory):
 
 def submitted(folder, cluster, **settings):
     """What was printed where plan smoke was submitted in four shares, and the jobs' numbers."""
-    given = {"PLAN": "smoke", "RESULTS": folder, "JOBS": 4, "SBATCH": "--gres=gpu:1"}
-    variables = [f"{name}={value}" for name, value in (given | settings).items()]
-    own = cluster | altered_everywhere("fake_worker") | {"FAKE_SECONDS": "1"}
+    given = {"PLAN": "smoke", "RESULTS": folder, "JOBS": 4, "SBATCH": "--gres=gpu:1 --no-requeue"}
+    variables = [f"{name}={value}" for name, value in given.items()]
+    own = cluster.settings | altered_everywhere("fake_worker") | settings
     result = run("make", "slurm", f"VENV={sys.prefix}", *variables, env=os.environ | own)
     assert result.returncode == 0, result.stderr
     return result.stdout, re.findall(r"as job (\d+)", result.stdout)
@@ -117,8 +151,7 @@ def submitted(folder, cluster, **settings):
 
 def ended(cluster):
     """Waits for the end of all jobs."""
-    command = ["squeue", "--noheader"]
-    until(lambda: not subprocess.check_output(command, env=os.environ | cluster), seconds=170)
+    until(lambda: not cluster.said("squeue", "--noheader"), seconds=170)
 
 
 def drawn(folder):
@@ -133,16 +166,26 @@ def status(folder):
 
 
 @pytest.mark.slow
-def test_a_plan_on_a_cluster_loses_a_job_is_submitted_again_and_drawn_as_on_one_machine(
+def test_a_plan_on_a_cluster_loses_jobs_is_submitted_again_and_drawn_as_on_one_machine(
     cluster, alone, tmp_path
 ):
-    folder = tmp_path / "it's smoke"
-    printed, (array, collector) = submitted(folder, cluster)
+    folder, held = tmp_path / "it's smoke", tmp_path / "held"
+    held.touch()
+    printed, (array, collector) = submitted(folder, cluster, FAKE_HELD=str(held))
     assert "#SBATCH --array=1,2,3,4%4" in printed
-    until(lambda: read_rows(folder / "rows.d" / "2.jsonl"))
-    kill = ["scancel", "--full", "--signal=KILL", f"{array}_2"]
-    subprocess.run(kill, env=os.environ | cluster, check=True)
+    begun = [folder / "rows.d" / f"{number}.jsonl" for number in (2, 3, 4)]  # 1 is held as a whole
+    until(lambda: all(map(read_rows, begun)))
+
+    node = cluster.tasks(array, "%N")
+    killed, segfaulted, lost = sorted((2, 3, 4), key=lambda number: node[number] != node[1])
+    cluster.said("scancel", "--full", "--signal=KILL", f"{array}_{killed}")
+    cluster.said("scancel", "--batch", "--signal=11", f"{array}_{segfaulted}")
+    fates = {killed: "CANCELLED", segfaulted: "FAILED"}
+    until(lambda: cluster.tasks(array, "%T").items() >= fates.items())
+    power_off(cluster.nodes.pop(node[lost]))
+    held.unlink()
     ended(cluster)
+    assert cluster.tasks(array, "%T") == fates | {1: "COMPLETED", lost: "NODE_FAIL"}
     gpus = [(folder / f"slurm-{array}_{n}.out").read_text().splitlines()[0] for n in range(1, 5)]
     assert sorted(gpus) == ["n1 GPU 0", "n1 GPU 1", "n2 GPU 0", "n2 GPU 1"]
 
@@ -158,7 +201,7 @@ def test_a_plan_on_a_cluster_loses_a_job_is_submitted_again_and_drawn_as_on_one_
     assert (folder / f"slurm-{collector}.out").read_text().splitlines()[-1].endswith("report.html")
 
     printed, _ = submitted(folder, cluster)
-    assert "#SBATCH --array=2%4" in printed
+    assert "#SBATCH --array=2,3,4%4" in printed
     ended(cluster)
     assert status(folder).returncode == 0
     assert len(rows_in(folder)) == len(cases("smoke"))
@@ -169,4 +212,4 @@ def test_a_plan_on_a_cluster_loses_a_job_is_submitted_again_and_drawn_as_on_one_
 def test_what_sbatch_refuses_is_a_sentence(cluster, tmp_path):
     given = [f"VENV={sys.prefix}", f"RESULTS={tmp_path}", "PLAN=smoke", "SBATCH=-p nowhere"]
     sentence = "slurm-measure.sh was submitted, and sbatch refused it (sbatch: error: invalid"
-    assert sentence in run("make", "slurm", *given, env=os.environ | cluster).stderr
+    assert sentence in run("make", "slurm", *given, env=os.environ | cluster.settings).stderr

@@ -16,13 +16,13 @@ def slurm(
     plan: Annotated[str, typer.Argument(help="Which plan.")],
     results: Annotated[Path, typer.Argument(parser=results_folder, help="The results folder.")],
     jobs: Annotated[int, typer.Option(min=1, help="How many shares, one task each.")] = 8,
-    cap: Annotated[int, typer.Option(min=1, help="The most tasks at once.")] = 8,
+    cap: Annotated[int | None, typer.Option(min=1, help="The most tasks at once.")] = None,
     sbatch: Annotated[str, typer.Option(help="Options for sbatch, as one text.")] = "",
     container: Annotated[str, typer.Option(help="An image of Apptainer to run in.")] = "",
     dry: Annotated[bool, typer.Option("--dry", help="Only print the scripts.")] = False,
 ) -> None:
     """Submit the missing shares of a plan to SLURM, then a job that draws and judges."""
-    cluster = jobs_of.Cluster(plan, results, jobs, cap, sbatch, container)
+    cluster = jobs_of.Cluster(plan, results, jobs, cap or jobs, sbatch, container)
     missing = cluster.missing()
     scripts = {"slurm-measure.sh": cluster.measuring(missing)} if missing else {}
     scripts["slurm-collect.sh"] = cluster.collecting()
@@ -30,7 +30,7 @@ def slurm(
     for name, script in scripts.items():
         print(f"{results / name}:\n{script}")
         if not dry:
-            job = jobs_of.submit(jobs_of.write(results / name, script), *after)
+            job = jobs_of.submit(results / name, script, *after)
             after = [f"--dependency=afterany:{job}"]
             print(f"Submitted as job {job}.\n")
     print(f"{len(missing)} of {jobs} shares have cases to measure.")

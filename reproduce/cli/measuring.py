@@ -34,45 +34,10 @@ PlanName = Annotated[str, typer.Argument(metavar="|".join(PLANS), help="Which pl
 MoreModels = Annotated[
     list[str] | None, typer.Option("--more-model", help="A further model, e.g. resnet50.")
 ]
-GivenVector = Annotated[Vector | None, typer.Option(help="The vector to multiply by.")]
-GivenNormalisation = Annotated[
-    Normalisation,
-    typer.Option(help="Batch normalisation as in the article, or the same in both frameworks."),
-]
-GivenRecorded = Annotated[
-    Literal["yes", "no"] | None,
-    typer.Option(
-        "--recorded",
-        help="Whether PyTorch's parameters require gradients, as the authors' do, so that autograd "
-        "also records every call; by default as the plan has it.",
-    ),
-]
-GivenLayerNorm = Annotated[
-    LayerNorm | None,
-    typer.Option(
-        "--layer-norm",
-        help="PyTorch's own layer normalisation, through which reverse-over-forward is wrong, or "
-        "an equal function through which it is right; by default as the plan has it.",
-    ),
-]
-OneFramework = Annotated[
-    Framework | None,
-    typer.Option("--framework", help="Measure only this framework, if only one is installed."),
-]
-GivenShare = Annotated[
-    Share | None,
-    typer.Option(
-        parser=parsed,
-        metavar="i/N",
-        help="Measure only the i-th of N shares of the plan.",
-    ),
-]
-Seed = Annotated[
-    int, typer.Option(min=0, max=2**32 - 1, help="Seed of weights, inputs and vector.")
-]
 Nvml = Annotated[
     bool, typer.Option("--nvml", help="Also measure the used memory of the whole GPU, by NVML.")
 ]
+TimeLimit = Annotated[float, typer.Option(help="Time limit of one case.")]
 ResultsFolder = Annotated[
     Path, typer.Argument(parser=results_folder, help="The folder for rows.jsonl.")
 ]
@@ -94,21 +59,14 @@ def plan(
     columns = ("quantity", "framework", "mode", "model", "batch sizes", "cases", "time", "memory")
     table = Table(*columns)
     for group in _groups(settings, every_case):
-        first = group[0][0]
-        table.add_row(
-            first.quantity,
-            first.framework,
-            first.mode,
-            first.model,
-            ", ".join(map(str, sorted({setting[0].batch_size for setting in group}))),
-            ", ".join(case.computed for case in group[0])
-            if every_case
-            else str(sum(map(len, group))),
-            cost.readable_seconds(
-                sum(sum(cost.parts_seconds(setting, at_once)) for setting in group)
-            ),
-            cost.readable_bytes(max(map(cost.memory_bytes, group))),
-        )
+        case = group[0][0]
+        sizes = ", ".join(map(str, sorted({setting[0].batch_size for setting in group})))
+        methods = ", ".join(each.computed for each in group[0])
+        counted = methods if every_case else str(sum(map(len, group)))
+        seconds = sum(sum(cost.parts_seconds(setting, at_once)) for setting in group)
+        memory = cost.readable_bytes(max(map(cost.memory_bytes, group)))
+        of_group = (case.quantity, case.framework, case.mode, case.model, sizes, counted)
+        table.add_row(*of_group, cost.readable_seconds(seconds), memory)
     console = printing.console_of_tables()
     console.print(table)
     total = cost.readable_seconds(schedule.expected_seconds(settings, machine))
@@ -124,15 +82,40 @@ def measure(
     name: PlanName,
     results: ResultsFolder,
     more_model: MoreModels = None,
-    vector: GivenVector = None,
-    normalisation: GivenNormalisation = "article",
-    recorded: GivenRecorded = None,
-    layer_norm: GivenLayerNorm = None,
-    seed: Seed = 0,
+    vector: Annotated[Vector | None, typer.Option(help="The vector to multiply by.")] = None,
+    normalisation: Annotated[
+        Normalisation,
+        typer.Option(help="Batch normalisation as in the article, or the same in both frameworks."),
+    ] = "article",
+    recorded: Annotated[
+        Literal["yes", "no"] | None,
+        typer.Option(
+            help="Whether PyTorch's parameters require gradients, as the authors' do, so that "
+            "autograd also records every call; by default as the plan has it."
+        ),
+    ] = None,
+    layer_norm: Annotated[
+        LayerNorm | None,
+        typer.Option(
+            help="PyTorch's own layer normalisation, through which reverse-over-forward is wrong, "
+            "or an equal function through which it is right; by default as the plan has it."
+        ),
+    ] = None,
+    seed: Annotated[
+        int, typer.Option(min=0, max=2**32 - 1, help="Seed of weights, inputs and vector.")
+    ] = 0,
     nvml: Nvml = False,
-    framework: OneFramework = None,
-    share: GivenShare = None,
-    timeout_seconds: Annotated[float, typer.Option(help="Time limit of one case.")] = 600,
+    framework: Annotated[
+        Framework | None,
+        typer.Option(help="Measure only this framework, if only one is installed."),
+    ] = None,
+    share: Annotated[
+        Share | None,
+        typer.Option(
+            parser=parsed, metavar="i/N", help="Measure only the i-th of N shares of the plan."
+        ),
+    ] = None,
+    timeout_seconds: TimeLimit = 600,
 ) -> None:
     """Measure the cases of a plan that a results folder does not have yet.
 
@@ -169,7 +152,7 @@ def account(
     target: Annotated[
         str, typer.Option(help="a100, h100, or a file that describes a GPU.")
     ] = "a100",
-    timeout_seconds: Annotated[float, typer.Option(help="Time limit of one case.")] = 600,
+    timeout_seconds: TimeLimit = 600,
 ) -> None:
     """Find a plan's memory and operations on a GPU that is not there, and draw them.
 

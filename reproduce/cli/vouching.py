@@ -12,7 +12,6 @@ from reproduce.evidence import bundle as bundling
 from reproduce.evidence import check as checking
 from reproduce.evidence import verify as verifying
 from reproduce.evidence.check import Checked, Objection
-from reproduce.evidence.verify import Guarantee
 from reproduce.measuring import cost
 
 
@@ -29,9 +28,9 @@ def verify(
     found = verifying.verify(folder)
     table = Table("what", "guaranteed", "compared", "differ", "largest difference")
     for each in found:
-        table.add_row(
-            each.what, each.degree, str(each.compared), str(len(each.broken)), _difference(each)
-        )
+        largest = "" if each.largest_difference is None else f"{each.largest_difference:.2g}"
+        counts = map(str, (each.compared, len(each.broken)))
+        table.add_row(each.what, each.degree, *counts, largest)
     printing.console_of_tables().print(table)
     broken = [each for each in found if not each.holds]
     for each in broken:
@@ -41,11 +40,6 @@ def verify(
         print(f"{len(broken)} of {len(found)} guarantees are broken; see {folder}.")
         raise typer.Exit(1)
     print(f"All {len(found)} guarantees hold.")
-
-
-def _difference(guarantee: Guarantee) -> str:
-    largest = guarantee.largest_difference
-    return "" if largest is None else f"{largest:.2g}"
 
 
 def bundle(

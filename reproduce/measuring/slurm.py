@@ -80,8 +80,10 @@ class Cluster(msgspec.Struct, frozen=True):
         return f"apptainer run --nv --cleanenv {visible} --pwd /hvp --bind {bind} {image} python"
 
 
-def submit(script: Path, *options: str) -> str:
-    """Submit ``script`` and return its job number; its output goes into the script's folder.
+def submit(path: Path, script: str, *options: str) -> str:
+    """Write ``script`` to ``path``, submit it, and return its job number.
+
+    The job's output goes into the same folder.
 
     Raises:
         UserError: if SLURM is missing or refuses the script.
@@ -91,16 +93,11 @@ def submit(script: Path, *options: str) -> str:
             "a job was to be submitted to SLURM, and there is no sbatch on PATH; "
             "run this where jobs are submitted, or with DRY=1 to see the scripts"
         )
-    command = ["sbatch", "--parsable", *options, script.name]
-    done = subprocess.run(command, cwd=script.parent, capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        said = " ".join(done.stderr.split())
-        raise UserError(f"{script} was submitted, and sbatch refused it ({said}); change SBATCH")
-    return done.stdout.strip().partition(";")[0]
-
-
-def write(path: Path, script: str) -> Path:
-    """Write ``script`` to ``path`` and return ``path``."""
     with whole_file(path) as unfinished:
         unfinished.write_text(script)
-    return path
+    command = ["sbatch", "--parsable", *options, path.name]
+    done = subprocess.run(command, cwd=path.parent, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        said = " ".join(done.stderr.split())
+        raise UserError(f"{path} was submitted, and sbatch refused it ({said}); change SBATCH")
+    return done.stdout.strip().partition(";")[0]
