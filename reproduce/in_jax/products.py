@@ -37,7 +37,7 @@ def checkpointed_layers(loss: Loss, params: Tree, v: Tree) -> Tree:
 
 
 def gauss_newton(loss: LossOfLogits, params: Tree, v: Tree) -> Tree:
-    """Jᵀ H J v, plus the HVP of a penalty if there is one: the Gauss-Newton product, which is no HVP.
+    """Jᵀ H J v, plus the HVP of any penalty: the Gauss-Newton product, which is no HVP.
 
     J is the Jacobian of the logits, and H is the Hessian of the loss as a function of the logits.
     If that function is convex, like cross-entropy or squares, Jᵀ H J has no negative eigenvalue.

@@ -112,5 +112,7 @@ class Found(msgspec.Struct, kw_only=True):
         hvps = [each for each in self.products if each.is_hvp]
         why = "; ".join(f"{each.label}: {each.reason or each.verdict}" for each in hvps)
         raise UserError(
-            f"an HVP of the loss was asked for, and no method gives a right one ({why})"
+            f"an HVP of the loss was asked for, and no method gives a right one ({why}); look for "
+            "a function of your own whose derivative cannot be differentiated, or take central "
+            "differences of the gradient"
         )

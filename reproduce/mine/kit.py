@@ -15,7 +15,7 @@ from reproduce.measuring.framework import (
     Tree,
 )
 from reproduce.mine.found import Product
-from reproduce.plan import GAUSS_NEWTON, Framework
+from reproduce.plan import Framework
 from reproduce.problems.loss import LossByParts
 
 
@@ -51,10 +51,9 @@ class Kit(NamedTuple):
     def loss(self, product: Product, found: Own) -> LossOfBatch:
         """The user's loss, in parts for a Gauss-Newton product; repaired if ``product`` is."""
         repair = self.own.repaired_loss if product.is_repaired else lambda loss: loss
-        if found.parts and product.method in GAUSS_NEWTON:
-            parts = found.parts
-            return LossByParts(repair(parts.logits), repair(parts.of_logits), parts.penalty)
-        return repair(found.loss)
+        if product.is_hvp:
+            return repair(found.loss)
+        return LossByParts(repair(found.logits), repair(found.of_logits))
 
 
 def load(framework: Framework) -> Kit:

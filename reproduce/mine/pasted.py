@@ -118,8 +118,8 @@ def _source(name: str, value: Any, calls: set[str]) -> str | None:
             if native.__name__ in calls
         ]
         return f"EQUAL = {{\n{''.join(entries)}}}\n"
-    if name == "DROPOUTS":
-        return f"DROPOUTS = ({', '.join(map(_public, value))})\n"
+    if name in {"DROPOUTS", "DROPPING"}:
+        return f"{name} = ({', '.join(map(_public, value))})\n"
     is_code = inspect.isfunction(value) or inspect.isclass(value)
     is_own = is_code and value.__module__.startswith("reproduce.")
     return inspect.getsource(value) if is_own else None

@@ -8,7 +8,7 @@ from reproduce.machine import environment
 from reproduce.machine.limits import cores
 from reproduce.machine.target import Target
 from reproduce.measuring.framework import Own
-from reproduce.mine import correct, fits, kit, measure, pasted, user_file
+from reproduce.mine import correct, fits, kit, look, measure, pasted, user_file
 from reproduce.mine.found import Found, Product
 from reproduce.mine.kit import Kit
 from reproduce.mine.user_file import UserFile
@@ -73,7 +73,9 @@ def compile_best(path: Path, best: Product) -> Product:
     product = Product(method=best.method, is_repaired=best.is_repaired, is_compiled=True)
     subject = measure.subject(of, found, correct.Right([]))
     function = subject.function(best)
-    right = correct.Right(of.device.to_numpy(function(*subject.arguments)))
+    rounding = max(correct.ROUNDING, correct.ALLOWED_ERRORS * (best.error or 0))
+    result = of.device.to_numpy(function(*subject.arguments))
+    right = correct.Right(result, rounding=rounding)
     start = time.perf_counter()
     program = of.own.compiled(function, *subject.arguments)
     product.compile_seconds = time.perf_counter() - start
@@ -88,5 +90,5 @@ def _opened(path: Path) -> tuple[UserFile, Kit, Own, list[str]]:
     of.device.use_cores(cores())
     with user_file.blamed(path):
         found, seen = of.own.own(user.problem, user.parameters, user.parts)
-        correct.check_parts(of, found)
+        seen += look.look(of, found)
     return user, of, found, seen
