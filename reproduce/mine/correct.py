@@ -31,6 +31,7 @@ LIMITS = {"float64": 1e-5, "float32": 1e-2}
 ROUNDING = 1e-2
 # Of an error that is known: how much a right HVP may be off, and where it tells nothing.
 ALLOWED_ERRORS, TOO_LARGE_ERROR = 10, 1e-2
+LEAST_ERROR = 1e-10
 # How far a loss or its gradient may be from that in float64, in relative terms.
 SAME_LOSS, SAME_GRADIENT = 1e-5, 5e-2
 
@@ -95,8 +96,9 @@ def _check(
     _check_gradient(kit, found, v, differences, precision, say)
     hvps = _results(kit, found, (*kit.own.DIRECT, *kit.own.AT_A_POINT), v, repairs)
     reference = _reference(differences, [leaves for _, leaves in hvps if leaves], say)
-    limit = _limit(precision, differences.product_error)
-    right = Right(_judged(hvps, reference, limit), rounding=max(ROUNDING, rounding, limit))
+    error = differences.product_error
+    hvp = _judged(hvps, reference, error, precision)
+    right = Right(hvp, rounding=max(ROUNDING, rounding, _limit(precision, error)))
     others: Results = []
     if found.users_parts:
         others = _results(kit, found, GAUSS_NEWTON, v, repairs)
@@ -124,11 +126,11 @@ def _results(kit: Kit, found: Own, methods: Sequence[str], v: Leaves, repairs: b
     return [(each, _computed(kit, found, each, tree)) for each in products]
 
 
-def _judged(results: Results, reference: Leaves, limit: float) -> Leaves:
-    """The first that is within ``limit`` of the ``reference``; or that itself."""
+def _judged(results: Results, reference: Leaves, error: float, precision: str) -> Leaves:
+    """The first that is right by the ``reference``, which is good to ``error``; or that itself."""
     for product, leaves in results:
         if leaves is not None:
-            _judge(product, leaves, reference, limit)
+            _judge(product, leaves, reference, error, _limit(precision, error))
     return next(
         (leaves for each, leaves in results if leaves and each.verdict == "right"), reference
     )
@@ -146,7 +148,7 @@ def _gauss_newton(
     reference, error = gauss_newton_differences(kit, found, loss, v, STEPS[precision])
     say(f"Central differences of the logits, for Gauss-Newton, are good to {error:.0e}.")
     if error <= TOO_LARGE_ERROR:
-        return _judged(results, reference, _limit(precision, error))
+        return _judged(results, reference, error, precision)
     for product in given:
         product.verdict, product.reason = "refused", "its central differences tell too little"
     return reference
@@ -209,11 +211,24 @@ def _reference(differences: Differences, results: list[Leaves], say: Say) -> Lea
     return near[int(np.argmax(agreeing))]
 
 
-def _judge(product: Product, leaves: Leaves, reference: Leaves, limit: float) -> None:
+def _judge(
+    product: Product, leaves: Leaves, reference: Leaves, error: float, limit: float
+) -> None:
     product.difference = comparing.relative_difference(leaves, reference)
     if not product.difference <= limit:  # nor if it is not a number
-        product.verdict = "wrong"
-        product.reason = f"off by {percent(product.difference)}"
+        product.verdict, product.reason = "wrong", f"off by {percent(product.difference)}"
+    elif off := _off_in_one(leaves, reference, error):
+        product.verdict, product.reason = "wrong", f"off by {percent(off)} in one of the tensors"
+
+
+def _off_in_one(leaves: Leaves, reference: Leaves, error: float) -> float:
+    """How far one of ``leaves`` is off, however small it is beside the others; 0 if none is."""
+    noise = ALLOWED_ERRORS * max(error, LEAST_ERROR) * comparing.norm(reference)
+    of_each = [
+        (comparing.norm([a - b]), comparing.norm([b]))
+        for a, b in zip(leaves, reference, strict=True)
+    ]
+    return max((off / size for off, size in of_each if off > noise + ROUNDING * size), default=0.0)
 
 
 def _needed(products: list[Product]) -> list[Product]:

@@ -71,7 +71,11 @@ class Product(msgspec.Struct, kw_only=True):
 
 
 class Found(msgspec.Struct, kw_only=True):
-    """All that is found out, and what is said about it by step; ``target`` names another GPU."""
+    """All that is found out, and what is said about it by step; ``target`` names another GPU.
+
+    ``code_difference`` is that of the pasted code's HVP from the right one, and ``code_failure``
+    the reason why the code cannot be used, if there is one.
+    """
 
     file: str
     framework: Framework
@@ -85,6 +89,7 @@ class Found(msgspec.Struct, kw_only=True):
     gradient_bytes: int | None = None
     code: str = ""
     code_difference: float | None = None
+    code_failure: str = ""
 
     @property
     def timed(self) -> list[Product]:

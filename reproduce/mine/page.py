@@ -33,6 +33,8 @@ def html(found: Found, folder: Path) -> str:
 
 def checked(found: Found) -> str:
     """The sentence that the pasted code was run, and how far its HVP is off."""
+    if found.code_failure:
+        return f"it was run, and does NOT WORK for your model: {found.code_failure}"
     return f"it was run, and is off by {found.code_difference:.0e}"
 
 

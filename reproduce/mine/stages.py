@@ -63,7 +63,13 @@ def find(
     result.code = pasted.code(of, found, result.best)
     code_path = folder / CODE
     code_path.write_text(result.code, encoding="utf-8")
-    result.code_difference = pasted.difference(of, found, user, code_path, checked.right.hvp)
+    try:
+        result.code_difference = pasted.difference(of, found, user, code_path, checked.right.hvp)
+    except Exception as error:  # whatever the user's code does outside its wrappers
+        result.code_failure = correct.first_line(error)
+    else:
+        if not result.code_difference <= checked.right.rounding:  # nor if it is not a number
+            result.code_failure = f"its HVP is off by {correct.percent(result.code_difference)}"
     return result
 
 
