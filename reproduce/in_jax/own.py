@@ -50,7 +50,7 @@ class Own:
         names: set[str],
         parts: Parts | None,
     ) -> None:
-        self.users_loss, self.users_parts = loss, parts
+        self.users_loss, self.users_parts, self.given = loss, parts, (params, batch)
         self.leaves, self.structure = by_path(params)
         self.params = {name: leaf for name, leaf in self.leaves.items() if name in names}
         constants = {name: leaf for name, leaf in self.leaves.items() if name not in names}
@@ -105,13 +105,7 @@ class Own:
 
     def in_float64(self) -> "Own":
         """The same loss with all floating-point numbers in float64, where that is allowed."""
-        params, batch = (
-            jax.tree.unflatten(structure, map(_double, leaves.values()))
-            for leaves, structure in (
-                (self.leaves, self.structure),
-                (self.batch_leaves, self.batch_structure),
-            )
-        )
+        params, batch = jax.tree.map(_double, self.given)
         return Own(self.users_loss, params, batch, set(self.params), self.users_parts)
 
 

@@ -224,11 +224,14 @@ def _judge(
 def _off_in_one(leaves: Leaves, reference: Leaves, error: float) -> float:
     """How far one of ``leaves`` is off, however small it is beside the others; 0 if none is."""
     noise = ALLOWED_ERRORS * max(error, LEAST_ERROR) * comparing.norm(reference)
-    of_each = [
-        (comparing.norm([a - b]), comparing.norm([b]))
-        for a, b in zip(leaves, reference, strict=True)
-    ]
-    return max((off / size for off, size in of_each if off > noise + ROUNDING * size), default=0.0)
+    return max(
+        (
+            comparing.relative_difference([a], [b])
+            for a, b in zip(leaves, reference, strict=True)
+            if comparing.norm([a - b]) > noise + ROUNDING * comparing.norm([b])
+        ),
+        default=0.0,
+    )
 
 
 def _needed(products: list[Product]) -> list[Product]:
