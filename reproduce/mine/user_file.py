@@ -92,14 +92,13 @@ def _imported(path: Path) -> Any:
 def _framework(path: Path, problem: tuple[Any, Any, Any]) -> Framework:
     first, second, _ = problem
     torch = sys.modules.get("torch")
-    is_module, is_other = (
-        torch is not None and isinstance(each, torch.nn.Module) for each in (first, second)
-    )
-    if is_module and callable(second):
-        return "torch"
+    module = torch.nn.Module if torch else ()
+    if isinstance(first, module):
+        if callable(second):
+            return "torch"
     # A module of Flax or Equinox holds parameters, although it can be called.
-    if callable(first) and not (is_module or is_other or inspect.isroutine(second)):
-        if torch is not None and any(map(torch.is_tensor, torch.utils._pytree.tree_leaves(second))):
+    elif callable(first) and not (isinstance(second, module) or inspect.isroutine(second)):
+        if torch and any(map(torch.is_tensor, torch.utils._pytree.tree_leaves(second))):
             raise UserError(
                 f"problem() in {path} returned parameters that are PyTorch's tensors; put them "
                 "into a torch.nn.Module, and return model, loss, batch"
