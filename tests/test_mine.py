@@ -4,6 +4,7 @@ import importlib.util
 import json
 import re
 import textwrap
+import types
 
 import jax
 import msgspec
@@ -306,8 +307,9 @@ def test_an_hvp_that_is_wrong_in_one_small_tensor_is_found_out():
 def test_a_wrong_program_is_not_timed():
     of = kit.load("torch")
     params, hvp = {"x": torch.ones(3)}, Product(method="autograd_grad", is_compiled=True)
+    found = types.SimpleNamespace(params=params, batch={})
     right = correct.Right([np.ones(3, "float32")])
-    subject = measure.Subject(of, None, params, right, {})
+    subject = measure.Subject(of, found, params, right, {})
     measure.time_one(subject, hvp, lambda *_: {"x": 1.5 * params["x"]})
     assert (hvp.verdict, hvp.reason, hvp.seconds) == ("wrong", "off by 50 %", [])
 

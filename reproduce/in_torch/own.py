@@ -106,7 +106,7 @@ class Own:
         buffers = {name: batch[name].clone() for name in self.buffers}
         values = {f"model.{name}": x for name, x in (constants | buffers | params).items()}
         whole = Whole(self.model, function)
-        with repair.without_dropout() if self.without_dropout else nullcontext():
+        with repair.WithoutDropout() if self.without_dropout else nullcontext():
             return functional_call(whole, values, (self.users_batch(batch),))
 
     def users_batch(self, batch: Tree) -> Any:

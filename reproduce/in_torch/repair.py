@@ -28,13 +28,6 @@ def repaired() -> Iterator[None]:
         yield
 
 
-@contextmanager
-def without_dropout() -> Iterator[None]:
-    """Inside the block, dropout is off: another function, but the same one at each call."""
-    with WithoutDropout():
-        yield
-
-
 def layer_norm(
     x: Tensor,
     normalized_shape: Sequence[int],
@@ -150,7 +143,7 @@ DROPPING = (
 
 
 class EqualFunctions(TorchFunctionMode):
-    """Calls the functions in ``EQUAL`` instead of PyTorch's."""
+    """Inside the block, the functions in ``EQUAL`` are called instead of PyTorch's."""
 
     def __torch_function__(
         self, function: Any, types: Any, args: Any = (), kwargs: Any = None
@@ -159,7 +152,7 @@ class EqualFunctions(TorchFunctionMode):
 
 
 class WithoutDropout(TorchFunctionMode):
-    """Skips every call of dropout, including those inside attention and recurrent layers."""
+    """Inside the block, dropout is off, also that inside attention and recurrent layers."""
 
     def __torch_function__(
         self, function: Any, types: Any, args: Any = (), kwargs: Any = None

@@ -64,7 +64,7 @@ def code(kit: Kit, found: Own, product: Product) -> str:
     method = kit.methods[product.method].__name__
     if kit.framework == "torch":
         blocks = ["repaired()"] * product.is_repaired
-        blocks += ["without_dropout()"] * found.without_dropout
+        blocks += ["WithoutDropout()"] * found.without_dropout
         body = TORCH.replace("METHOD", method).replace("WITH", ", ".join(blocks))
         if not blocks:
             body = body.replace("        with :\n            return", "        return")
