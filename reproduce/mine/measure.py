@@ -12,7 +12,7 @@ from reproduce.measuring import comparing, cost, timing
 from reproduce.measuring.framework import Own, Tree
 from reproduce.mine.correct import SEED, Right, Say, first_line, percent, vector
 from reproduce.mine.found import Product
-from reproduce.mine.kit import Kit
+from reproduce.mine.kit import Kit, of_batch
 
 VECTORS = 4
 # The approximate seconds for timing all products, and for the parts computed once at a point.
@@ -90,11 +90,7 @@ def time_one(of: Subject, product: Product, program: Callable[..., Tree]) -> Non
 
 
 def _gradient(of: Subject) -> Prepared:
-    method, loss = of.kit.methods["gradient"], of.found.loss
-
-    def function(params: Tree, v: Tree, batch: Tree) -> Tree:
-        return method(lambda params: loss(params, batch), params, v)
-
+    function = of_batch(of.kit.methods["gradient"], of.found.loss)
     try:
         return _called(of, Product(method="gradient"), function)
     except Exception:  # where torch.func refuses it, autograd computes it
@@ -153,11 +149,7 @@ def _divided(of: Subject, product: Product) -> Prepared:
 
 def _at_once(of: Subject, product: Product) -> Prepared:
     hvp = of.kit.many_vectors.at_once(of.kit.methods[product.method])
-    loss = of.kit.loss(product, of.found)
-
-    def function(params: Tree, v: Tree, batch: Tree) -> Tree:
-        return hvp(lambda params: loss(params, batch), params, v)
-
+    function = of_batch(hvp, of.kit.loss(product, of.found))
     vectors = of.kit.many_vectors.stacked([of.v] * product.vectors)
     return _called(of._replace(v=vectors), product, function)
 

@@ -33,7 +33,10 @@ IMPORTS = {
 }
 TORCH = '''\
 def hvp(model, loss, batch, v):
-    """The Hessian of loss(model, batch) in the parameters that v has by name, times v."""
+    """The Hessian of loss(model, batch) in the parameters that v has by name, times v.
+
+    For example, v = {name: torch.randn_like(x) for name, x in model.named_parameters()}.
+    """
     every = {name: value.detach() for name, value in model.named_parameters()}
     params = {name: every.pop(name) for name in v}
     whole = Whole(model, loss)
@@ -48,7 +51,11 @@ def hvp(model, loss, batch, v):
 '''
 JAX = '''\
 def hvp(loss, params, batch, v):
-    """The Hessian of loss(params, batch) in the leaves that v has by path, times v; jit it."""
+    """The Hessian of loss(params, batch) in the leaves that v has by path, times v.
+
+    For example, v = {path: jnp.ones_like(x) for path, x in by_path(params)[0].items()}, and the
+    program jax.jit(partial(hvp, loss)) of (params, batch, v).
+    """
     leaves, structure = by_path(params)
 
     def of_params(varying):
