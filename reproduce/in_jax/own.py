@@ -1,8 +1,8 @@
 """A loss of the user's own in JAX: ``loss(params, batch)`` of those parameters that vary."""
 
 import re
-from collections.abc import Callable, Iterator, MutableMapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
+from contextlib import AbstractContextManager, contextmanager
 from functools import cached_property
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -39,7 +39,7 @@ class Own:
     """
 
     # What PyTorch's twin has of a model, and no loss in JAX.
-    without_dropout = False
+    contexts: Mapping[str, Callable[[], AbstractContextManager[Any]]] = {}
     calls: set[str] = set()
 
     def __init__(

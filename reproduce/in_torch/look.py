@@ -67,6 +67,14 @@ def usable(model: torch.nn.Module, batch: Any) -> tuple[torch.nn.Module, Any, li
     return model, batch, said
 
 
+def is_compiled(model: torch.nn.Module, loss: Callable[..., Any]) -> bool:
+    """Whether ``torch.compile`` has compiled ``loss``, or a part of ``model``."""
+    return hasattr(loss, "_torchdynamo_orig_callable") or any(
+        type(each).__name__ == "OptimizedModule" or each._compiled_call_impl is not None
+        for each in model.modules()
+    )
+
+
 def converted(batch: Any, dtype: torch.dtype, those: Sequence[torch.dtype]) -> Any:
     """``batch`` with the tensors of the types ``those`` in ``dtype``."""
     leaves, rebuilt = flattened(batch)

@@ -1,8 +1,8 @@
 """A loss of the user's own in PyTorch: ``loss(model, batch)`` as a function of named parameters."""
 
 import copy
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Any
 
 import numpy as np
@@ -30,6 +30,11 @@ AT_ONCE = DIRECT[:3]
 MODE: Mode = "eager"
 CAN_BE_REPAIRED = True
 Parts = tuple[Callable[..., Any], Callable[..., Any]]
+Contexts = Mapping[str, Callable[[], AbstractContextManager[Any]]]
+WITHOUT_DROPOUT: Contexts = {"WithoutDropout()": repair.WithoutDropout}
+UNCOMPILED: Contexts = {
+    'torch.compiler.set_stance("force_eager")': lambda: torch.compiler.set_stance("force_eager")
+}
 FLOATING = (torch.float16, torch.bfloat16, torch.float32)
 
 
@@ -49,7 +54,7 @@ class Own:
     """A loss with its parameters, by name, and all its other inputs.
 
     ``samples`` are the tensors of the user's batch, by number; ``batch`` has the model's constants
-    and buffers, too.
+    and buffers, too. The user's functions are called in ``contexts``, which are named by their code.
     """
 
     def __init__(
@@ -71,7 +76,7 @@ class Own:
             place: leaf for place, leaf in self.leaves.items() if torch.is_tensor(leaf)
         }
         self.batch = self.samples | self.constants | self.buffers
-        self.without_dropout = False
+        self.contexts: Contexts = {}
         self.calls: set[str] = set()
 
     def loss(self, params: Tree, batch: Tree) -> torch.Tensor:
@@ -106,8 +111,16 @@ class Own:
         buffers = {name: batch[name].clone() for name in self.buffers}
         values = {f"model.{name}": x for name, x in (constants | buffers | params).items()}
         whole = Whole(self.model, function)
-        with repair.WithoutDropout() if self.without_dropout else nullcontext():
+        with self.inside():
             return functional_call(whole, values, (self.users_batch(batch),))
+
+    @contextmanager
+    def inside(self) -> Iterator[None]:
+        """All ``contexts``, entered."""
+        with ExitStack() as stack:
+            for context in self.contexts.values():
+                stack.enter_context(context())
+            yield
 
     def users_batch(self, batch: Tree) -> Any:
         """``batch`` as the user's functions take it."""
@@ -125,7 +138,7 @@ class Own:
         batch = look.converted(self.users_batch(self.batch), torch.float64, FLOATING)
         model = copy.deepcopy(self.model).double()
         found = Own(model, self.users_loss, batch, list(self.params), self.users_parts)
-        found.without_dropout, found.calls = self.without_dropout, self.calls
+        found.contexts, found.calls = self.contexts, self.calls
         return found
 
 
@@ -138,9 +151,18 @@ def own(problem: Any, pattern: str | None, parts: Parts | None = None) -> tuple[
     model, loss, batch = problem
     model, batch, said = look.usable(model, batch)
     names = look.varying(model, pattern)
-    calls, seen = look.called(lambda: loss(model, batch), dict(model.named_buffers()))
     found = Own(model, loss, batch, names, parts)
-    found.without_dropout, found.calls = calls.dropped > 0, {*calls.suspects}
+    if look.is_compiled(model, loss):
+        found.contexts = UNCOMPILED
+        said.append(
+            "torch.compile has compiled some of it, which PyTorch then differentiates only once: "
+            "HVPs call it as it was before."
+        )
+    with found.inside():
+        calls, seen = look.called(lambda: loss(model, batch), found.buffers)
+    if calls.dropped:
+        found.contexts = found.contexts | WITHOUT_DROPOUT
+    found.calls = {*calls.suspects}
     return found, [*said, *look.sizes(model, names), *seen]
 
 

@@ -133,15 +133,16 @@ class Own(Protocol):
     """A loss of the user's own, with its parameters as a tree and everything else in ``batch``.
 
     ``samples`` is the part of ``batch`` that is the user's own batch. ``users_parts`` are the
-    logits and their loss, if the user's file has them. ``without_dropout`` says whether dropout
-    was switched off, and ``calls`` names the functions that a repair replaces.
+    logits and their loss, if the user's file has them. ``contexts`` are those in which the user's
+    functions are called, by the code that makes each, and ``calls`` names the functions that a
+    repair replaces.
     """
 
     params: Tree
     batch: Tree
     samples: Tree
     users_parts: Parts | None
-    without_dropout: bool
+    contexts: Mapping[str, Callable[[], AbstractContextManager[Any]]]
     calls: set[str]
 
     def loss(self, params: Tree, batch: Tree) -> Scalar:

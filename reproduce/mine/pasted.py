@@ -70,8 +70,7 @@ def code(kit: Kit, found: Own, product: Product) -> str:
     """A module with a function ``hvp`` by the method of ``product``, of what the user returned."""
     method = kit.methods[product.method].__name__
     if kit.framework == "torch":
-        blocks = ["repaired()"] * product.is_repaired
-        blocks += ["WithoutDropout()"] * found.without_dropout
+        blocks = ["repaired()"] * product.is_repaired + list(found.contexts)
         body = TORCH.replace("METHOD", method).replace("WITH", ", ".join(blocks))
         if not blocks:
             body = body.replace("        with :\n            return", "        return")
