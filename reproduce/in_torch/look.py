@@ -154,10 +154,14 @@ class Calls(TorchFunctionMode):
         if function in SUSPECTS:
             self.suspects[function.__name__] += 1
         self.dropped += repair.drops(function, args, kwargs)
-        name = getattr(function, "__name__", "")
-        is_in_place = name.endswith("_") and not name.endswith("__")
-        self.in_place += is_in_place or bool(kwargs.get("inplace"))
+        self.in_place += _is_in_place(getattr(function, "__name__", ""), kwargs)
         return function(*args, **kwargs)
+
+
+def _is_in_place(name: str, kwargs: Mapping[str, Any]) -> bool:
+    if name in {"__setitem__", "requires_grad_"}:
+        return name == "__setitem__"
+    return (name.endswith("_") and not name.endswith("__")) or bool(kwargs.get("inplace"))
 
 
 def called(call: Callable[[], Any], buffers: Mapping[str, torch.Tensor]) -> tuple[Calls, list[str]]:

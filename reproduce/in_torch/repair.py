@@ -173,8 +173,7 @@ def drops(function: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool
         given = dict(zip(("input", "p", "training"), args, strict=False)) | kwargs
         return bool(given.get("p", 0.5) and given.get("training", True))
     if function in RECURRENT:
-        ((p, is_training),) = numbers
-        return bool(p and is_training)
+        return any(p and is_training for p, is_training in numbers)
     if function in DROPPING:
         p = numbers[0][0] if numbers else kwargs.get("dropout_p")
         return bool(p and kwargs.get("training", True))
