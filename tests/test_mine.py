@@ -492,8 +492,9 @@ def test_the_check_of_gauss_newton_products_is_that_of_the_dense_matrix(tmp_path
         found = of.own.own(user.problem, user.parameters, user.parts)[0].in_float64()
         w, batch = found.params["['w']"], user.problem[2]
         v = correct.vector([np.asarray(w)])
+        loss = of.loss(Product(method="gauss_newton"), found)
         (product,), error = differences.gauss_newton_differences(
-            of, found, of.loss(Product(method="gauss_newton"), found), v, differences.STEPS["float64"]
+            of, found, loss, v, differences.STEPS["float64"]
         )
         logits, loss_of_logits = user.parts
 

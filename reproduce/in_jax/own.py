@@ -161,7 +161,7 @@ def repaired_loss(loss: LossOfBatch) -> LossOfBatch:
 
 @contextmanager
 def float64_by_default() -> Iterator[None]:
-    """Inside the block, JAX computes in float64 where no type is given."""
+    """Inside the block, new arrays are in float64 where no type is given."""
     with jax.enable_x64(True):
         yield
 

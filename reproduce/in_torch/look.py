@@ -29,7 +29,7 @@ SUSPECTS = {
 
 
 def usable(model: torch.nn.Module, batch: Any) -> tuple[torch.nn.Module, Any, list[str]]:
-    """The model out of its wrappers, without checkpointing and in float32; its batch; what was done.
+    """The model out of its wrappers, in float32, its batch, and sentences on what was done.
 
     Raises:
         UserError: if the model is sharded.
@@ -165,7 +165,7 @@ def _is_in_place(name: str, kwargs: Mapping[str, Any]) -> bool:
 
 
 def called(call: Callable[[], Any], buffers: Mapping[str, torch.Tensor]) -> tuple[Calls, list[str]]:
-    """The calls of PyTorch's functions in ``call``, which leaves ``buffers`` as they are; sentences."""
+    """The calls of PyTorch's functions in ``call``, and sentences; ``buffers`` stay as they are."""
     before = {name: value.clone() for name, value in buffers.items()}
     with Calls() as calls:
         call()

@@ -54,7 +54,7 @@ class Own:
     """A loss with its parameters, by name, and all its other inputs.
 
     ``samples`` are the tensors of the user's batch, by number; ``batch`` has the model's constants
-    and buffers, too. The user's functions are called in ``contexts``, which are named by their code.
+    and buffers, too. The user's functions are called in ``contexts``, named by their code.
     """
 
     def __init__(
@@ -178,7 +178,7 @@ def repaired_loss(loss: LossOfBatch) -> LossOfBatch:
 
 @contextmanager
 def float64_by_default() -> Iterator[None]:
-    """Inside the block, a tensor that a model makes for itself is in float64 if no type is given."""
+    """Inside the block, new tensors are in float64 where no type is given."""
     before = torch.get_default_dtype()
     torch.set_default_dtype(torch.float64)
     try:

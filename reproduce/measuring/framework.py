@@ -199,7 +199,7 @@ class OfTheUser(Protocol):
         """
 
     def float64_by_default(self) -> AbstractContextManager[None]:
-        """A context in which everything is computed in float64 where no type is given."""
+        """A context in which float64 can be computed, and is the type of new arrays."""
 
     def from_numpy(self, leaves: list[np.ndarray], like: Tree) -> Tree:
         """``leaves`` as a tree like ``like``: the inverse of the device's ``to_numpy``."""

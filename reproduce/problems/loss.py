@@ -12,8 +12,8 @@ class LossOfLogits:
     """f(params) = ℓ(z(params)) + r(params) on one batch.
 
     Its ``logits`` z are a function of the parameters, a tree with d scalars, and give an array
-    (…, classes); ``of_logits`` ℓ is a function of that array, and ``penalty`` r, if there is one, of
-    the parameters.
+    (…, classes); ``of_logits`` ℓ is a function of that array, and ``penalty`` r of the parameters.
+    Without a penalty r is 0.
     """
 
     def __init__(
