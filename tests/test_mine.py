@@ -333,6 +333,15 @@ class First(nn.Module):
     assert found.code_difference < 1e-5
 
 
+def test_what_the_user_has_compiled_is_called_as_it_was(find):
+    loss = "model(batch).pow(2).mean()"
+    text = in_torch("torch.compile(nn.LayerNorm(4))", loss, "loss = torch.compile(loss)")
+    found = find(text)
+    assert "torch.compile has compiled some of it" in said(found)
+    assert verdicts(found)["reverse_over_forward", True] == "right"
+    assert found.code_difference < 1e-5
+
+
 def test_a_batch_of_a_mapping_of_its_own_stays_one(find):
     further = """
 from collections import UserDict
