@@ -51,7 +51,7 @@ def usable(model: torch.nn.Module, batch: Any) -> tuple[torch.nn.Module, Any, li
         each for each in model.modules() if getattr(each, "gradient_checkpointing", False)
     ]
     for each in checkpointed:
-        each.gradient_checkpointing = False
+        each.gradient_checkpointing = False  # type: ignore[assignment]  # no submodule
     if checkpointed:
         said.append(
             "Checkpointing is on: it is switched off, which changes no value, since torch.func "
@@ -88,7 +88,8 @@ def flattened(batch: Any) -> tuple[list[Any], Callable[[list[Any]], Any]]:
     leaves, structure = tree_flatten(batch)
     if isinstance(batch, Mapping) and structure.is_leaf():  # such as transformers' BatchEncoding
         leaves, structure = tree_flatten(dict(batch))
-        return leaves, lambda leaves: type(batch)(tree_unflatten(leaves, structure))
+        kind: Any = type(batch)
+        return leaves, lambda leaves: kind(tree_unflatten(leaves, structure))
     return leaves, lambda leaves: tree_unflatten(leaves, structure)
 
 

@@ -72,9 +72,7 @@ class Own:
         self.buffers = dict(model.named_buffers())
         leaves, self.rebuilt = look.flattened(batch)
         self.leaves = {str(place): leaf for place, leaf in enumerate(leaves)}
-        self.samples = {
-            place: leaf for place, leaf in self.leaves.items() if torch.is_tensor(leaf)
-        }
+        self.samples = {place: leaf for place, leaf in self.leaves.items() if torch.is_tensor(leaf)}
         self.batch = self.samples | self.constants | self.buffers
         self.contexts: Contexts = {}
         self.calls: set[str] = set()
@@ -161,7 +159,7 @@ def own(problem: Any, pattern: str | None, parts: Parts | None = None) -> tuple[
     with found.inside():
         calls, seen = look.called(lambda: loss(model, batch), found.buffers)
     if calls.dropped:
-        found.contexts = found.contexts | WITHOUT_DROPOUT
+        found.contexts = {**found.contexts, **WITHOUT_DROPOUT}
     found.calls = {*calls.suspects}
     return found, [*said, *look.sizes(model, names), *seen]
 

@@ -170,7 +170,7 @@ def drops(function: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool
     """Whether a call of ``function`` drops values."""
     numbers = [(p, after) for p, after in pairwise((*args, None)) if isinstance(p, float)]
     if function in DROPOUTS:
-        given = dict(zip(("input", "p", "training"), args, strict=False)) | kwargs
+        given = dict(zip(("input", "p", "training"), args, strict=False)) | {**kwargs}
         return bool(given.get("p", 0.5) and given.get("training", True))
     if function in RECURRENT:
         return any(p and is_training for p, is_training in numbers)

@@ -6,6 +6,7 @@ the reference. A Gauss-Newton product is another product and has its own referen
 
 import math
 from collections.abc import Callable, Sequence
+from textwrap import shorten
 from typing import NamedTuple
 
 import numpy as np
@@ -211,9 +212,7 @@ def _reference(differences: Differences, results: list[Leaves], say: Say) -> Lea
     return near[int(np.argmax(agreeing))]
 
 
-def _judge(
-    product: Product, leaves: Leaves, reference: Leaves, error: float, limit: float
-) -> None:
+def _judge(product: Product, leaves: Leaves, reference: Leaves, error: float, limit: float) -> None:
     product.difference = comparing.relative_difference(leaves, reference)
     if not product.difference <= limit:  # nor if it is not a number
         product.verdict, product.reason = "wrong", f"off by {percent(product.difference)}"
@@ -269,4 +268,4 @@ def percent(share: float) -> str:
 def first_line(error: BaseException) -> str:
     """The first line of the text of ``error``, or the name of its type if it has none."""
     text = str(error).strip().splitlines()
-    return (text[0] if text else type(error).__name__)[:160]
+    return shorten(text[0] if text else type(error).__name__, 160, placeholder=" …")

@@ -81,7 +81,9 @@ def _needs(
             say(f"{room.where} {each.label} DOES NOT FIT; it {reason}.")
         yield each, needed, reason
     for reason, labels in unknown.items():
-        say(f"The memory of {'; '.join(labels)} cannot be found before it runs ({reason}).")
+        say(
+            f"The memory of {'; '.join(labels)} is not known before it runs: it depends on numbers ({reason})."
+        )
     if counts:
         ends = dict.fromkeys(map(cost.readable_bytes, (min(counts), max(counts))))
         say(

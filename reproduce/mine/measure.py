@@ -85,8 +85,8 @@ def time_one(of: Subject, product: Product, program: Callable[..., Tree]) -> Non
     call = partial(_waited, of, program, *of.arguments)
     _judge(of, product, call())
     if product.verdict == "right":
-        calls = [_gradient(of).call, call]
-        product.gradient_seconds, product.seconds = _in_turn(calls, TIMING_SECONDS)
+        in_turn = _in_turn([_gradient(of).call, call], TIMING_SECONDS)
+        product.gradient_seconds, product.seconds = in_turn
 
 
 def _gradient(of: Subject) -> Prepared:
