@@ -107,7 +107,7 @@ def test_the_repair_is_for_what_is_called_inside_the_block_alone():
 
 def test_without_dropout_a_loss_is_repeated():
     x = normal(100)
-    with repair.without_dropout():
+    with repair.WithoutDropout():
         assert functional.dropout(x, 0.5).equal(x)
         assert functional.dropout(input=x, p=0.5, training=True).equal(x)
     assert not functional.dropout(x, 0.5).equal(x)

@@ -1,8 +1,8 @@
 """A loss of the user's own in JAX: ``loss(params, batch)`` of those parameters that vary."""
 
 import re
-from collections.abc import Callable, Iterator, MutableMapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
+from contextlib import AbstractContextManager, contextmanager
 from functools import cached_property
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -16,7 +16,6 @@ from reproduce.in_jax.device import compile
 from reproduce.in_jax.hvp import Tree
 from reproduce.in_jax.many_vectors import LossOfBatch
 from reproduce.plan import Mode
-from reproduce.problems.loss import LossByParts
 
 DIRECT = (
     "forward_over_reverse",
@@ -40,7 +39,7 @@ class Own:
     """
 
     # What PyTorch's twin has of a model, and no loss in JAX.
-    without_dropout = False
+    contexts: Mapping[str, Callable[[], AbstractContextManager[Any]]] = {}
     calls: set[str] = set()
 
     def __init__(
@@ -51,7 +50,7 @@ class Own:
         names: set[str],
         parts: Parts | None,
     ) -> None:
-        self.users_loss, self.users_parts = loss, parts
+        self.users_loss, self.users_parts, self.given = loss, parts, (params, batch)
         self.leaves, self.structure = by_path(params)
         self.params = {name: leaf for name, leaf in self.leaves.items() if name in names}
         constants = {name: leaf for name, leaf in self.leaves.items() if name not in names}
@@ -67,19 +66,24 @@ class Own:
         """
         return _scalar("loss(params, batch)", self._called(self.users_loss, params, batch))
 
-    @property
-    def parts(self) -> LossByParts | None:
-        """The loss by its logits, without a penalty, if the user's file has them."""
-        if self.users_parts is None:
-            return None
-        logits, of_logits = self.users_parts
-        return LossByParts(
-            lambda params, batch: _logits(self._called(logits, params, batch)),
-            lambda z, batch: _scalar(
-                "loss_of_logits(logits, batch)", of_logits(z, self.users_batch(batch))
-            ),
-            lambda params: jnp.zeros(()),
-        )
+    def logits(self, params: Tree, batch: Tree) -> jax.Array:
+        """The logits, if the user's file has them.
+
+        Raises:
+            UserError: if they are no array of floating-point numbers.
+        """
+        assert self.users_parts is not None
+        return _logits(self._called(self.users_parts[0], params, batch))
+
+    def of_logits(self, logits: jax.Array, batch: Tree) -> jax.Array:
+        """The loss of ``logits``, a scalar.
+
+        Raises:
+            UserError: if it is not a scalar.
+        """
+        assert self.users_parts is not None
+        found = self.users_parts[1](logits, self.users_batch(batch))
+        return _scalar("loss_of_logits(logits, batch)", found)
 
     def _called(self, function: Callable[..., Any], params: Tree, batch: Tree) -> Any:
         leaves = [batch.get(name, params.get(name, leaf)) for name, leaf in self.leaves.items()]
@@ -101,13 +105,7 @@ class Own:
 
     def in_float64(self) -> "Own":
         """The same loss with all floating-point numbers in float64, where that is allowed."""
-        params, batch = (
-            jax.tree.unflatten(structure, map(_double, leaves.values()))
-            for leaves, structure in (
-                (self.leaves, self.structure),
-                (self.batch_leaves, self.batch_structure),
-            )
-        )
+        params, batch = jax.tree.map(_double, self.given)
         return Own(self.users_loss, params, batch, set(self.params), self.users_parts)
 
 
@@ -120,7 +118,7 @@ def own(problem: Any, pattern: str | None, parts: Parts | None = None) -> tuple[
     loss, params, batch = problem
     names = _varying(by_path(params)[0], pattern)
     found = Own(loss, params, batch, names, parts)
-    return found, _sizes(found) + _seen(found)
+    return found, _sizes(found)
 
 
 def by_path(tree: Tree) -> tuple[dict[str, Any], Any]:
@@ -148,30 +146,11 @@ def _varying(leaves: dict[str, Any], pattern: str | None) -> set[str]:
 def _sizes(found: Own) -> list[str]:
     count = sum(np.size(value) for value in found.params.values())
     said = [f"{count:,} parameters in {len(found.params)} arrays vary."]
-    if others := len(found.leaves) - len(found.params):
-        said.append(f"{others} further leaves of params are constants.")
-    return said
-
-
-def _seen(found: Own) -> list[str]:
-    """Sentences on what one call of the loss and its gradient show.
-
-    Raises:
-        UserError: if there is no gradient.
-    """
-    said = []
+    if others := [name for name in found.leaves if name not in found.params]:
+        said.append(f"{len(others)} further leaves of params are constants, such as {others[0]}.")
     half = {str(x.dtype) for x in found.params.values() if x.dtype.itemsize < 4}
     if half:
         said.append(f"Parameters are in {' and '.join(half)}: expect errors of that precision.")
-    _, gradient = found.value_and_gradient(found.params)
-    unused = [name for name, value in gradient.items() if not value.any()]
-    if len(unused) == len(gradient):
-        raise UserError(
-            "the gradient of the loss is zero in every parameter that varies; look for a "
-            "stop_gradient or an argmax between them and the loss"
-        )
-    if unused:
-        said.append(f"No gradient comes to {len(unused)} of them, such as {unused[0]}.")
     return said
 
 
@@ -181,8 +160,8 @@ def repaired_loss(loss: LossOfBatch) -> LossOfBatch:
 
 
 @contextmanager
-def float64_allowed() -> Iterator[None]:
-    """Inside the block, JAX computes float64 arrays in float64."""
+def float64_by_default() -> Iterator[None]:
+    """Inside the block, new arrays are in float64 where no type is given."""
     with jax.enable_x64(True):
         yield
 

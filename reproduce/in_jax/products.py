@@ -37,7 +37,7 @@ def checkpointed_layers(loss: Loss, params: Tree, v: Tree) -> Tree:
 
 
 def gauss_newton(loss: LossOfLogits, params: Tree, v: Tree) -> Tree:
-    """Jᵀ H J v plus the penalty's HVP: the Gauss-Newton product, which is no HVP.
+    """Jᵀ H J v, plus the HVP of any penalty: the Gauss-Newton product, which is no HVP.
 
     J is the Jacobian of the logits, and H is the Hessian of the loss as a function of the logits.
     If that function is convex, like cross-entropy or squares, Jᵀ H J has no negative eigenvalue.
@@ -51,9 +51,10 @@ def gauss_newton(loss: LossOfLogits, params: Tree, v: Tree) -> Tree:
 
     logits, transposed, jvp = jax.vjp(logits_and_jvp, params, has_aux=True)
     (product,) = transposed(forward_over_reverse(loss.of_logits, logits, jvp))
-    return jax.tree_util.tree_map(
-        jax.numpy.add, product, forward_over_reverse(loss.penalty, params, v)
-    )
+    if loss.penalty is None:
+        return product
+    of_penalty = forward_over_reverse(loss.penalty, params, v)
+    return jax.tree_util.tree_map(jax.numpy.add, product, of_penalty)
 
 
 def bfloat16(loss: Loss, params: Tree, v: Tree) -> Tree:

@@ -89,7 +89,7 @@ def _ctc(w: Tensor) -> Tensor:
     return F.ctc_loss(logits, targets, lengths, torch.tensor([2, 2]))
 
 
-NORMALISATIONS = {
+OPERATORS: Mapping[str, Operator] = {
     "layer_norm": of_rows(lambda x: F.layer_norm(x, (8,))),
     "rms_norm": of_rows(lambda x: F.rms_norm(x, (8,))),
     "group_norm": of_images(lambda x: F.group_norm(x, 2)),
@@ -102,8 +102,6 @@ NORMALISATIONS = {
         lambda w: ROWS @ torch._weight_norm(w, torch.ones(8, 1).double(), 0).T, (8, 8)
     ),
     "normalize": of_rows(F.normalize),
-}
-ACTIVATIONS = {
     "softmax": of_rows(lambda x: F.softmax(x, -1)),
     "log_softmax": of_rows(lambda x: F.log_softmax(x, -1)),
     "masked softmax": of_rows(
@@ -126,8 +124,6 @@ ACTIVATIONS = {
     "leaky_relu": of_rows(F.leaky_relu),
     "relu": of_rows(F.relu),
     "erf": of_rows(torch.erf),
-}
-LOSSES = {
     "cross_entropy": of_rows(lambda x: F.cross_entropy(x, LABELS)),
     "cross_entropy (smoothed)": of_rows(lambda x: F.cross_entropy(x, LABELS, label_smoothing=0.1)),
     "binary_cross_entropy_with_logits": of_rows(
@@ -139,8 +135,6 @@ LOSSES = {
     "kl_div": of_rows(lambda x: F.kl_div(F.log_softmax(x, -1), ONES / 8, reduction="sum")),
     "cosine_similarity": of_rows(lambda x: F.cosine_similarity(x, ONES)),
     "ctc_loss": Operator(_ctc, (8, 8)),
-}
-OF_IMAGES = {
     "conv2d": of_images(lambda x: x),
     "conv_transpose2d": Operator(lambda w: F.conv_transpose2d(IMAGES, w), (4, 3, 3, 3)),
     "max_pool2d": of_images(lambda x: F.max_pool2d(x, 2)),
@@ -154,8 +148,6 @@ OF_IMAGES = {
         lambda x: F.grid_sample(x, torch.full((2, 4, 4, 2), 0.3).double(), align_corners=False)
     ),
     "pixel_shuffle": of_images(lambda x: F.pixel_shuffle(x, 2)),
-}
-OF_SEQUENCES = {
     "scaled_dot_product_attention": of_heads(F.scaled_dot_product_attention),
     "scaled_dot_product_attention (MATH)": of_heads(_plain_attention),
     "multi_head_attention_forward": Operator(_multi_head_attention, (8, 8)),
@@ -163,8 +155,6 @@ OF_SEQUENCES = {
     "embedding_bag": Operator(lambda w: F.embedding_bag(TOKENS, w, mode="sum"), (20, 8)),
     "lstm": _recurrent("lstm", 4),
     "gru": _recurrent("gru", 3),
-}
-OF_MATRICES = {
     "linear": of_rows(lambda x: x),
     "einsum": Operator(lambda w: torch.einsum("bsd,de->bse", SEQUENCE, w), (8, 8)),
     "vector_norm": of_rows(lambda x: torch.linalg.vector_norm(x, dim=-1)),
@@ -173,8 +163,6 @@ OF_MATRICES = {
     "inv": Operator(lambda w: torch.linalg.inv(w + 5 * torch.eye(8).double()), (8, 8)),
     "cdist": of_rows(lambda x: torch.cdist(x, ROWS + 1)),
     "rfft": of_rows(lambda x: torch.fft.rfft(x).abs()),
-}
-FURTHER = {
     "dropout (inference)": of_rows(lambda x: F.dropout(x, 0.1, training=False)),
     "checkpoint": Operator(
         lambda w: checkpoint(lambda x: torch.tanh(x @ w), ROWS, use_reentrant=False), (8, 8)
@@ -194,9 +182,6 @@ FURTHER = {
     "nan_to_num": of_rows(torch.nan_to_num),
     "unfold": of_rows(lambda x: x.unfold(-1, 4, 2)),
 }
-OPERATORS: Mapping[str, Operator] = (
-    NORMALISATIONS | ACTIVATIONS | LOSSES | OF_IMAGES | OF_SEQUENCES | OF_MATRICES | FURTHER
-)
 
 
 def verdicts(operator: Operator) -> dict[str, str]:

@@ -1,28 +1,22 @@
 """A loss of the user's own in PyTorch: ``loss(model, batch)`` as a function of named parameters."""
 
 import copy
-import re
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Any
 
 import numpy as np
 import torch
 from torch.func import functional_call
 from torch.fx.experimental.proxy_tensor import make_fx
-from torch.nn import functional
-from torch.overrides import TorchFunctionMode
-from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from reproduce.errors import UserError
-from reproduce.in_torch import repair
+from reproduce.in_torch import look, repair
 from reproduce.in_torch.accounting import live_tensors
 from reproduce.in_torch.device import compile
 from reproduce.in_torch.hvp import Tree
 from reproduce.in_torch.many_vectors import LossOfBatch, recorded_vjp
 from reproduce.plan import Mode
-from reproduce.problems.loss import LossByParts
 
 DIRECT = (
     "forward_over_reverse",
@@ -36,13 +30,12 @@ AT_ONCE = DIRECT[:3]
 MODE: Mode = "eager"
 CAN_BE_REPAIRED = True
 Parts = tuple[Callable[..., Any], Callable[..., Any]]
-HALF = (torch.float16, torch.bfloat16)
-# Around a model, and the name of the model in it.
-WRAPPERS = {
-    "DistributedDataParallel": "module",
-    "DataParallel": "module",
-    "OptimizedModule": "_orig_mod",
+Contexts = Mapping[str, Callable[[], AbstractContextManager[Any]]]
+WITHOUT_DROPOUT: Contexts = {"WithoutDropout()": repair.WithoutDropout}
+UNCOMPILED: Contexts = {
+    'torch.compiler.set_stance("force_eager")': lambda: torch.compiler.set_stance("force_eager")
 }
+FLOATING = (torch.float16, torch.bfloat16, torch.float32)
 
 
 class Whole(torch.nn.Module):
@@ -61,7 +54,7 @@ class Own:
     """A loss with its parameters, by name, and all its other inputs.
 
     ``samples`` are the tensors of the user's batch, by number; ``batch`` has the model's constants
-    and buffers, too.
+    and buffers, too. The user's functions are called in ``contexts``, named by their code.
     """
 
     def __init__(
@@ -72,18 +65,16 @@ class Own:
         names: list[str],
         parts: Parts | None,
     ) -> None:
-        self.model, self.whole, self.users_parts = model, Whole(model, loss), parts
+        self.model, self.users_loss, self.users_parts = model, loss, parts
         detached = {name: value.detach() for name, value in model.named_parameters()}
         self.params = {name: detached.pop(name) for name in names}
         self.constants = {name: detached[name] for name in sorted(detached)}
         self.buffers = dict(model.named_buffers())
-        leaves, self.structure = tree_flatten(dict(batch) if _is_mapping(batch) else batch)
-        self.leaves = dict(enumerate(leaves))
-        self.samples = {
-            str(place): leaf for place, leaf in self.leaves.items() if torch.is_tensor(leaf)
-        }
+        leaves, self.rebuilt = look.flattened(batch)
+        self.leaves = {str(place): leaf for place, leaf in enumerate(leaves)}
+        self.samples = {place: leaf for place, leaf in self.leaves.items() if torch.is_tensor(leaf)}
         self.batch = self.samples | self.constants | self.buffers
-        self.without_dropout = False
+        self.contexts: Contexts = {}
         self.calls: set[str] = set()
 
     def loss(self, params: Tree, batch: Tree) -> torch.Tensor:
@@ -92,34 +83,46 @@ class Own:
         Raises:
             UserError: if it is not a scalar.
         """
-        return _scalar("loss(model, batch)", self._called(self.whole, params, batch))
+        return _scalar("loss(model, batch)", self._called(self.users_loss, params, batch))
 
-    @property
-    def parts(self) -> LossByParts | None:
-        """The loss by its logits, without a penalty, if the user's file has them."""
-        if self.users_parts is None:
-            return None
-        logits, of_logits = self.users_parts
-        whole = Whole(self.model, logits)
-        return LossByParts(
-            lambda params, batch: _logits(self._called(whole, params, batch)),
-            lambda z, batch: _scalar(
-                "loss_of_logits(logits, batch)", of_logits(z, self.users_batch(batch))
-            ),
-            lambda params: torch.zeros(()),
-        )
+    def logits(self, params: Tree, batch: Tree) -> torch.Tensor:
+        """The logits, if the user's file has them; the model's own statistics do not change.
 
-    def _called(self, whole: Whole, params: Tree, batch: Tree) -> Any:
+        Raises:
+            UserError: if they are no tensor of floating-point numbers.
+        """
+        assert self.users_parts is not None
+        return _logits(self._called(self.users_parts[0], params, batch))
+
+    def of_logits(self, logits: torch.Tensor, batch: Tree) -> torch.Tensor:
+        """The loss of ``logits``, a scalar.
+
+        Raises:
+            UserError: if it is not a scalar.
+        """
+        assert self.users_parts is not None
+        found = self.users_parts[1](logits, self.users_batch(batch))
+        return _scalar("loss_of_logits(logits, batch)", found)
+
+    def _called(self, function: Callable[..., Any], params: Tree, batch: Tree) -> Any:
         constants = {name: batch[name] for name in self.constants}
         buffers = {name: batch[name].clone() for name in self.buffers}
         values = {f"model.{name}": x for name, x in (constants | buffers | params).items()}
-        with repair.without_dropout() if self.without_dropout else nullcontext():
+        whole = Whole(self.model, function)
+        with self.inside():
             return functional_call(whole, values, (self.users_batch(batch),))
+
+    @contextmanager
+    def inside(self) -> Iterator[None]:
+        """All ``contexts``, entered."""
+        with ExitStack() as stack:
+            for context in self.contexts.values():
+                stack.enter_context(context())
+            yield
 
     def users_batch(self, batch: Tree) -> Any:
         """``batch`` as the user's functions take it."""
-        leaves = [batch.get(str(place), leaf) for place, leaf in self.leaves.items()]
-        return tree_unflatten(leaves, self.structure)
+        return self.rebuilt([batch.get(place, leaf) for place, leaf in self.leaves.items()])
 
     def value_and_gradient(self, params: Tree) -> tuple[float, Tree]:
         """f(params) and ∇f(params), by autograd, as ``loss.backward()`` computes it."""
@@ -130,11 +133,10 @@ class Own:
 
     def in_float64(self) -> "Own":
         """The same loss with all floating-point numbers in float64."""
-        batch = [_double(leaf) for leaf in self.leaves.values()]
+        batch = look.converted(self.users_batch(self.batch), torch.float64, FLOATING)
         model = copy.deepcopy(self.model).double()
-        loss, names = self.whole.loss, list(self.params)
-        found = Own(model, loss, tree_unflatten(batch, self.structure), names, self.users_parts)
-        found.without_dropout, found.calls = self.without_dropout, self.calls
+        found = Own(model, self.users_loss, batch, list(self.params), self.users_parts)
+        found.contexts, found.calls = self.contexts, self.calls
         return found
 
 
@@ -145,138 +147,21 @@ def own(problem: Any, pattern: str | None, parts: Parts | None = None) -> tuple[
         UserError: if there is no such parameter, none that varies, or no scalar loss of them.
     """
     model, loss, batch = problem
-    findings: list[str] = []
-    while type(model).__name__ in WRAPPERS:
-        findings.append(f"The model is in a {type(model).__name__}: what is in it was taken.")
-        model = getattr(model, WRAPPERS[type(model).__name__])
-    if any("FullyShardedDataParallel" in type(each).__name__ for each in model.modules()):
-        raise UserError(
-            "the model is sharded by FSDP, which PyTorch's transforms do not see through; "
-            "return the model as it is before it is sharded"
+    model, batch, said = look.usable(model, batch)
+    names = look.varying(model, pattern)
+    found = Own(model, loss, batch, names, parts)
+    if look.is_compiled(model, loss):
+        found.contexts = UNCOMPILED
+        said.append(
+            "torch.compile has compiled some of it, which PyTorch then differentiates only once: "
+            "HVPs call it as it was before."
         )
-    checkpointed = [
-        each for each in model.modules() if getattr(each, "gradient_checkpointing", False)
-    ]
-    for each in checkpointed:
-        each.gradient_checkpointing = False
-    if checkpointed:
-        findings.append(
-            "Checkpointing is on: it is switched off, which changes no value, since torch.func "
-            "refuses it; call model.gradient_checkpointing_disable() for the code to paste."
-        )
-    half = {str(each.dtype) for each in model.parameters() if each.dtype in HALF}
-    if half:
-        findings.append(f"It is in {' and '.join(half)}; what follows is of a copy in float32.")
-        model, batch = copy.deepcopy(model).float(), _float(batch)
-    found = Own(model, loss, batch, _varying(model, pattern), parts)
-    return found, findings + _sizes(model, found) + _seen(found)
-
-
-def _varying(model: torch.nn.Module, pattern: str | None) -> list[str]:
-    every = dict(model.named_parameters())
-    matching = [name for name in every if pattern is None or re.search(pattern, name)]
-    if not matching:
-        raise UserError(
-            f"parameters = {pattern!r} matches none of the model's {len(every)} parameters; "
-            f"they are called like {', '.join(map(repr, list(every)[:3]))}"
-        )
-    names = [name for name in matching if every[name].requires_grad]
-    if not names:
-        raise UserError(
-            f"none of the {len(matching)} parameters requires a gradient; "
-            "call requires_grad_() for those that vary"
-        )
-    return names
-
-
-def _sizes(model: torch.nn.Module, found: Own) -> list[str]:
-    count = sum(value.numel() for value in found.params.values())
-    said = [f"{count:,} parameters in {len(found.params)} tensors vary."]
-    if found.constants:
-        others = sum(value.numel() for value in found.constants.values())
-        said.append(f"{others:,} in {len(found.constants)} tensors are constants.")
-    every = [name for name, _ in model.named_parameters(remove_duplicate=False)]
-    if tied := len(every) - len(found.params) - len(found.constants):
-        said.append(f"{tied} more name(s) stand for tied parameters: each counts once.")
-    return said
-
-
-def _seen(found: Own) -> list[str]:
-    """Sentences on what one call of the loss and its gradient show; switches dropout off.
-
-    Raises:
-        UserError: if there is no gradient, or the loss is random.
-    """
-    said = []
-    buffers = {name: value.clone() for name, value in found.buffers.items()}
-    with Calls() as calls:
-        found.whole(tree_unflatten(list(found.leaves.values()), found.structure))
-    changed = [name for name, value in buffers.items() if not value.equal(found.buffers[name])]
-    for name in changed:
-        found.buffers[name].data.copy_(buffers[name])
-    if changed:
-        said.append(f"Each call changes {len(changed)} buffers (statistics): HVPs use copies.")
+    with found.inside():
+        calls, seen = look.called(lambda: loss(model, batch), found.buffers)
     if calls.dropped:
-        found.without_dropout = True
-        said.append(
-            f"Dropout is on ({calls.dropped} calls): the HVPs are of the loss without it, as "
-            "model.eval() has it."
-        )
-    found.calls = set(calls.suspects)
-    if calls.suspects:
-        names = ", ".join(f"{name} ({count})" for name, count in calls.suspects.items())
-        said.append(f"It calls what PyTorch may differentiate wrongly or not at all: {names}.")
-    if calls.in_place:
-        said.append(
-            f"It changes tensors in place ({calls.in_place} calls): a method for which PyTorch "
-            "refuses that is refused below."
-        )
-    _, gradient = found.value_and_gradient(found.params)
-    unused = [name for name, value in gradient.items() if not value.any()]
-    if len(unused) == len(gradient):
-        raise UserError(
-            "the gradient of the loss is zero in every parameter that varies; look for a detach(), "
-            "a torch.no_grad() or an argmax between them and the loss"
-        )
-    if unused:
-        said.append(f"No gradient comes to {len(unused)} of them, such as {unused[0]!r}.")
-    if not _is_repeated(found):
-        raise UserError(
-            "the loss is random: two calls at the same parameters gave two values; "
-            "put the model into eval mode, or seed what is random inside the loss"
-        )
-    return said
-
-
-def _is_repeated(found: Own) -> bool:
-    with torch.no_grad():
-        first, second = (found.loss(found.params, found.batch) for _ in range(2))
-    return bool(torch.isclose(first, second, rtol=1e-5))
-
-
-class Calls(TorchFunctionMode):
-    """Counts the calls of what `repair` replaces, attention, dropout, and changes in place."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.suspects: Counter[str] = Counter()
-        self.dropped = 0
-        self.in_place = 0
-
-    def __torch_function__(
-        self, function: Any, types: Any, args: Any = (), kwargs: Any = None
-    ) -> Any:
-        kwargs = kwargs or {}
-        if function in repair.EQUAL or function is functional.scaled_dot_product_attention:
-            self.suspects[function.__name__] += 1
-            self.dropped += bool(kwargs.get("dropout_p"))
-        if function in repair.DROPOUTS:
-            given = dict(zip(("input", "p", "training"), args, strict=False)) | kwargs
-            self.dropped += bool(given.get("p", 0.5) and given.get("training", True))
-        name = getattr(function, "__name__", "")
-        is_in_place = name.endswith("_") and not name.endswith("__")
-        self.in_place += is_in_place or bool(kwargs.get("inplace"))
-        return function(*args, **kwargs)
+        found.contexts = {**found.contexts, **WITHOUT_DROPOUT}
+    found.calls = {*calls.suspects}
+    return found, [*said, *look.sizes(model, names), *seen]
 
 
 def repaired_loss(loss: LossOfBatch) -> LossOfBatch:
@@ -290,9 +175,14 @@ def repaired_loss(loss: LossOfBatch) -> LossOfBatch:
 
 
 @contextmanager
-def float64_allowed() -> Iterator[None]:
-    """A context that does nothing: PyTorch always allows float64."""
-    yield
+def float64_by_default() -> Iterator[None]:
+    """Inside the block, new tensors are in float64 where no type is given."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
 
 
 def from_numpy(leaves: list[np.ndarray], like: Tree) -> Tree:
@@ -326,23 +216,6 @@ def compiled(function: Callable[..., Tree], *arguments: Tree) -> Callable[..., T
     recorded.graph.eliminate_dead_code()
     recorded.recompile()
     return compile(recorded, "compile", *arguments)[0]
-
-
-def _double(leaf: Any) -> Any:
-    return leaf.double() if torch.is_tensor(leaf) and leaf.is_floating_point() else leaf
-
-
-def _float(batch: Any) -> Any:
-    leaves, structure = tree_flatten(dict(batch) if _is_mapping(batch) else batch)
-    half = [torch.is_tensor(leaf) and leaf.dtype in HALF for leaf in leaves]
-    return tree_unflatten(
-        [leaf.float() if is_half else leaf for leaf, is_half in zip(leaves, half, strict=True)],
-        structure,
-    )
-
-
-def _is_mapping(batch: Any) -> bool:
-    return isinstance(batch, Mapping)
 
 
 def _scalar(what: str, found: Any) -> torch.Tensor:

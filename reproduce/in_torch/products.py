@@ -11,7 +11,7 @@ from reproduce.problems.loss import LossOfLogits
 
 
 def gauss_newton(loss: LossOfLogits, params: Tree, v: Tree) -> Tree:
-    """Jᵀ H J v plus the penalty's HVP: the Gauss-Newton product, which is no HVP.
+    """Jᵀ H J v, plus the HVP of any penalty: the Gauss-Newton product, which is no HVP.
 
     J is the Jacobian of the logits, and H is the Hessian of the loss as a function of the logits.
     If that function is convex, like cross-entropy or squares, Jᵀ H J has no negative eigenvalue.
@@ -25,6 +25,8 @@ def gauss_newton(loss: LossOfLogits, params: Tree, v: Tree) -> Tree:
 
     logits, transposed, of_logits = vjp(logits_and_jvp, params, has_aux=True)
     (product,) = transposed(forward_over_reverse(loss.of_logits, logits, of_logits))
+    if loss.penalty is None:
+        return product
     of_penalty = forward_over_reverse(loss.penalty, params, v)
     return {name: product[name] + of_penalty[name] for name in params}
 

@@ -8,8 +8,9 @@ again. Each is replaced by a group normalisation, whose derivatives are right. S
 """
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -24,13 +25,6 @@ Tensor = torch.Tensor
 def repaired() -> Iterator[None]:
     """Inside the block, equal functions replace those that make HVPs in PyTorch wrong or fail."""
     with sdpa_kernel(SDPBackend.MATH), EqualFunctions():
-        yield
-
-
-@contextmanager
-def without_dropout() -> Iterator[None]:
-    """Inside the block, dropout is off: another function, but the same one at each call."""
-    with WithoutDropout():
         yield
 
 
@@ -137,11 +131,19 @@ DROPOUTS = (
     functional.dropout2d,
     functional.dropout3d,
     functional.alpha_dropout,
+    functional.feature_alpha_dropout,
+)
+RECURRENT = (torch.lstm, torch.gru, torch.rnn_tanh, torch.rnn_relu)
+# With dropout inside, whose probability is their one floating-point number without a name.
+DROPPING = (
+    functional.scaled_dot_product_attention,
+    functional.multi_head_attention_forward,
+    *RECURRENT,
 )
 
 
 class EqualFunctions(TorchFunctionMode):
-    """Calls the functions in ``EQUAL`` instead of PyTorch's."""
+    """Inside the block, the functions in ``EQUAL`` are called instead of PyTorch's."""
 
     def __torch_function__(
         self, function: Any, types: Any, args: Any = (), kwargs: Any = None
@@ -150,7 +152,7 @@ class EqualFunctions(TorchFunctionMode):
 
 
 class WithoutDropout(TorchFunctionMode):
-    """Skips every call of dropout, including the one inside attention."""
+    """Inside the block, dropout is off, also that inside attention and recurrent layers."""
 
     def __torch_function__(
         self, function: Any, types: Any, args: Any = (), kwargs: Any = None
@@ -158,6 +160,21 @@ class WithoutDropout(TorchFunctionMode):
         kwargs = kwargs or {}
         if function in DROPOUTS:
             return args[0] if args else kwargs["input"]
-        if function is functional.scaled_dot_product_attention:
-            kwargs = kwargs | {"dropout_p": 0.0}
+        if function in DROPPING:
+            args = [0.0 if isinstance(each, float) else each for each in args]
+            kwargs = kwargs | ({"dropout_p": 0.0} if "dropout_p" in kwargs else {})
         return function(*args, **kwargs)
+
+
+def drops(function: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
+    """Whether a call of ``function`` drops values."""
+    numbers = [(p, after) for p, after in pairwise((*args, None)) if isinstance(p, float)]
+    if function in DROPOUTS:
+        given = dict(zip(("input", "p", "training"), args, strict=False)) | {**kwargs}
+        return bool(given.get("p", 0.5) and given.get("training", True))
+    if function in RECURRENT:
+        return any(p and is_training for p, is_training in numbers)
+    if function in DROPPING:
+        p = numbers[0][0] if numbers else kwargs.get("dropout_p")
+        return bool(p and kwargs.get("training", True))
+    return False

@@ -15,7 +15,7 @@ import numpy as np
 
 from reproduce.machine.target import Target
 from reproduce.plan import LayerNorm, Mode, Normalisation
-from reproduce.problems.loss import LossByParts
+from reproduce.problems.loss import Logits, LossByParts
 from reproduce.problems.problem import Problem
 
 Tree = Any
@@ -132,23 +132,27 @@ class Accounting(Protocol):
 class Own(Protocol):
     """A loss of the user's own, with its parameters as a tree and everything else in ``batch``.
 
-    ``samples`` is the part of ``batch`` that is the user's own batch. ``parts`` is the same loss by
-    its logits, where the user's file has them. ``without_dropout`` says whether dropout was
-    switched off, and ``calls`` names the functions that a repair replaces.
+    ``samples`` is the part of ``batch`` that is the user's own batch. ``users_parts`` are the
+    logits and their loss, if the user's file has them. ``contexts`` are those in which the user's
+    functions are called, by the code that makes each, and ``calls`` names the functions that a
+    repair replaces.
     """
 
     params: Tree
     batch: Tree
     samples: Tree
-    without_dropout: bool
+    users_parts: Parts | None
+    contexts: Mapping[str, Callable[[], AbstractContextManager[Any]]]
     calls: set[str]
-
-    @property
-    def parts(self) -> LossByParts | None:
-        """The loss by its logits, without a penalty."""
 
     def loss(self, params: Tree, batch: Tree) -> Scalar:
         """The loss, a scalar."""
+
+    def logits(self, params: Tree, batch: Tree) -> Logits:
+        """The logits, an array of any shape, if there are ``users_parts``."""
+
+    def of_logits(self, logits: Logits, batch: Tree) -> Scalar:
+        """The loss of ``logits``, a scalar, if there are ``users_parts``."""
 
     def users_batch(self, batch: Tree) -> Any:
         """``batch`` as the user's functions take it."""
@@ -194,8 +198,8 @@ class OfTheUser(Protocol):
         It may be another function of a tree and a batch.
         """
 
-    def float64_allowed(self) -> AbstractContextManager[None]:
-        """A context in which float64 can be computed."""
+    def float64_by_default(self) -> AbstractContextManager[None]:
+        """A context in which float64 can be computed, and is the type of new arrays."""
 
     def from_numpy(self, leaves: list[np.ndarray], like: Tree) -> Tree:
         """``leaves`` as a tree like ``like``: the inverse of the device's ``to_numpy``."""

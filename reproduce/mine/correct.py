@@ -6,11 +6,11 @@ the reference. A Gauss-Newton product is another product and has its own referen
 
 import math
 from collections.abc import Callable, Sequence
+from textwrap import shorten
 from typing import NamedTuple
 
 import numpy as np
 
-from reproduce.errors import UserError
 from reproduce.measuring import comparing
 from reproduce.measuring.framework import Own
 from reproduce.mine.differences import (
@@ -27,18 +27,25 @@ from reproduce.problems.loss import LossByParts
 
 Say = Callable[[str], None]
 SEED = 0
-# The least relative difference that counts, by precision; and between two losses.
+# The least relative difference that counts, by precision of the check, and in the user's own.
 LIMITS = {"float64": 1e-5, "float32": 1e-2}
-# Of the differences' own error: how much a right HVP may be off, and where it tells nothing.
+ROUNDING = 1e-2
+# Of an error that is known: how much a right HVP may be off, and where it tells nothing.
 ALLOWED_ERRORS, TOO_LARGE_ERROR = 10, 1e-2
-SAME_LOSS = 1e-3
+LEAST_ERROR = 1e-10
+# How far a loss or its gradient may be from that in float64, in relative terms.
+SAME_LOSS, SAME_GRADIENT = 1e-5, 5e-2
 
 
 class Right(NamedTuple):
-    """The right HVP, and the right Gauss-Newton product if the user's file allows one."""
+    """The right HVP, and the right Gauss-Newton product if the user's file allows one.
+
+    A product may be off by ``rounding``, a relative difference, in the user's own precision.
+    """
 
     hvp: Leaves
     gauss_newton: Leaves = []
+    rounding: float = ROUNDING
 
     def of(self, product: Product) -> Leaves:
         """The right result for ``product``."""
@@ -56,56 +63,56 @@ class Checked(NamedTuple):
 Results = list[tuple[Product, Leaves | None]]
 
 
-def check_parts(kit: Kit, found: Own) -> None:
-    """Compares the loss of the user's logits with the loss.
-
-    Raises:
-        UserError: if they differ.
-    """
-    if found.parts is None:
-        return
-    arguments = found.params, found.batch
-    whole, of_logits = (
-        float(kit.program(loss, *arguments)(*arguments)) for loss in (found.loss, found.parts)
-    )
-    if not math.isclose(whole, of_logits, rel_tol=SAME_LOSS):
-        raise UserError(
-            f"loss_of_logits(logits, batch) was to give all of the loss, {whole:.6g}, and it gave "
-            f"{of_logits:.6g}; have loss return that of the logits, without a penalty"
-        )
-
-
 def check(kit: Kit, found: Own, repairs: bool, say: Say) -> Checked:
     """The verdict on each method as it is and, if that is not right, repaired.
 
-    The check is in float64 if possible, else in the user's own precision.
+    The check is in float64 if the loss can be computed in it and is the same there, else in the
+    user's own precision.
     """
-    with kit.own.float64_allowed():
+    value, gradient = found.value_and_gradient(found.params)
+    with kit.own.float64_by_default():
         try:
             exact = found.in_float64()
-            exact.value_and_gradient(exact.params)
-        except (RuntimeError, TypeError, ValueError, MemoryError) as error:
+            exact_value, exact_gradient = exact.value_and_gradient(exact.params)
+        except Exception as error:  # whatever the user's code raises
             say(f"It cannot be computed in float64 ({first_line(error)}): the check is in float32.")
         else:
-            return _check(kit, exact, "float64", repairs, say)
-    return _check(kit, found, "float32", repairs, say)
+            leaves = map(kit.device.to_numpy, (gradient, exact_gradient))
+            off = comparing.relative_difference(*leaves)
+            if off <= SAME_GRADIENT or math.isclose(value, exact_value, rel_tol=SAME_LOSS):
+                rounding = ALLOWED_ERRORS * min(off, SAME_GRADIENT)
+                return _check(kit, exact, "float64", rounding, repairs, say)
+            say(
+                f"In float64 it is another loss, whose gradient is off by {percent(off)}, as where "
+                "its random numbers are others: the check is in float32."
+            )
+    return _check(kit, found, "float32", 0.0, repairs, say)
 
 
-def _check(kit: Kit, found: Own, precision: str, repairs: bool, say: Say) -> Checked:
+def _check(
+    kit: Kit, found: Own, precision: str, rounding: float, repairs: bool, say: Say
+) -> Checked:
     v = vector(kit.device.to_numpy(found.params))
     differences = central_differences(kit, found, v, STEPS[precision])
     _check_gradient(kit, found, v, differences, precision, say)
     hvps = _results(kit, found, (*kit.own.DIRECT, *kit.own.AT_A_POINT), v, repairs)
     reference = _reference(differences, [leaves for _, leaves in hvps if leaves], say)
-    right = Right(_judged(hvps, reference, differences.product_error, precision))
+    error = differences.product_error
+    hvp = _judged(hvps, reference, error, precision)
+    right = Right(hvp, rounding=max(ROUNDING, rounding, _limit(precision, error)))
     others: Results = []
-    if found.parts:
+    if found.users_parts:
         others = _results(kit, found, GAUSS_NEWTON, v, repairs)
         right = right._replace(gauss_newton=_gauss_newton(kit, found, others, v, precision, say))
     products = _needed([product for product, _ in hvps + others])
     for sentence in _verdicts(products):
         say(sentence)
     return Checked(right, products)
+
+
+def _limit(precision: str, error: float) -> float:
+    """How far a right product may be from its reference, which is good to ``error``."""
+    return max(LIMITS[precision], ALLOWED_ERRORS * min(error, TOO_LARGE_ERROR))
 
 
 def _results(kit: Kit, found: Own, methods: Sequence[str], v: Leaves, repairs: bool) -> Results:
@@ -122,10 +129,9 @@ def _results(kit: Kit, found: Own, methods: Sequence[str], v: Leaves, repairs: b
 
 def _judged(results: Results, reference: Leaves, error: float, precision: str) -> Leaves:
     """The first that is right by the ``reference``, which is good to ``error``; or that itself."""
-    limit = max(LIMITS[precision], ALLOWED_ERRORS * min(error, TOO_LARGE_ERROR))
     for product, leaves in results:
         if leaves is not None:
-            _judge(product, leaves, reference, limit)
+            _judge(product, leaves, reference, error, _limit(precision, error))
     return next(
         (leaves for each, leaves in results if leaves and each.verdict == "right"), reference
     )
@@ -163,7 +169,9 @@ def _check_gradient(
     slope = sum(float(np.vdot(g, d)) for g, d in zip(gradient, v, strict=True))
     size = max(abs(slope), comparing.norm(gradient))
     off, error = abs(slope - differences.slope) / size, differences.slope_error / size
-    if off > max(LIMITS[precision], ALLOWED_ERRORS * error):
+    if not math.isfinite(off):
+        say("The gradient is not checked: the loss is not finite near the parameters.")
+    elif off > max(LIMITS[precision], ALLOWED_ERRORS * error):
         say(
             f"The gradient is WRONG: by {percent(off)} off central differences of the loss. Look "
             "for a derivative of your own (custom_vjp, autograd.Function), a detach() or a "
@@ -185,23 +193,44 @@ def _computed(kit: Kit, found: Own, product: Product, v: object) -> Leaves | Non
 
 
 def _reference(differences: Differences, results: list[Leaves], say: Say) -> Leaves:
-    """Central differences or, if they cannot be trusted, the result on which most methods agree."""
-    if differences.product_error <= TOO_LARGE_ERROR or not results:
-        say(f"Central differences of the gradient are good to {differences.product_error:.0e}.")
+    """Central differences or, if they are not good enough, what most methods near them agree on."""
+    error = differences.product_error
+    if error <= TOO_LARGE_ERROR:
+        say(f"Central differences of the gradient are good to {error:.0e}.")
         return differences.product
-    say(
-        "Central differences of the gradient are only good to "
-        f"{percent(differences.product_error)}; the methods are compared with each other instead."
-    )
-    agreeing = [sum(comparing.relative_difference(a, b) < 1e-3 for a in results) for b in results]
-    return results[int(np.argmax(agreeing))]
+    said = f"Central differences of the gradient are only good to {percent(error)}"
+    near = [
+        each
+        for each in results
+        if not comparing.relative_difference(each, differences.product) > ALLOWED_ERRORS * error
+    ]
+    if not near:
+        say(f"{said}, and no method is near them.")
+        return differences.product
+    say(f"{said}; the methods are compared with each other instead.")
+    agreeing = [sum(comparing.relative_difference(a, b) < 1e-3 for a in near) for b in near]
+    return near[int(np.argmax(agreeing))]
 
 
-def _judge(product: Product, leaves: Leaves, reference: Leaves, limit: float) -> None:
+def _judge(product: Product, leaves: Leaves, reference: Leaves, error: float, limit: float) -> None:
     product.difference = comparing.relative_difference(leaves, reference)
     if not product.difference <= limit:  # nor if it is not a number
-        product.verdict = "wrong"
-        product.reason = f"off by {percent(product.difference)}"
+        product.verdict, product.reason = "wrong", f"off by {percent(product.difference)}"
+    elif off := _off_in_one(leaves, reference, error):
+        product.verdict, product.reason = "wrong", f"off by {percent(off)} in one of the tensors"
+
+
+def _off_in_one(leaves: Leaves, reference: Leaves, error: float) -> float:
+    """How far one of ``leaves`` is off, however small it is beside the others; 0 if none is."""
+    noise = ALLOWED_ERRORS * max(error, LEAST_ERROR) * comparing.norm(reference)
+    return max(
+        (
+            comparing.relative_difference([a], [b])
+            for a, b in zip(leaves, reference, strict=True)
+            if comparing.norm([a - b]) > noise + ROUNDING * comparing.norm([b])
+        ),
+        default=0.0,
+    )
 
 
 def _needed(products: list[Product]) -> list[Product]:
@@ -232,11 +261,11 @@ def _verdicts(products: list[Product]) -> list[str]:
 
 
 def percent(share: float) -> str:
-    """``share`` in percent with two digits, or text that it is not a number."""
-    return f"{100 * share:.2g} %" if math.isfinite(share) else "something that is no number"
+    """``share`` in percent with two digits, or that it is infinite or not a number."""
+    return f"{100 * share:.2g} %" if math.isfinite(share) else f"{share}"
 
 
 def first_line(error: BaseException) -> str:
     """The first line of the text of ``error``, or the name of its type if it has none."""
     text = str(error).strip().splitlines()
-    return (text[0] if text else type(error).__name__)[:160]
+    return shorten(text[0] if text else type(error).__name__, 160, placeholder=" …")

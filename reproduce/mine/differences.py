@@ -36,7 +36,7 @@ def central_differences(kit: Kit, found: Own, v: Leaves, steps: Sequence[float])
     tried = [_difference(kit, found, v, step * scale) for step in steps]
     slopes = np.array([slope for slope, _ in tried])
     apart = np.ptp(np.lib.stride_tricks.sliding_window_view(slopes, 3), axis=1)
-    best = int(np.nanargmin(apart))
+    best = _smallest(apart)
     product, error = _steadiest([product for _, product in tried])
     return Differences(product, error, slopes[best + 1], apart[best])
 
@@ -86,8 +86,13 @@ def _difference(kit: Kit, found: Own, v: Leaves, h: float) -> tuple[float, Leave
 def _steadiest(tried: list[Leaves]) -> tuple[Leaves, float]:
     """The product at which two neighbouring steps agree best, and how well they agree."""
     apart = [comparing.relative_difference(a, b) for a, b in pairwise(tried)]
-    best = int(np.nanargmin(apart))
+    best = _smallest(apart)
     return tried[best + 1], apart[best]
+
+
+def _smallest(errors: Sequence[float] | np.ndarray) -> int:
+    """The place of the smallest of ``errors``, of which some or all may not be numbers."""
+    return int(np.argmin(np.nan_to_num(errors, nan=np.inf)))
 
 
 def _moved(kit: Kit, found: Own, v: Leaves, h: float) -> Tree:

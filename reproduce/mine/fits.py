@@ -65,20 +65,25 @@ def elsewhere(of: Subject, products: Sequence[Product], room: Room, say: Say) ->
 def _needs(
     of: Subject, products: Sequence[Product], room: Room, say: Say
 ) -> Iterator[tuple[Product, int, str]]:
-    counts = []
+    counts: list[int] = []
+    unknown: dict[str, list[str]] = {}
     for each in products:
         if each.verdict != "right":
             continue
         try:
             needed = room.needed_bytes(of.function(each), *of.arguments)
         except Exception as error:  # whatever the user's code does that needs numbers
-            say(f"{each.label}: its memory cannot be found before it runs ({first_line(error)}).")
+            unknown.setdefault(first_line(error), []).append(each.label)
             continue
         counts.append(needed)
         reason = _too_large(of, each, needed, room)
         if reason:
             say(f"{room.where} {each.label} DOES NOT FIT; it {reason}.")
         yield each, needed, reason
+    for reason, labels in unknown.items():
+        say(
+            f"The memory of {'; '.join(labels)} is not known before it runs: it depends on numbers ({reason})."
+        )
     if counts:
         ends = dict.fromkeys(map(cost.readable_bytes, (min(counts), max(counts))))
         say(

@@ -71,7 +71,11 @@ class Product(msgspec.Struct, kw_only=True):
 
 
 class Found(msgspec.Struct, kw_only=True):
-    """All that is found out, and what is said about it by step; ``target`` names another GPU."""
+    """All that is found out, and what is said about it by step; ``target`` names another GPU.
+
+    ``code_difference`` is that of the pasted code's HVP from the right one, and ``code_failure``
+    the reason why the code cannot be used, if there is one.
+    """
 
     file: str
     framework: Framework
@@ -85,6 +89,7 @@ class Found(msgspec.Struct, kw_only=True):
     gradient_bytes: int | None = None
     code: str = ""
     code_difference: float | None = None
+    code_failure: str = ""
 
     @property
     def timed(self) -> list[Product]:
@@ -112,5 +117,7 @@ class Found(msgspec.Struct, kw_only=True):
         hvps = [each for each in self.products if each.is_hvp]
         why = "; ".join(f"{each.label}: {each.reason or each.verdict}" for each in hvps)
         raise UserError(
-            f"an HVP of the loss was asked for, and no method gives a right one ({why})"
+            f"an HVP of the loss was asked for, and no method gives a right one ({why}); look for "
+            "a function of your own whose derivative cannot be differentiated, or take central "
+            "differences of the gradient"
         )

@@ -1,7 +1,6 @@
 """The modules of a framework that compute a product of the user's own loss."""
 
 from collections.abc import Callable, Mapping
-from functools import partial
 from importlib import import_module
 from typing import Any, NamedTuple, cast
 
@@ -15,8 +14,10 @@ from reproduce.measuring.framework import (
     Tree,
 )
 from reproduce.mine.found import Product
-from reproduce.plan import GAUSS_NEWTON, Framework
+from reproduce.plan import Framework
 from reproduce.problems.loss import LossByParts
+
+Function = Callable[[Tree, Tree, Tree], Tree]
 
 
 class Kit(NamedTuple):
@@ -28,18 +29,14 @@ class Kit(NamedTuple):
     device: Device
     own: OfTheUser
 
-    def product(
-        self, product: Product, found: Own, batch: Tree = None
-    ) -> Callable[[Tree, Tree, Tree], Tree]:
+    def product(self, product: Product, found: Own, batch: Tree = None) -> Function:
         """The function of parameters, vector and batch that computes ``product``.
 
         The batch is like the user's, or like ``batch`` if it is given.
         """
         method, loss = product.method, self.loss(product, found)
         if method in self.methods:
-            compute = self.methods[method]
-            at = loss.at if isinstance(loss, LossByParts) else partial(_at, loss)
-            return lambda params, v, batch: compute(at(batch), params, v)
+            return of_batch(self.methods[method], loss)
         like, params = batch or found.batch, found.params
         at_point, after = self.many_vectors.METHODS[method](loss, params, params, like)
         return lambda params, v, batch: after(at_point(params, batch), v)
@@ -51,10 +48,9 @@ class Kit(NamedTuple):
     def loss(self, product: Product, found: Own) -> LossOfBatch:
         """The user's loss, in parts for a Gauss-Newton product; repaired if ``product`` is."""
         repair = self.own.repaired_loss if product.is_repaired else lambda loss: loss
-        if found.parts and product.method in GAUSS_NEWTON:
-            parts = found.parts
-            return LossByParts(repair(parts.logits), repair(parts.of_logits), parts.penalty)
-        return repair(found.loss)
+        if product.is_hvp:
+            return repair(found.loss)
+        return LossByParts(repair(found.logits), repair(found.of_logits))
 
 
 def load(framework: Framework) -> Kit:
@@ -67,5 +63,12 @@ def load(framework: Framework) -> Kit:
     return Kit(framework, methods, many_vectors, device, own)
 
 
-def _at(loss: LossOfBatch, batch: Tree) -> Callable[[Tree], Any]:
-    return lambda params: loss(params, batch)
+def of_batch(method: Method, loss: LossOfBatch) -> Function:
+    """The function of parameters, vector and batch that computes ``method`` of ``loss``."""
+
+    def computed(params: Tree, v: Tree, batch: Tree) -> Tree:
+        if isinstance(loss, LossByParts):
+            return method(loss.at(batch), params, v)
+        return method(lambda params: loss(params, batch), params, v)
+
+    return computed

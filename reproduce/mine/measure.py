@@ -12,14 +12,12 @@ from reproduce.measuring import comparing, cost, timing
 from reproduce.measuring.framework import Own, Tree
 from reproduce.mine.correct import SEED, Right, Say, first_line, percent, vector
 from reproduce.mine.found import Product
-from reproduce.mine.kit import Kit
+from reproduce.mine.kit import Kit, of_batch
 
 VECTORS = 4
 # The approximate seconds for timing all products, and for the parts computed once at a point.
 TIMING_SECONDS, POINT_SECONDS = 30.0, 2.0
 FEWEST_ROUNDS, MOST_ROUNDS = 3, 50
-# The largest relative error that the user's precision explains.
-ROUNDING = 1e-2
 
 
 class Subject(NamedTuple):
@@ -60,9 +58,14 @@ def time_all(of: Subject, products: list[Product], say: Say) -> tuple[list[float
     The first direct method that is right is also timed for several vectors at once.
     """
     gradient = _gradient(of)
-    prepared = [_prepared(of, each, say) for each in products if each.verdict == "right"]
-    prepared += _at_once(of, products, say)
-    ready = [each for each in prepared if each is not None and each.product.verdict == "right"]
+    right = [each for each in products if each.verdict == "right"]
+    tried = [_tried(of, each, _prepared, say) for each in right]
+    direct = [each for each in right if each.is_direct and each.method in of.kit.own.AT_ONCE]
+    for one in [each for each in direct if each.verdict == "right"][:1]:
+        product = Product(method=one.method, is_repaired=one.is_repaired, vectors=VECTORS)
+        products.append(product)
+        tried.append(_tried(of, product, _at_once, say))
+    ready = [each for each in tried if each is not None]
     seconds = _in_turn([gradient.call, *(each.call for each in ready)], TIMING_SECONDS)
     for each, took in zip(ready, seconds[1:], strict=True):
         each.product.seconds, each.product.gradient_seconds = took, seconds[0]
@@ -78,19 +81,16 @@ def time_all(of: Subject, products: list[Product], say: Say) -> tuple[list[float
 
 
 def time_one(of: Subject, product: Product, program: Callable[..., Tree]) -> None:
-    """Times ``program``, which computes ``product`` and is ready, in turn with the gradient."""
+    """Times ``program``, which computes ``product``, in turn with the gradient, if it is right."""
     call = partial(_waited, of, program, *of.arguments)
-    product.error = _error(of, product, call())
-    gradient, product.seconds = _in_turn([_gradient(of).call, call], TIMING_SECONDS)
-    product.gradient_seconds = gradient
+    _judge(of, product, call())
+    if product.verdict == "right":
+        in_turn = _in_turn([_gradient(of).call, call], TIMING_SECONDS)
+        product.gradient_seconds, product.seconds = in_turn
 
 
 def _gradient(of: Subject) -> Prepared:
-    method, loss = of.kit.methods["gradient"], of.found.loss
-
-    def function(params: Tree, v: Tree, batch: Tree) -> Tree:
-        return method(lambda params: loss(params, batch), params, v)
-
+    function = of_batch(of.kit.methods["gradient"], of.found.loss)
     try:
         return _called(of, Product(method="gradient"), function)
     except Exception:  # where torch.func refuses it, autograd computes it
@@ -98,17 +98,26 @@ def _gradient(of: Subject) -> Prepared:
         return Prepared(Product(method="gradient"), lambda: call()[1])
 
 
-def _prepared(of: Subject, product: Product, say: Say) -> Prepared | None:
+def _tried(
+    of: Subject, product: Product, prepare: Callable[[Subject, Product], Prepared], say: Say
+) -> Prepared | None:
+    """The product if it can be computed and is right; else None, and a verdict on it."""
     try:
-        if product.method in of.kit.own.AT_A_POINT:
-            return _divided(of, product)
-        return _called(of, product, of.function(product))
+        prepared = prepare(of, product)
     except Exception as error:
         is_too_large = isinstance(error, MemoryError) or of.kit.device.is_out_of_memory(error)
         product.verdict = "too large" if is_too_large else "refused"
         product.reason = first_line(error)
-        say(f"{product.label}: {product.verdict.upper()} when called ({product.reason}).")
-        return None
+    if product.verdict == "right":
+        return prepared
+    say(f"{product.label}: {product.verdict.upper()} when called ({product.reason}).")
+    return None
+
+
+def _prepared(of: Subject, product: Product) -> Prepared:
+    if product.method in of.kit.own.AT_A_POINT:
+        return _divided(of, product)
+    return _called(of, product, of.function(product))
 
 
 def _called(of: Subject, product: Product, function: Callable[..., Tree]) -> Prepared:
@@ -138,26 +147,11 @@ def _divided(of: Subject, product: Product) -> Prepared:
     return Prepared(product, partial(_waited, of, second, state, v))
 
 
-def _at_once(of: Subject, products: list[Product], say: Say) -> list[Prepared | None]:
-    """The first right direct method, for several vectors in one call."""
-    for each in products:
-        if each.verdict == "right" and each.is_direct and each.method in of.kit.own.AT_ONCE:
-            product = Product(method=each.method, is_repaired=each.is_repaired, vectors=VECTORS)
-            products.append(product)
-            v = of.kit.many_vectors.stacked([of.v] * VECTORS)
-            hvp = of.kit.many_vectors.at_once(of.kit.methods[each.method])
-            loss = of.kit.loss(each, of.found)
-
-            def function(params: Tree, v: Tree, batch: Tree) -> Tree:
-                return hvp(lambda params: loss(params, batch), params, v)  # noqa: B023
-
-            try:
-                return [_called(of._replace(v=v), product, function)]
-            except Exception as error:
-                product.verdict, product.reason = "refused", first_line(error)
-                say(f"{product.label}: REFUSED ({product.reason}).")
-                return []
-    return []
+def _at_once(of: Subject, product: Product) -> Prepared:
+    hvp = of.kit.many_vectors.at_once(of.kit.methods[product.method])
+    function = of_batch(hvp, of.kit.loss(product, of.found))
+    vectors = of.kit.many_vectors.stacked([of.v] * product.vectors)
+    return _called(of._replace(v=vectors), product, function)
 
 
 def _note(
@@ -169,20 +163,21 @@ def _note(
 ) -> None:
     """Notes the error of the ``first`` result, and the memory of a further call."""
     if product.method != "gradient":
-        product.error = _error(of, product, first)
-        if not product.error <= ROUNDING:  # nor if it is not a number
-            product.verdict = "wrong"
-            product.reason = f"off by {percent(product.error)} when it was to be timed"
+        _judge(of, product, first)
     noted = dict(counters)
     of.kit.device.count_call(call, noted)
     product.memory_bytes = _bytes(noted, product.method in of.kit.own.AT_A_POINT)
 
 
-def _error(of: Subject, product: Product, result: Tree) -> float:
+def _judge(of: Subject, product: Product, result: Tree) -> None:
+    """Notes the error of ``result``, and whether the user's precision explains it."""
     leaves = of.kit.device.to_numpy(result)
     if product.vectors > 1:
         leaves = [leaf[-1] for leaf in leaves]
-    return comparing.relative_difference(leaves, of.right.of(product))
+    product.error = comparing.relative_difference(leaves, of.right.of(product))
+    if not product.error <= of.right.rounding:  # nor if it is not a number
+        product.verdict = "wrong"
+        product.reason = f"off by {percent(product.error)}"
 
 
 def _bytes(counters: dict[str, int], is_after_point: bool) -> int | None:

@@ -10,8 +10,7 @@ from reproduce.mine.found import STEPS, Found, Product
 from reproduce.mine.measure import seconds
 from reproduce.report.templates import templates
 
-COLUMNS = ("method", "is", "gradients", "time", "at the point", "compiling", "memory", "error")
-TARGET_COLUMN = COLUMNS.index("error")
+COLUMNS = ("method", "is", "gradients", "time", "at the point", "compiling", "memory")
 NONE = "–"
 
 
@@ -33,34 +32,26 @@ def html(found: Found, folder: Path) -> str:
 
 def checked(found: Found) -> str:
     """The sentence that the pasted code was run, and how far its HVP is off."""
+    if found.code_failure:
+        return f"it was run, and does NOT WORK for your model: {found.code_failure}"
     return f"it was run, and is off by {found.code_difference:.0e}"
 
 
 def table(found: Found) -> list[tuple[str, ...]]:
     """The columns, then one line per method: timed ones, the fastest first, then the others."""
-    shown = [*found.timed, *found.without_use]
+    on_target = [f"on {found.target}"] if found.target else []
     gradient = (
         "gradient", "", "1", seconds(float(np.median(found.gradient_seconds))), NONE, NONE,
-        _bytes(found.gradient_bytes), NONE,
+        _bytes(found.gradient_bytes), *[NONE for _ in on_target], NONE,
     )  # fmt: skip
-    lines = [COLUMNS, gradient, *map(_line, shown)]
-    if not found.target:
-        return lines
-    on_target = [f"on {found.target}", NONE, *(_on_target(found, each) for each in shown)]
-    return [
-        (*line[:TARGET_COLUMN], cell, *line[TARGET_COLUMN:])
-        for line, cell in zip(lines, on_target, strict=True)
-    ]
+    lines = [_line(found, each) for each in (*found.timed, *found.without_use)]
+    return [(*COLUMNS, *on_target, "error"), gradient, *lines]
 
 
-def _on_target(found: Found, product: Product) -> str:
-    too_large = (product.target_bytes or 0) > found.target_memory_bytes
-    return _bytes(product.target_bytes) + " (too large)" * too_large
-
-
-def _line(product: Product) -> tuple[str, ...]:
+def _line(found: Found, product: Product) -> tuple[str, ...]:
+    on_target = [_on_target(found, product)] if found.target else []
     if not product.seconds:
-        return (product.label, product.verdict, *[NONE] * 5, product.reason)
+        return (product.label, product.verdict, *[NONE] * 5, *on_target, product.reason)
     return (
         product.label,
         product.verdict,
@@ -69,8 +60,14 @@ def _line(product: Product) -> tuple[str, ...]:
         seconds(product.point_seconds) if product.point_seconds else NONE,
         cost.readable_seconds(product.compile_seconds) if product.compile_seconds else NONE,
         _bytes(product.memory_bytes),
+        *on_target,
         NONE if product.error is None else f"{product.error:.0e}",
     )
+
+
+def _on_target(found: Found, product: Product) -> str:
+    too_large = (product.target_bytes or 0) > found.target_memory_bytes
+    return _bytes(product.target_bytes) + " (too large)" * too_large
 
 
 def _bytes(count: int | None) -> str:

@@ -33,7 +33,10 @@ IMPORTS = {
 }
 TORCH = '''\
 def hvp(model, loss, batch, v):
-    """The Hessian of loss(model, batch) in the parameters that v has by name, times v."""
+    """The Hessian of loss(model, batch) in the parameters that v has by name, times v.
+
+    For example, v = {name: torch.randn_like(x) for name, x in model.named_parameters()}.
+    """
     every = {name: value.detach() for name, value in model.named_parameters()}
     params = {name: every.pop(name) for name in v}
     whole = Whole(model, loss)
@@ -48,7 +51,11 @@ def hvp(model, loss, batch, v):
 '''
 JAX = '''\
 def hvp(loss, params, batch, v):
-    """The Hessian of loss(params, batch) in the leaves that v has by path, times v; jit it."""
+    """The Hessian of loss(params, batch) in the leaves that v has by path, times v.
+
+    For example, v = {path: jnp.ones_like(x) for path, x in by_path(params)[0].items()}, and the
+    program jax.jit(partial(hvp, loss)) of (params, batch, v).
+    """
     leaves, structure = by_path(params)
 
     def of_params(varying):
@@ -63,8 +70,7 @@ def code(kit: Kit, found: Own, product: Product) -> str:
     """A module with a function ``hvp`` by the method of ``product``, of what the user returned."""
     method = kit.methods[product.method].__name__
     if kit.framework == "torch":
-        blocks = ["repaired()"] * product.is_repaired
-        blocks += ["without_dropout()"] * found.without_dropout
+        blocks = ["repaired()"] * product.is_repaired + list(found.contexts)
         body = TORCH.replace("METHOD", method).replace("WITH", ", ".join(blocks))
         if not blocks:
             body = body.replace("        with :\n            return", "        return")
@@ -118,8 +124,8 @@ def _source(name: str, value: Any, calls: set[str]) -> str | None:
             if native.__name__ in calls
         ]
         return f"EQUAL = {{\n{''.join(entries)}}}\n"
-    if name == "DROPOUTS":
-        return f"DROPOUTS = ({', '.join(map(_public, value))})\n"
+    if name in {"DROPOUTS", "DROPPING"}:
+        return f"{name} = ({', '.join(map(_public, value))})\n"
     is_code = inspect.isfunction(value) or inspect.isclass(value)
     is_own = is_code and value.__module__.startswith("reproduce.")
     return inspect.getsource(value) if is_own else None

@@ -8,7 +8,7 @@ from reproduce.machine import environment
 from reproduce.machine.limits import cores
 from reproduce.machine.target import Target
 from reproduce.measuring.framework import Own
-from reproduce.mine import correct, fits, kit, measure, pasted, user_file
+from reproduce.mine import correct, fits, kit, look, measure, pasted, user_file
 from reproduce.mine.found import Found, Product
 from reproduce.mine.kit import Kit
 from reproduce.mine.user_file import UserFile
@@ -63,7 +63,13 @@ def find(
     result.code = pasted.code(of, found, result.best)
     code_path = folder / CODE
     code_path.write_text(result.code, encoding="utf-8")
-    result.code_difference = pasted.difference(of, found, user, code_path, checked.right.hvp)
+    try:
+        result.code_difference = pasted.difference(of, found, user, code_path, checked.right.hvp)
+    except Exception as error:  # whatever the user's code does outside its wrappers
+        result.code_failure = correct.first_line(error)
+    else:
+        if not result.code_difference <= checked.right.rounding:  # nor if it is not a number
+            result.code_failure = f"its HVP is off by {correct.percent(result.code_difference)}"
     return result
 
 
@@ -73,7 +79,9 @@ def compile_best(path: Path, best: Product) -> Product:
     product = Product(method=best.method, is_repaired=best.is_repaired, is_compiled=True)
     subject = measure.subject(of, found, correct.Right([]))
     function = subject.function(best)
-    right = correct.Right(of.device.to_numpy(function(*subject.arguments)))
+    rounding = max(correct.ROUNDING, correct.ALLOWED_ERRORS * (best.error or 0))
+    result = of.device.to_numpy(function(*subject.arguments))
+    right = correct.Right(result, rounding=rounding)
     start = time.perf_counter()
     program = of.own.compiled(function, *subject.arguments)
     product.compile_seconds = time.perf_counter() - start
@@ -88,5 +96,5 @@ def _opened(path: Path) -> tuple[UserFile, Kit, Own, list[str]]:
     of.device.use_cores(cores())
     with user_file.blamed(path):
         found, seen = of.own.own(user.problem, user.parameters, user.parts)
-        correct.check_parts(of, found)
+        seen += look.look(of, found)
     return user, of, found, seen

@@ -1,9 +1,10 @@
 """The user's file: what must be in it, and where an exception in it comes from."""
 
 import importlib.util
+import inspect
 import sys
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -91,10 +92,17 @@ def _imported(path: Path) -> Any:
 def _framework(path: Path, problem: tuple[Any, Any, Any]) -> Framework:
     first, second, _ = problem
     torch = sys.modules.get("torch")
-    if torch is not None and isinstance(first, torch.nn.Module):
+    module = torch.nn.Module if torch else ()
+    if isinstance(first, module):
         if callable(second):
             return "torch"
-    elif callable(first) and not isinstance(second, Callable):  # type: ignore[arg-type]
+    # A module of Flax or Equinox holds parameters, although it can be called.
+    elif callable(first) and not (isinstance(second, module) or inspect.isroutine(second)):
+        if torch and any(map(torch.is_tensor, torch.utils._pytree.tree_leaves(second))):
+            raise UserError(
+                f"problem() in {path} returned parameters that are PyTorch's tensors; put them "
+                "into a torch.nn.Module, and return model, loss, batch"
+            )
         return "jax"
     kinds = ", ".join(type(each).__name__ for each in problem)
     raise UserError(f"problem() in {path} returned {kinds}, of which no loss can be made: {SHAPE}")

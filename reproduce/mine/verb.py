@@ -87,7 +87,9 @@ def _compile(found: Found, path: Path, results: Path, limit: float, printer: "_P
             sentence += " Raise --compile-seconds to wait for it."
     else:
         found.products.append(product)
-        sentence = f"{product.label}: compiled in {cost.readable_seconds(product.compile_seconds)}."
+        took = cost.readable_seconds(product.compile_seconds)
+        verdict = "" if product.verdict == "right" else f", and WRONG ({product.reason})"
+        sentence = f"{product.label}: compiled in {took}{verdict}."
     found.said["Time"].append(sentence)
     printer.say("Time", sentence)
 

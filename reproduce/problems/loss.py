@@ -13,19 +13,21 @@ class LossOfLogits:
 
     Its ``logits`` z are a function of the parameters, a tree with d scalars, and give an array
     (…, classes); ``of_logits`` ℓ is a function of that array, and ``penalty`` r of the parameters.
+    Without a penalty r is 0.
     """
 
     def __init__(
         self,
         logits: Callable[[Tree], Logits],
         of_logits: Callable[[Logits], Scalar],
-        penalty: Callable[[Tree], Scalar],
+        penalty: Callable[[Tree], Scalar] | None = None,
     ) -> None:
         self.logits, self.of_logits, self.penalty = logits, of_logits, penalty
 
     def __call__(self, params: Tree) -> Scalar:
         """f(params), a scalar."""
-        return self.of_logits(self.logits(params)) + self.penalty(params)
+        loss = self.of_logits(self.logits(params))
+        return loss + self.penalty(params) if self.penalty else loss
 
 
 class LossByParts:
@@ -35,7 +37,7 @@ class LossByParts:
         self,
         logits: Callable[[Tree, Tree], Logits],
         of_logits: Callable[[Logits, Tree], Scalar],
-        penalty: Callable[[Tree], Scalar],
+        penalty: Callable[[Tree], Scalar] | None = None,
     ) -> None:
         self.logits, self.of_logits, self.penalty = logits, of_logits, penalty
 
