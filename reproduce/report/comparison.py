@@ -89,8 +89,7 @@ class Line(msgspec.Struct, frozen=True):
     @property
     def counter(self) -> counters.Counter | None:
         """The counter of bytes that all done rows have."""
-        counts_memory = self.done and self.case.quantity in KINDS[1].quantities
-        return counters.shared(self.done) if counts_memory else None
+        return counters.shared(self.done) if self.done else None
 
     def cells(self, kind: Kind) -> list[tuple[str, ...]]:
         """The texts of each column, one for each field of ``kind``."""
