@@ -176,7 +176,7 @@ def beyond_vectors(rows: Sequence[Row]) -> Figure:
             axes.plot(counts, median / counts, **line)
             axes.fill_between(counts, low / counts, high / counts, **style.band(line["color"]))
             for count, height in zip(counts, median / counts, strict=True):
-                if size := summary.bytes_of_call(done[count]):
+                if size := summary.needed_bytes(done[count]):
                     text = cost.readable_bytes(size)
                     axes.annotate(text, (count, height), **MEMORY_AT_POINT)
         operations = [methods.operations_per_vector(run[0], run[1], count) for count in counts]

@@ -17,7 +17,7 @@ from reproduce.cli import judging
 from reproduce.errors import UserError
 from reproduce.plan import ARTICLE_MODELS, HVPS, METHODS
 from reproduce.report.evidence import COMPILED
-from reproduce.results import origin
+from reproduce.results import origin, per_case
 from reproduce.results.published import time as published_times
 from reproduce.results.rows import Row, read_rows
 
@@ -548,7 +548,7 @@ def test_the_summary_has_every_case_with_units_and_the_whole_over_the_gradient()
     rows = times(2.5, models=("vit",)) + memory(
         claims.JAX_JIT, xla(lambda _, method: 2**30 * (1 + (method != "gradient")))
     )
-    table = sources.summary_table(rows).set_index(["quantity", "model", "method"])
+    table = per_case.table(rows).set_index(["quantity", "model", "method"])
     hvp = table.loc["time", "vit", "reverse_over_reverse"]
     assert (hvp.median_seconds, hvp.ratio_to_gradient) == pytest.approx((1.5, 2.5))
     assert hvp.p20_seconds < hvp.median_seconds < hvp.p80_seconds
@@ -559,6 +559,6 @@ def test_the_summary_has_every_case_with_units_and_the_whole_over_the_gradient()
 
 def test_a_failed_case_stays_in_the_summary_without_numbers():
     rows = changed(times(2.5, models=("vit",))[1:2], status="timeout", reason="slow", seconds=())
-    (found,) = sources.summary_table(rows).itertuples()
+    (found,) = per_case.table(rows).itertuples()
     assert found.status == "timeout"
     assert np.isnan(found.median_seconds)

@@ -18,7 +18,7 @@ from scipy import stats
 from reproduce.results import counters, origin, published, summary
 from reproduce.results.rows import Row
 
-CASE = ["quantity", "framework", "mode", "model", "batch_size", "method"]
+CASE = ["quantity", *summary.LINE]
 # What an HVP costs, in one number: the median over rounds of its time divided by the gradient's in
 # the same round.
 IN_GRADIENTS = "time in gradients"
@@ -58,35 +58,27 @@ def of_article() -> Source:
     reading.
     """
     rng = np.random.default_rng(SEED)
-    records = [
-        _record(
-            row, "time", row.median_s, _bootstrap(row.seconds, rng), len(row.seconds), _ARTICLE_TIME
-        )
+    times = [
+        _record(row, "time", row.median_s, _bootstrap(row.seconds, rng), _ARTICLE_TIME)
         for row in published.time().itertuples()
-    ] + [
-        _record(
-            row, "memory", row.memory_gib * 2**30, _drawn_readings(row, rng), 1, _ARTICLE_MEMORY
-        )
+    ]
+    memory = [
+        _record(row, "memory", row.memory_gib * GIB, _drawn_readings(row, rng), _ARTICLE_MEMORY)
         for row in published.memory().itertuples()
     ]
-    records += _in_gradients(records)
     absent = "the article published no number of this kind"
+    records = [*times, *memory, *_in_gradients(times)]
     return _source("published", absent, records, of_article=True)
 
 
 def _in_gradients(times: list[Record]) -> list[Record]:
     """The cost of each HVP in gradients, from the overheads and gradients that were released."""
-    of_cell = {
-        tuple(each[name] for name in CASE): each for each in times if each["quantity"] == "time"
-    }
+    by_line = {tuple(each[name] for name in summary.LINE): each for each in times}
     return [
         each
-        | {
-            "quantity": IN_GRADIENTS,
-            "value": 1 + each["value"] / of_cell[*cell, "gradient"]["value"],
-            "draws": 1 + each["draws"] / of_cell[*cell, "gradient"]["draws"],
-        }
-        for (*cell, method), each in of_cell.items()
+        | {"quantity": IN_GRADIENTS}
+        | {of: 1 + each[of] / by_line[*cell, "gradient"][of] for of in ("value", "draws")}
+        for (*cell, method), each in by_line.items()
         if method != "gradient"
     ]
 
@@ -96,7 +88,7 @@ _ARTICLE_MEMORY = "memory: A100; the rise of all used memory (NVML), read off th
 
 
 def _drawn_readings(row: Any, rng: np.random.Generator) -> np.ndarray:
-    return (row.memory_gib + row.uncertainty_gib * rng.uniform(-1, 1, DRAWS)) * 2**30
+    return (row.memory_gib + row.uncertainty_gib * rng.uniform(-1, 1, DRAWS)) * GIB
 
 
 def of_rows(name: str, rows: Iterable[Row], absent: str) -> Source:
@@ -217,65 +209,3 @@ def interval(draws: pd.DataFrame) -> tuple[list[float], list[float]]:
         return [], []
     low, high = np.quantile(draws.iloc[:, 1:], (tail, 1 - tail), axis=1)
     return low.tolist(), high.tolist()
-
-
-def summary_table(rows: Iterable[Row]) -> pd.DataFrame:
-    """Every case of the article's plans: one row per case, units in the names of the columns.
-
-    ``p20_seconds``, ``median_seconds`` and ``p80_seconds`` are quantiles over the
-    repetitions, for an HVP of its time beyond the gradient's. ``memory_gib`` is by the
-    counter that ``memory_counter`` names. ``ratio_to_gradient`` divides by the gradient of the
-    same device, plan, model and batch size, and a time by the gradient of the same round.
-    """
-    rows = sorted(_measurements(rows), key=_settings)
-    records = [
-        record for _, group in groupby(rows, _settings) for record in _summary_records(list(group))
-    ]
-    frame = pd.DataFrame(records)
-    if not records:
-        return frame
-    sorted_frame = frame.drop(columns="whole").sort_values(SUMMARY_KEY)
-    return sorted_frame.rename(columns={"place": "device"})
-
-
-SUMMARY_KEY = [*CASE, *summary.SETTINGS]
-
-
-def _settings(row: Row) -> tuple[Any, ...]:
-    return (*_group(row), *(getattr(row, name) for name in summary.SETTINGS))
-
-
-def _summary_records(rows: list[Row]) -> list[Record]:
-    counter = counters.shared(rows) if rows[0].quantity in {"memory", "nvml"} else None
-    found = [_summary_record(row, counter) for row in rows]
-    gradients = {
-        (each["model"], each["batch_size"]): each["whole"]
-        for each in found
-        if each["method"] == "gradient"
-    }
-    for each in found:
-        gradient = gradients.get((each["model"], each["batch_size"]), np.nan)
-        each["ratio_to_gradient"] = each.pop("in_gradients") or each["whole"] / gradient
-    return found
-
-
-def _summary_record(row: Row, counter: counters.Counter | None) -> Record:
-    done = row.status == "done"
-    seconds, in_gradients = np.full(3, np.nan), None
-    if done and row.quantity == "time":
-        seconds = np.quantile(summary.overhead_seconds(row), published.QUANTILES)
-        if row.method != "gradient":
-            in_gradients = summary.ratio(row)[1]
-    memory_bytes = counter.bytes_of(row) if done and counter else np.nan
-    flops = row.flops if done and row.flops else np.nan
-    return {
-        **{name: getattr(row, name) for name in SUMMARY_KEY},
-        "status": row.status,
-        "repetitions": len(row.seconds),
-        **dict(zip(("p20_seconds", "median_seconds", "p80_seconds"), seconds, strict=True)),
-        "memory_gib": memory_bytes / 2**30,
-        "memory_counter": counter.name if counter else "",
-        "flops": flops,
-        "in_gradients": in_gradients,
-        "whole": {"time": seconds[1], "operations": flops}.get(row.quantity, memory_bytes),
-    }

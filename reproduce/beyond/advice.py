@@ -153,7 +153,7 @@ def _with_error(rows: Sequence[Row]) -> str:
 
 
 def _little_memory(rows: Sequence[Row]) -> str:
-    told = [(row, needed) for row in rows if (needed := summary.bytes_of_call(row)) is not None]
+    told = [(row, needed) for row in rows if (needed := summary.needed_bytes(row)) is not None]
     if not told:
         return ""
     best, most = (choose(told, key=lambda each: each[1]) for choose in (min, max))
