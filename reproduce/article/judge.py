@@ -107,7 +107,7 @@ def _tested(claim: Claim, source: Source) -> tuple[tuple[Figure, ...], list[str]
     if claim.needs is None:
         sizes = ["from the models' sizes: no measurement is needed"]
         return _figures(claim, None, source), sizes, ()
-    values, notes = _select(source, _as_counted_in(source, claim.needs))
+    values, notes = _select(source, claim.needs)
     cases = source.cases.loc[values.index]
     figures = _figures(claim, values, source)
     inside = sum(figure.verdict in {"reproduced", "consistent"} for figure in figures)
@@ -117,13 +117,6 @@ def _tested(claim: Claim, source: Source) -> tuple[tuple[Figure, ...], list[str]
         notes.append(too_few)
         figures = tuple(msgspec.structs.replace(each, verdict="inconclusive") for each in figures)
     return figures, notes, tuple(dict.fromkeys(cases["origin"]))
-
-
-def _as_counted_in(source: Source, needs: Needs) -> Needs:
-    """``needs`` with the name that ``source`` has for NVML's memory: ``nvml``, in rows."""
-    if source.of_article or not needs.of_whole_gpu:
-        return needs
-    return msgspec.structs.replace(needs, quantity="nvml")
 
 
 def _select(source: Source, needs: Needs) -> tuple[pd.DataFrame, list[str]]:
@@ -165,7 +158,7 @@ def _complete_batch_sizes(found: pd.DataFrame, needs: Needs) -> list[int]:
 
 def _lack(source: Source, needs: Needs, model: str, taken: list[int]) -> str:
     if needs.quantity not in source.cases.index.get_level_values("quantity"):
-        if needs.of_whole_gpu:
+        if needs.quantity == "nvml":
             return "only NVML's counter can decide this: measure with --nvml, on a GPU"
         return f"no {needs.quantity}: {source.absent}"
     runs = " and ".join(methods.RUNS[run] for run in needs.runs)
@@ -188,7 +181,7 @@ def _figures(claim: Claim, values: pd.DataFrame | None, source: Source) -> tuple
     said = OF_ITSELF if source.of_article and claim.needs else {}
     found = []
     for case, number, low, high in zip(cases, result[0].tolist(), *interval(result), strict=True):
-        verdict = _verdict(low, high, claim.accepted)
+        verdict = _verdict(low, high, claim.accepts.ends)
         name = _name(case, claim.needs)
         found.append(Figure(name, number, low, high, said.get(verdict, verdict)))
     return tuple(found)
@@ -215,7 +208,7 @@ def _verdict(low: float, high: float, accepted: tuple[float, float]) -> Verdict:
 
 def _deciding(figures: Iterable[Figure], claim: Claim) -> Figure:
     """Of the figures with the claim's verdict, the one that is least within the range."""
-    low, high = claim.accepted
+    low, high = claim.accepts.ends
 
     def rank(figure: Figure) -> tuple[int, float]:
         return DECIDING.index(figure.verdict), min(figure.number - low, high - figure.number)
