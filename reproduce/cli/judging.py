@@ -19,7 +19,7 @@ from reproduce.report.evidence import Evidence, evidence
 from reproduce.results import compare as comparing
 from reproduce.results import per_case
 from reproduce.results.files import whole_file
-from reproduce.results.rows import results_folder
+from reproduce.results.rows import results_folder, some_rows_in
 
 FolderOfRows = Annotated[
     Path, typer.Argument(parser=results_folder, help="A results folder, with rows.jsonl.")
@@ -94,7 +94,7 @@ def prove(results: FolderOfRows) -> None:
 
 def advise(results: FolderOfRows) -> None:
     """Say which HVP to use, from the rows of plan 'beyond', and write advice.md."""
-    text = advice(comparing.rows_of(results))
+    text = advice(some_rows_in(results))
     with whole_file(results / "advice.md") as unfinished:
         unfinished.write_text(text, encoding="utf-8")
     print(text, end="")

@@ -1,7 +1,6 @@
 """Comparing two results folders case by case: which cases became faster, slower or larger."""
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, Literal
 
 import msgspec
@@ -10,7 +9,7 @@ from scipy import stats
 
 from reproduce.errors import UserError
 from reproduce.results import counters, summary
-from reproduce.results.rows import Row, rows_in, rows_path
+from reproduce.results.rows import Row
 
 RESAMPLES = 1000
 SEED = 0
@@ -31,21 +30,6 @@ class Comparison(msgspec.Struct, frozen=True):
     low: float = np.nan
     high: float = np.nan
     reason: str = ""
-
-
-def rows_of(folder: Path) -> list[Row]:
-    """The rows of a results folder.
-
-    Raises:
-        UserError: if it has none, or one that cannot be read.
-    """
-    rows = rows_in(folder)
-    if not rows:
-        raise UserError(
-            f"rows were expected in {rows_path(folder)}, and there are none; "
-            "give a folder that was measured into, or measure with `make measure`"
-        )
-    return rows
 
 
 def compare(
