@@ -3,31 +3,24 @@
 import re
 from itertools import pairwise
 
-import matplotlib
 import msgspec
 import pandas as pd
 import pytest
 from commands import ACCOUNTED
-from matplotlib.backends.backend_agg import FigureCanvasAgg
+from drawn import assert_nothing_is_cut_off
 from matplotlib.container import BarContainer
-from matplotlib.text import Text
 
 from paper_figures import figures, style
 from reproduce.plan import METHODS
 from reproduce.results import published
 from reproduce.results.rows import read_rows
 
+pytestmark = pytest.mark.usefixtures("figure_settings")
 ROWS = read_rows(ACCOUNTED)
 MEMORY = [name for name, bench in figures.BENCHES.items() if bench.quantity == "memory"]
 TORCH = "bench_hvp_memory_torch"
 MODELS = ["resnet34", "vit", "bert"]
 GIB = 2**30
-
-
-@pytest.fixture(autouse=True)
-def figure_settings():
-    with matplotlib.rc_context(style.RC):
-        yield
 
 
 def rows_of(name, **changes):
@@ -222,13 +215,7 @@ def test_each_figure_has_rows_of_its_own_device():
 @pytest.mark.parametrize("name", MEMORY)
 def test_no_text_is_cut_off_or_in_another_text(name):
     figure = figures.draw(name, rows_of(name))
-    FigureCanvasAgg(figure).draw()
-    width, height = figure.bbox.size
-    shown = [text for text in figure.findobj(Text) if text.get_text() and text.get_visible()]
-    for text in shown:
-        box = text.get_window_extent()
-        inside = box.x0 >= 0 and box.y0 >= 0 and box.x1 <= width and box.y1 <= height
-        assert inside, f"{text.get_text()!r} at {box}"
+    assert_nothing_is_cut_off(figure)
     (legend,) = figure.legends
     above = [axes.title for axes in figure.axes]
     assert all(title.get_window_extent().y1 < legend.get_window_extent().y0 for title in above)

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import typer
+from commands import write_rows
 from scipy import stats
 from typer.testing import CliRunner
 
@@ -497,8 +498,7 @@ def test_the_claims_have_unlike_names_and_ranges_that_a_figure_can_meet():
 def folder(tmp_path):
     results = tmp_path / "results" / "mine"
     results.mkdir(parents=True)
-    lines = [msgspec.json.encode(each) for each in times(2.5)]
-    (results / "rows.jsonl").write_bytes(b"\n".join(lines) + b"\n")
+    write_rows(results, times(2.5))
     return results
 
 
@@ -525,9 +525,7 @@ def test_the_command_prints_json_and_writes_both_files(folder):
 def test_what_was_compiled_is_found_beside_the_results(folder):
     compiled = folder.parent / "a100"
     compiled.mkdir()
-    rows = memory(claims.JAX_JIT, xla(lambda *_: 1000), how="compiled")
-    lines = [msgspec.json.encode(each) for each in rows]
-    (compiled / "rows.jsonl").write_bytes(b"\n".join(lines) + b"\n")
+    write_rows(compiled, memory(claims.JAX_JIT, xla(lambda *_: 1000), how="compiled"))
     verdicts = {
         (each["claim"], each["source"]): each["verdict"]
         for each in json.loads(invoke(folder, "--json").stdout)

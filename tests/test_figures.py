@@ -11,8 +11,8 @@ import msgspec
 import numpy as np
 import pytest
 import refusals
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.text import Text
+from commands import write_rows
+from drawn import assert_nothing_is_cut_off, texts
 from typer.testing import CliRunner
 
 import paper_figures.__main__ as drawing
@@ -23,6 +23,7 @@ from reproduce.plan import METHODS, cases
 from reproduce.results import counters, summary
 from reproduce.results.rows import read_rows
 
+pytestmark = pytest.mark.usefixtures("figure_settings")
 ROOT = Path(__file__).parent.parent
 SAMPLE = Path(__file__).parent / "rows_sample.jsonl"
 ROWS = summary.last_of_each_case(read_rows(SAMPLE))
@@ -30,12 +31,6 @@ MEASURED = [name for name, bench in figures.BENCHES.items() if not bench.only_th
 WITH_CURVE = [name for name in MEASURED if figures.BENCHES[name].has_curve]
 MEMORY = [name for name in MEASURED if figures.BENCHES[name].quantity == "memory"]
 UNIT_SIZES = {"s": 1, "ms": 1e-3, "GiB": 2**30, "MiB": 2**20}
-
-
-@pytest.fixture(autouse=True)
-def figure_settings():
-    with matplotlib.rc_context(style.RC):
-        yield
 
 
 @pytest.fixture
@@ -91,11 +86,6 @@ def expected(row, quantile=0.5):
 
 def unit_of(axes):
     return axes.get_ylabel().split("[")[1].split("]")[0]
-
-
-def texts(figure):
-    """The texts of the figure, each on one line."""
-    return [text.get_text().replace("\n", " ") for text in figure.findobj(Text)]
 
 
 def bar_heights(figure):
@@ -415,14 +405,7 @@ def test_no_text_is_cut_off_at_the_rim(name):
     rows = [] if name in figures.DIAGRAMS else one_failed(name, "out_of_memory")[0]
     long_name = "CPU: an unusually long name of a processor with 128 cores at 2.45 GHz, 64 GiB"
     rows = [msgspec.structs.replace(row, device=long_name) for row in rows]
-    figure = figures.draw(name, rows)
-    FigureCanvasAgg(figure).draw()
-    width, height = figure.bbox.size
-    shown = [text for text in figure.findobj(Text) if text.get_text() and text.get_visible()]
-    for text in shown:
-        box = text.get_window_extent()
-        inside = box.x0 >= 0 and box.y0 >= 0 and box.x1 <= width and box.y1 <= height
-        assert inside, f"{text.get_text()!r} at {box}"
+    assert_nothing_is_cut_off(figures.draw(name, rows))
 
 
 def test_the_methods_differ_in_lightness_and_marker():
@@ -440,7 +423,7 @@ def test_the_methods_differ_in_lightness_and_marker():
 
 
 def write_results(folder, rows):
-    (folder / "rows.jsonl").write_bytes(b"".join(msgspec.json.encode(r) + b"\n" for r in rows))
+    write_rows(folder, rows)
     return str(folder)
 
 
