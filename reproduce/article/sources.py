@@ -17,6 +17,7 @@ from scipy import stats
 
 from reproduce.results import counters, origin, published, summary
 from reproduce.results.rows import Row
+from reproduce.results.summary import GIB
 
 CASE = ["quantity", *summary.LINE]
 # What an HVP costs, in one number: the median over rounds of its time divided by the gradient's in
@@ -99,43 +100,34 @@ def of_rows(name: str, rows: Iterable[Row], absent: str) -> Source:
     same rounds. Memory is exact, except for the counters in ``UNCERTAINTY``.
     """
     rng = np.random.default_rng(SEED)
-    rows = sorted(_measurements(rows), key=_group)
+    rows = sorted(summary.of_article(summary.last_of_each_case(rows)), key=summary.kind)
     records = [
         record
-        for _, group in groupby(rows, _group)
+        for _, group in groupby(rows, summary.kind)
         for record in _records_of_group(*summary.newest(list(group)), rng)
     ]
     on_cpu = bool(rows) and all(row.device.startswith("CPU") for row in rows)
     return _source(name, absent, records, on_cpu=on_cpu)
 
 
-def _measurements(rows: Iterable[Row]) -> list[Row]:
-    return summary.measurements(summary.of_article(summary.last_of_each_case(rows)))
-
-
-def _group(row: Row) -> tuple[str, str, str]:
-    return row.quantity, row.framework, row.mode
-
-
 def _records_of_group(rows: Sequence[Row], left_out: str, rng: np.random.Generator) -> list[Record]:
-    counter = counters.shared(rows) if rows[0].quantity in {"memory", "nvml"} else None
+    counter = counters.shared(rows)
     origin = "; ".join(filter(None, (_origin(rows[0], counter), left_out)))
     records = []
     # In a fixed order, since each case takes the next random numbers.
     for row in sorted(rows, key=lambda row: str(row.case)):
-        value_and_draws = _value_and_draws(row, counter, rng)
-        records.append(_record(row, row.quantity, *value_and_draws, len(row.seconds), origin))
+        records.append(_record(row, row.quantity, *_value_and_draws(row, counter, rng), origin))
         if row.quantity == "time" and row.method != "gradient":
             costs = _median_and_draws(np.divide(row.seconds, row.gradient_seconds), rng)
-            records.append(_record(row, IN_GRADIENTS, *costs, len(row.seconds), origin))
+            records.append(_record(row, IN_GRADIENTS, *costs, origin))
         if row.quantity == "time" and row.relative_difference is not None:
             exactly = row.relative_difference, np.full(DRAWS, row.relative_difference)
-            records.append(_record(row, "difference", *exactly, 1, origin))
+            records.append(_record(row, "difference", *exactly, origin))
     return records
 
 
 def _origin(row: Row, counter: counters.Counter | None) -> str:
-    text = f"{' '.join(_group(row))}: {row.place}, plan {row.plan!r}"
+    text = f"{' '.join(summary.kind(row))}: {row.place}, plan {row.plan!r}"
     if row.quantity != "operations" and not origin.is_as_in_the_article(row):
         text += f" (the article: {origin.ARTICLE_DEVICE}, plan {origin.ARTICLE_PLAN!r})"
     if counter:
@@ -146,18 +138,14 @@ def _origin(row: Row, counter: counters.Counter | None) -> str:
 def _value_and_draws(
     row: Row, counter: counters.Counter | None, rng: np.random.Generator
 ) -> tuple[float, np.ndarray]:
-    missing = np.nan, np.full(DRAWS, np.nan)
-    if row.status != "done":
-        return missing
-    if row.quantity == "time":
+    if row.status == "done" and row.quantity == "time":
         return _median_and_draws(summary.overhead_seconds(row), rng)
-    if row.quantity == "operations":
-        return (row.flops, np.full(DRAWS, row.flops)) if row.flops else missing
-    if counter is None:
-        return missing
-    value = counter.bytes_of(row)
-    spread = UNCERTAINTY.get(counter.name, 0.0)
-    return value, value * (1 + spread * rng.uniform(-1, 1, DRAWS))
+    if row.status == "done" and row.quantity == "operations" and row.flops:
+        return row.flops, np.full(DRAWS, row.flops)
+    if row.status == "done" and counter:
+        value, spread = counter.bytes_of(row), UNCERTAINTY.get(counter.name, 0.0)
+        return value, value * (1 + spread * rng.uniform(-1, 1, DRAWS))
+    return np.nan, np.full(DRAWS, np.nan)
 
 
 def _median_and_draws(
@@ -176,19 +164,17 @@ def _bootstrap(values: Sequence[float] | np.ndarray, rng: np.random.Generator) -
     return result.bootstrap_distribution
 
 
-def _record(
-    cell: Any, quantity: str, value: float, draws: np.ndarray, count: int, origin: str
-) -> Record:
-    names = {name: getattr(cell, name) for name in CASE[1:]}
-    status = getattr(cell, "status", "done")
+def _record(row: Any, quantity: str, value: float, draws: np.ndarray, origin: str) -> Record:
+    """The record of a `Row`, or of a row of a published table, which has no status."""
+    status = getattr(row, "status", "done")
     if status == "done" and np.isnan(value):
         status = "no value with an interval"
     return {
         "quantity": quantity,
-        **names,
+        **{name: getattr(row, name) for name in summary.LINE},
         "status": status,
         "value": value,
-        "repetitions": count,
+        "repetitions": len(getattr(row, "seconds", ())),
         "origin": origin,
         "draws": draws,
     }

@@ -8,11 +8,10 @@ import pandas as pd
 from reproduce import methods, problems
 from reproduce.errors import UserError
 from reproduce.measuring import cost
-from reproduce.plan import BEYOND, GAUSS_NEWTON, LOW_PRECISION
+from reproduce.plan import BEYOND, GAUSS_NEWTON, LOW_PRECISION, Framework
 from reproduce.results import summary
 from reproduce.results.rows import Row
 
-FRAMEWORKS = {"jax": "JAX", "torch": "PyTorch"}
 MANY = 10
 # Products that an HVP's place may take, in a row of their own.
 OTHERS = {
@@ -49,7 +48,7 @@ def tables_of(rows: Iterable[Row]) -> dict[str, pd.DataFrame]:
     place. A Gauss-Newton product, which is no HVP, and an HVP in bfloat16 have rows of their own.
     """
     times = [row for row in _timed(rows) if not summary.is_wrong(row)]
-    found = {name: _of_framework(name, times) for name in FRAMEWORKS}
+    found = {name: _of_framework(name, times) for name in methods.FRAMEWORKS}
     return {name: table for name, table in found.items() if len(table)}
 
 
@@ -86,7 +85,7 @@ def _timed(rows: Iterable[Row]) -> list[Row]:
     return [row for row in times if row.status == "done" and row.method != "gradient"]
 
 
-def _of_framework(framework: str, times: Sequence[Row]) -> pd.DataFrame:
+def _of_framework(framework: Framework, times: Sequence[Row]) -> pd.DataFrame:
     own = [row for row in times if row.framework == framework]
     needs: dict[str, Callable[[Sequence[Row]], str]] = {
         "few HVPs": lambda rows: _fastest(_without_compiling(rows), _of_first),
@@ -104,7 +103,7 @@ def _of_framework(framework: str, times: Sequence[Row]) -> pd.DataFrame:
     for need, kind in OTHERS.items():
         others = [[r for r in own if r.model == model and r.method in kind] for model in models]
         records.append([need, *map(_with_error, others)])
-    columns = [FRAMEWORKS[framework], *map(problems.label, models)]
+    columns = [methods.FRAMEWORKS[framework], *map(problems.label, models)]
     return pd.DataFrame([record for record in records if any(record[1:])], columns=columns)
 
 

@@ -11,14 +11,14 @@ import numpy as np
 
 from reproduce.errors import UserError
 from reproduce.measuring.cost import readable_bytes
-from reproduce.methods import LABELS
+from reproduce.methods import FRAMEWORKS, LABELS
 from reproduce.plan import Case, Quantity
 from reproduce.report.templates import templates
 from reproduce.results import counters, summary
 from reproduce.results.rows import Row
 
 MISSING = "–"
-PACKAGES = {"jax": "JAX", "torch": "PyTorch", "transformers": "transformers"}
+PACKAGES: dict[str, str] = {**FRAMEWORKS, "transformers": "transformers"}
 METHODS = list(LABELS)
 
 

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import pandas as pd
 
-from reproduce import plan
+from reproduce import methods, plan
 from reproduce.report.evidence import MEASURED, Evidence, Folder
 from reproduce.results import origin, summary
 from reproduce.results.rows import Row
@@ -39,8 +39,8 @@ def _place(row: Row) -> str:
 
 def _frameworks(row: Row) -> str:
     packages = row.facts.get("packages", {})
-    names = {"jax": "JAX", "torch": "PyTorch"}
-    return ", ".join(f"{names[each]} {packages[each]}" for each in names if each in packages)
+    named = methods.FRAMEWORKS.items()
+    return ", ".join(f"{name} {packages[each]}" for each, name in named if each in packages)
 
 
 def _other_line(rows: Sequence[Row]) -> str:

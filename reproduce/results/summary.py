@@ -61,8 +61,8 @@ def _place_and_run(row: Row) -> tuple[str, str, str, str]:
 
 
 def of_article(rows: Iterable[Row]) -> list[Row]:
-    """Return the rows of the article's measurements: of all plans except ``beyond``."""
-    return [row for row in rows if row.plan != BEYOND]
+    """Return the `measurements` of the article: those of all plans except ``beyond``."""
+    return measurements(row for row in rows if row.plan != BEYOND)
 
 
 def of_beyond(rows: Iterable[Row], several_vectors: bool = False) -> tuple[list[Row], str]:
@@ -114,10 +114,14 @@ def needed_bytes(row: Row) -> int | None:
     return next((counter.bytes_of(row) for counter in choices if counter.is_in(row)), None)
 
 
-def of_kind(rows: Iterable[Row], kind: tuple[str, str, str]) -> list[Row]:
-    """Return the article's rows of one quantity, framework and mode."""
-    article = measurements(of_article(rows))
-    return [row for row in article if (row.quantity, row.framework, row.mode) == kind]
+def kind(row: Row) -> tuple[str, str, str]:
+    """Return the quantity, framework and mode of ``row``: what one figure shows."""
+    return row.quantity, row.framework, row.mode
+
+
+def of_kind(rows: Iterable[Row], wanted: tuple[str, str, str]) -> list[Row]:
+    """Return the article's rows of the `kind` that is ``wanted``."""
+    return [row for row in of_article(rows) if kind(row) == wanted]
 
 
 def settings(row: Row) -> dict[str, Any]:
