@@ -221,12 +221,3 @@ def test_no_text_is_cut_off_or_in_another_text(name):
     assert all(title.get_window_extent().y1 < legend.get_window_extent().y0 for title in above)
     below = [text.get_window_extent() for text in figure.texts]
     assert all(lower.y1 <= upper.y0 for lower, upper in pairwise(below))
-
-
-def test_the_same_rows_give_the_same_bytes(tmp_path):
-    written = []
-    for folder in (tmp_path / "first", tmp_path / "second"):
-        folder.mkdir()
-        paths = figures.write(TORCH, rows_of(TORCH), folder)
-        written.append([path.read_bytes() for path in paths])
-    assert written[0] == written[1]

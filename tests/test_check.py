@@ -325,12 +325,6 @@ def test_what_is_no_bundle_is_refused(packed, damage, found):
         check(packed)
 
 
-def test_a_folder_without_rows_is_refused(tmp_path):
-    (tmp_path / "results").mkdir()
-    with pytest.raises(UserError, match="give a results folder that was measured"):
-        check(tmp_path / "results")
-
-
 def test_a_folder_without_rows_is_refused_also_where_others_lie_beside_or_in_it(results):
     (results.parent / "empty").mkdir()
     shutil.copytree(results / "a100", results.parent / "a100")

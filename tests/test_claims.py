@@ -471,12 +471,6 @@ def test_one_repetition_has_no_interval_and_is_not_judged():
     assert "'no value with an interval'" in found.reason
 
 
-def test_the_same_rows_give_the_same_judgements():
-    rows = times(2.5)
-    claim = "jax_hvp_costs_two_to_three_gradients"
-    assert judged(claim, rows) == judged(claim, rows)
-
-
 def test_the_table_has_a_row_a_claim_and_a_column_a_source(published):
     found = judge.judgements([sources.of_article(), sources.of_rows("this run", [], "no rows")])
     lines = judge.claims_table(found).splitlines()

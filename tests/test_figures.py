@@ -350,26 +350,6 @@ def test_the_figures_at_batch_64_need_that_batch_size_in_all_models():
 
 
 @pytest.mark.parametrize(
-    "other",
-    [
-        {"vector": "seeded"},
-        {"normalisation": "matched"},
-        {"device": "another"},
-        {"plan": "another"},
-    ],
-    ids=str,
-)
-def test_rows_of_other_settings_than_the_newest_are_left_out(other):
-    older = rows_of(MEASURED[0])
-    newer = [msgspec.structs.replace(row, **other) for row in older]
-    kept, sentence = figures.select(MEASURED[0], [*older, *newer])
-    assert kept == newer
-    (changed,) = other.items()
-    assert sentence.startswith(f"Left out {len(older)} rows of {next(iter(other))} ")
-    assert "{} {!r}".format(*changed) in sentence.split("drawn are the newest")[1]
-
-
-@pytest.mark.parametrize(
     ("other", "said"),
     [
         ({"vector": "seeded"}, "Vector: a seeded normal vector"),
@@ -439,15 +419,6 @@ def test_rows_of_another_machine_are_left_out_with_a_sentence(tmp_path):
     assert result.exit_code == 0
 
 
-def test_rows_of_another_vector_are_left_out_with_a_sentence(tmp_path):
-    rows = rows_of(MEASURED[0])
-    older = [msgspec.structs.replace(row, vector="seeded", started="2000") for row in rows]
-    results = write_results(tmp_path, [*older, *rows])
-    written, sentence = CliRunner().invoke(app, [results, MEASURED[0]]).output.splitlines()
-    assert f"{MEASURED[0]}.png" in written
-    assert sentence.startswith(f"{MEASURED[0]}: Left out {len(older)} rows of vector 'seeded'")
-
-
 def test_each_figure_is_written_or_its_absence_explained_on_one_line(tmp_path):
     results = write_results(tmp_path, rows_of(MEMORY[0]))
     result = CliRunner().invoke(app, [results])
@@ -478,11 +449,6 @@ def test_a_wrong_name_ends_with_one_sentence_that_lists_the_right_ones(refused):
     sentence = refused("no_such_figure")
     assert "'no_such_figure'" in sentence
     assert all(name in sentence for name in NAMES)
-
-
-def test_a_broken_rows_file_ends_with_one_sentence(refused, tmp_path):
-    (tmp_path / "rows.jsonl").write_text("no row\n")
-    assert "rows.jsonl, line 1" in refused("bench_hvp_time_jax")
 
 
 def test_a_failed_write_leaves_the_earlier_figure_whole(tmp_path, monkeypatch):

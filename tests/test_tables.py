@@ -245,9 +245,3 @@ def test_the_command_writes_tables_where_their_rows_are(tmp_path):
     first = {path: path.read_bytes() for path in (tmp_path / "tables").iterdir()}
     CliRunner().invoke(app, [str(tmp_path), *TABLES_OF_ARTICLE])
     assert first == {path: path.read_bytes() for path in (tmp_path / "tables").iterdir()}
-
-
-def test_a_named_table_without_rows_ends_with_exit_code_1(tmp_path):
-    result = CliRunner().invoke(app, [str(tmp_path), "operations"])
-    assert result.exit_code == 1
-    assert result.output.startswith("operations is not written: there are no rows of operations")

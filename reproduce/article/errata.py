@@ -11,14 +11,17 @@ from typing import Literal
 import msgspec
 
 Kind = Literal["error", "omission", "confounder", "doubt"]
+KINDS: dict[Kind, str] = {
+    "error": "Errors: against the article's own data, or against mathematics",
+    "omission": "Omissions: a statement lacks something that it needs",
+    "confounder": "Confounders: a second difference between the things that are compared",
+    "doubt": "Doubts: matters of reading, or not proven for what the article ran",
+}
 
 
 class Erratum(msgspec.Struct, frozen=True):
     """One departure of the article from its own data, from mathematics or from what was run.
 
-    ``kind``: an ``error`` contradicts data or mathematics; an ``omission`` leaves out something
-    that the statement needs; a ``confounder`` is a second difference between the things that are
-    compared; a ``doubt`` is a matter of reading, or not proven for what the article ran.
     ``place`` is where it is in the article, ``printed`` what the article says there, and
     ``right`` what it should say. Its tests name its ``id``: ``@pytest.mark.erratum("id")``.
     """
