@@ -177,5 +177,3 @@ def _arrow(factor: str) -> Style:
         "shrinkA": 0,
         "shrinkB": 0,
     }
-
-

@@ -74,6 +74,9 @@ def beyond_front(rows: Sequence[Row]) -> Figure:
         raise layout.CannotDraw(f"there are no such rows of plan {BEYOND!r}; measure it first")
     models = sorted({point.row.model for point in points}, key=problems.order)
     drawn = {each for point in points for each in (point.row.method, point.row.framework)}
+    row = points[0].row
+    is_timed = row.quantity == "time"
+    cost, not_run = ("Time", "") if is_timed else ("Operations", ", compiled or accounted, not run")
     figure = layout.empty()
     rows_of_panels = math.ceil(len(models) / IN_A_ROW)
     panels = _grid(figure, len(models), rows_of_panels)
@@ -81,12 +84,10 @@ def beyond_front(rows: Sequence[Row]) -> Figure:
         own = [point for point in points if point.row.model == model]
         _panel(axes, own)
         axes.set_title(f"{problems.label(model)}, batch size {own[0].row.batch_size}")
-        axes.set_xlabel(_cost_label(points))
+        axes.set_xlabel(f"{cost} over the gradient's")
     keys = [(methods.LABELS[each], each, INK) for each in MARKERS if each in drawn]
     keys += [(FRAMEWORKS[each], REFERENCE, COLORS[each]) for each in COLORS if each in drawn]
     legend = {label: (Line2D([], [], **_mark(method, color)),) for label, method, color in keys}
-    row = points[0].row
-    not_run = "" if row.quantity == "time" else ", compiled or accounted, not run"
     machine = f"Device: {row.device}{not_run} · plan: {row.plan}"
     layout.lay_out(figure, legend, {"values": NOTE, "machine": machine}, rows=rows_of_panels)
     return figure
@@ -134,11 +135,6 @@ def _points(rows: Sequence[Row]) -> list[Point]:
         if row.quantity != "operations" and summary.line(row) in cost
         if (size := summary.needed_bytes(row)) is not None
     ]
-
-
-def _cost_label(points: list[Point]) -> str:
-    is_timed = points[0].row.quantity == "time"
-    return "Time over the gradient's" if is_timed else "Operations over the gradient's"
 
 
 def _mark(method: Method, color: str) -> Style:

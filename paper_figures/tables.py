@@ -162,16 +162,11 @@ def _memory_section(rows: Sequence[Row], table: pd.DataFrame) -> str:
     ]
     parts = [_section_title(run, origin.not_run(row)), *notes]
     for ours, (deviation, said) in COMPARED.items():
+        columns = [f"{ours}_gib", "published_gib", f"{deviation}_percent", "status"]
         if table[f"{ours}_gib"].notna().any():
-            parts += [said, _compared(table, ours, deviation)]
+            texts = [_compared_cell(*values) for values in table[columns].itertuples(index=False)]
+            parts += [said, _markdown(table.assign(text=texts), style.METHODS)]
     return "\n\n".join(filter(None, [*parts, style.deviation_note(row)]))
-
-
-def _compared(table: pd.DataFrame, ours: str, deviation: str) -> str:
-    """Return the Markdown that compares the column ``ours`` with the published one."""
-    columns = [f"{ours}_gib", "published_gib", f"{deviation}_percent", "status"]
-    texts = [_compared_cell(*values) for values in table[columns].itertuples(index=False)]
-    return _markdown(table.assign(text=texts), style.METHODS)
 
 
 def operations(rows: Sequence[Row]) -> tuple[pd.DataFrame, str]:

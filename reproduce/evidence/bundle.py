@@ -180,14 +180,17 @@ def unpack(bundle: Path, folder: Path) -> tuple[Manifest, dict[str, str]]:
             manifest = _manifest(bundle, archive)
             wrong = {name: "is not in the manifest" for name in entries - manifest.files.keys()}
             for name, expected in manifest.files.items():
-                content = _content(archive, name) if name in entries else None
-                wrong[name] = _wrong(content, expected)
-                if content is not None:
-                    (folder / name).parent.mkdir(parents=True, exist_ok=True)
-                    (folder / name).write_bytes(content)
+                if name not in entries:
+                    wrong[name] = "is missing"
+                    continue
+                content = _content(archive, name)
+                if member(content) != expected:
+                    wrong[name] = "is not the file that the manifest names"
+                (folder / name).parent.mkdir(parents=True, exist_ok=True)
+                (folder / name).write_bytes(content)
     except UNREADABLE as error:
         raise UserError(_no_bundle(bundle, f"it cannot be read ({error})")) from None
-    return manifest, {name: wrong[name] for name in sorted(wrong) if wrong[name]}
+    return manifest, dict(sorted(wrong.items()))
 
 
 def rows_of(path: Path) -> list[Row]:
@@ -241,12 +244,6 @@ def _content(archive: zipfile.ZipFile, name: str) -> bytes:
         return archive.read(name)
     except UNREADABLE:
         return b""
-
-
-def _wrong(content: bytes | None, expected: Member) -> str:
-    if content is None:
-        return "is missing"
-    return "" if member(content) == expected else "is not the file that the manifest names"
 
 
 def _no_bundle(bundle: Path, found: str) -> str:

@@ -76,7 +76,13 @@ def _comparison(a: Row, b: Row, tolerance: float) -> Comparison:
     if a.quantity == "time":
         numbers = _ratio_of_medians(a.seconds, b.seconds)
         return Comparison(case, _time_verdict(*numbers[1:], tolerance), *numbers)
-    return _exactly(case, *_amounts(a, b))
+    counter = counters.shared([a, b])
+    first, second = (counter.bytes_of(row) if counter else row.flops for row in (a, b))
+    if not first or second is None:
+        return Comparison(case, "not compared", reason="no counter that both have")
+    ratio = second / first
+    verdict: Verdict = "same" if ratio == 1 else "more" if ratio > 1 else "less"
+    return Comparison(case, verdict, ratio, ratio, ratio)
 
 
 def _ratio_of_medians(a: Sequence[float], b: Sequence[float]) -> tuple[float, float, float]:
@@ -106,16 +112,3 @@ def _time_verdict(low: float, high: float, tolerance: float) -> Verdict:
     return "same" if 1 - tolerance <= low and high <= 1 + tolerance else "ambiguous"
 
 
-def _amounts(a: Row, b: Row) -> tuple[float | None, float | None]:
-    """The bytes or operations of both; None if they have no counter in common."""
-    if a.quantity == "operations":
-        return a.flops, b.flops
-    counter = counters.shared([a, b])
-    return (counter.bytes_of(a), counter.bytes_of(b)) if counter else (None, None)
-
-
-def _exactly(case: str, a: float | None, b: float | None) -> Comparison:
-    if not a or b is None:
-        return Comparison(case, "not compared", reason="no counter that both have")
-    verdict: Verdict = "same" if a == b else "more" if b > a else "less"
-    return Comparison(case, verdict, b / a, b / a, b / a)

@@ -199,18 +199,13 @@ def summarise(rows: Iterable[Row], values: Callable[[Row], Sequence[float]]) -> 
     ``low`` and ``high`` are the 20 % and 80 % quantiles over a row's repetitions. All
     three numbers are missing unless the row's status is ``done``.
     """
-    records = [
-        (row.model, row.batch_size, row.method, row.status, *_quantiles(row, values))
-        for row in rows
-    ]
+    records = []
+    for row in rows:
+        drawn = values(row) if row.status == "done" else [np.nan]
+        quantiles = np.quantile(drawn, QUANTILES)
+        records.append((row.model, row.batch_size, row.method, row.status, *quantiles))
     frame = pd.DataFrame(records, columns=[*CELL, "status", "low", "median", "high"])
     return frame.set_index(CELL)
-
-
-def _quantiles(row: Row, values: Callable[[Row], Sequence[float]]) -> np.ndarray:
-    if row.status != "done":
-        return np.full(len(QUANTILES), np.nan)
-    return np.quantile(values(row), QUANTILES)
 
 
 def with_gaps(frame: pd.DataFrame, cells: Iterable[tuple[str, int, str]]) -> pd.DataFrame:
