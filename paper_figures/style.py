@@ -78,7 +78,6 @@ VECTORS = {
     "params": "the parameters",
     "seeded": "a seeded normal vector",
 }
-NORMALISATIONS = {"article": "as in the article", "matched": "inference mode in both"}
 # The vector of its own runs first. Memory does not depend on the vector.
 ARTICLE_VECTORS = {"time": ("gradient",), "memory": ("params", "gradient")}
 
@@ -217,19 +216,15 @@ def compared_note(ratios: pd.Series) -> str:
 
 def settings_note(row: Row) -> str:
     """Return the line on the settings of ``row``; empty if all are the article's."""
-    differ = []
-    if row.vector not in ARTICLE_VECTORS[row.quantity]:
-        differ.append(f"vector: {VECTORS[row.vector]}")
-    if row.normalisation != "article":
-        differ.append(f"batch normalisation: {NORMALISATIONS[row.normalisation]}")
-    if row.framework == "torch" and not row.recorded:
-        differ.append("parameters require no gradients")
-    if row.framework == "torch" and row.layer_norm != "native":
-        differ.append("layer normalisation repaired")
-    if not differ:
-        return ""
-    listed = " · ".join(differ)
-    return f"{listed[0].upper()}{listed[1:]} — not the article's settings"
+    is_torch = row.framework == "torch"
+    differ = {
+        f"vector: {VECTORS[row.vector]}": row.vector not in ARTICLE_VECTORS[row.quantity],
+        "batch normalisation: inference mode in both": row.normalisation != "article",
+        "parameters require no gradients": is_torch and not row.recorded,
+        "layer normalisation repaired": is_torch and row.layer_norm != "native",
+    }
+    listed = " · ".join(text for text, does_differ in differ.items() if does_differ)
+    return f"{listed[0].upper()}{listed[1:]} — not the article's settings" if listed else ""
 
 
 def machine_note(row: Row) -> str:

@@ -81,7 +81,7 @@ def _comparison(a: Row, b: Row, tolerance: float) -> Comparison:
     if not first or second is None:
         return Comparison(case, "not compared", reason="no counter that both have")
     ratio = second / first
-    verdict: Verdict = "same" if ratio == 1 else "more" if ratio > 1 else "less"
+    verdict: Verdict = "same" if first == second else "more" if ratio > 1 else "less"
     return Comparison(case, verdict, ratio, ratio, ratio)
 
 
