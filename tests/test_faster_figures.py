@@ -220,6 +220,24 @@ def test_nothing_that_is_written_leaves_the_figure_and_plan_and_device_are_named
     assert any("CPU: made up" in text and "plan: beyond" in text for text in texts(figure))
 
 
+@pytest.mark.parametrize("count", [1, 5])
+def test_every_network_has_a_panel_however_many_there_are(count):
+    of_vit = [row for row in TIMED if row.model == "vit"]
+    names = [f"network {n}" for n in range(count)]
+    rows = [msgspec.structs.replace(row, model=name) for name in names for row in of_vit]
+    figure = beyond.beyond_ratios(rows)
+    assert [axes.get_title() for axes in figure.axes] == names
+    assert_nothing_is_cut_off(figure)
+
+
+def test_where_no_number_of_vectors_is_done_the_operation_count_stands_alone():
+    rows, _ = summary.of_beyond(ROWS, several_vectors=True)
+    failed = {"status": "error", "reason": "a crash", "seconds": (), "gradient_seconds": ()}
+    figure = beyond.beyond_vectors(changed(rows, lambda row: row.framework == "jax", **failed))
+    of_jax, of_torch = (len(axes.get_lines()[0].get_xdata()) for axes in figure.axes)
+    assert (of_jax, of_torch) == (0, 4)
+
+
 def test_without_rows_a_figure_is_not_drawn_and_what_is_the_articles_ignores_plan_beyond(tmp_path):
     for name in BEYOND_FROM_ROWS:
         with pytest.raises(figures.CannotDraw, match="no such rows of plan 'beyond'"):

@@ -77,6 +77,14 @@ def test_no_gradient_and_no_gauss_newton_product_is_on_the_front():
         assert not {tuple(at) for line in lines for at in line.get_xydata()} & marks
 
 
+def test_timed_products_without_a_marker_are_left_out_with_a_sentence():
+    timed = read_rows(ROOT / "docs/recorded/cpu-amd-epyc/beyond/rows.jsonl")
+    shown, left_out = figures.select("beyond_front", timed)
+    assert {row.method for row in shown} <= fronts.MARKERS.keys()
+    assert left_out.startswith("Left out, without a marker: JAX, linearised once; PyTorch compiled,")
+    assert left_out.endswith("; PyTorch, graph kept (PyHessian).")
+
+
 def test_nothing_that_is_written_leaves_the_figure():
     figure = drawn(RECORDED)
     assert_nothing_is_cut_off(figure)
