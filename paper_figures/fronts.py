@@ -56,11 +56,18 @@ def select(rows: Iterable[Row]) -> tuple[list[Row], str]:
     found, left_out = summary.accounted_of_beyond(rows)
     if not found:
         found, left_out = summary.of_beyond(rows)
-    others = [row for row in found if row.method not in MARKERS or row.mode == "compile"]
+    others = {_without_marker(row) for row in found} - {""}
     if others:
-        names = sorted({methods.name(row.framework, row.mode, row.method) for row in others})
-        left_out = f"{left_out} Left out, without a marker: {'; '.join(names)}.".strip()
-    return [row for row in found if row not in others], left_out
+        left_out = f"{left_out} Left out, without a marker: {'; '.join(sorted(others))}.".strip()
+    return [row for row in found if not _without_marker(row)], left_out
+
+
+def _without_marker(row: Row) -> str:
+    """Return the name of what the figure does not show; empty if it does."""
+    if row.mode == "compile":
+        return methods.RUNS[row.framework, row.mode]
+    is_shown = row.method in MARKERS
+    return "" if is_shown else methods.name(row.framework, row.mode, row.method)
 
 
 def beyond_front(rows: Sequence[Row]) -> Figure:
