@@ -101,16 +101,15 @@ def _bench(bench: Bench, rows: Sequence[Row]) -> Figure:
         )
     row, sizes = rows[0], _batch_sizes(bench, rows)
     batch_size = _bar_batch_size(bench, sizes)
-    values, note = _values(bench, rows)
+    with_curve = [model for model in sizes if bench.has_curve and len(sizes[model]) > 1]
+    values, note = _values(rows, "error bars and bands" if with_curve else "error bars")
     cells = [(m, b, method) for m in sizes for b in sizes[m] for method in style.METHODS]
     table = summary.with_gaps(summary.summarise(rows, values), cells)
     table = table.assign(**_published(bench, row, table.index))
-    title = style.title(row, f"batch size {batch_size}")
-    shown = {title: table.xs(batch_size, level="batch_size")}
-    curve_model = next((model for model in sizes if len(sizes[model]) > 1), None)
-    if bench.has_curve and curve_model:
-        title = style.title(row, problems.label(curve_model))
-        shown[title] = table.xs(curve_model, level="model")
+    of_bars = style.title(row, f"batch size {batch_size}")
+    shown = {of_bars: table.xs(batch_size, level="batch_size")}
+    for model in with_curve[:1]:
+        shown[style.title(row, problems.label(model))] = table.xs(model, level="model")
     notes = {
         "deviation": _deviation(row, table) if "published" in table else "",
         "values": note,
@@ -160,14 +159,13 @@ def _bar_batch_size(bench: Bench, sizes: dict[str, list[int]]) -> int:
     return max(common)
 
 
-def _values(bench: Bench, rows: Sequence[Row]) -> tuple[Callable[[Row], Sequence[float]], str]:
+def _values(rows: Sequence[Row], spread: str) -> tuple[Callable[[Row], Sequence[float]], str]:
     """Return the function that takes the drawn values from a row, and the note about them.
 
     Raises:
         CannotDraw: the rows have no memory counter in common.
     """
-    if bench.quantity == "time":
-        spread = "error bars and bands" if bench.has_curve else "error bars"
+    if rows[0].quantity == "time":
         return summary.overhead_seconds, style.repetitions_note(rows, spread)
     counter = counters.shared(rows)
     if counter is None:
