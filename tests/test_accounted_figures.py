@@ -6,21 +6,17 @@ from itertools import pairwise
 import msgspec
 import pandas as pd
 import pytest
-from commands import ACCOUNTED
+from accounted import PUBLISHED, ROWS, ours
 from drawn import assert_nothing_is_cut_off
 from matplotlib.container import BarContainer
 
 from paper_figures import figures, style
 from reproduce.plan import METHODS
-from reproduce.results import published
-from reproduce.results.rows import read_rows
 
 pytestmark = pytest.mark.usefixtures("figure_settings")
-ROWS = read_rows(ACCOUNTED)
 MEMORY = [name for name, bench in figures.BENCHES.items() if bench.quantity == "memory"]
 TORCH = "bench_hvp_memory_torch"
 MODELS = ["resnet34", "vit", "bert"]
-GIB = 2**30
 
 
 def rows_of(name, **changes):
@@ -28,23 +24,10 @@ def rows_of(name, **changes):
     return [msgspec.structs.replace(row, **changes) for row in own]
 
 
-def ours(row):
-    """The height of the row's bar, in GiB."""
-    counted = row.memory_bytes
-    if row.mode == "jit":
-        return (counted["xla_temp_bytes"] + counted["xla_output_bytes"]) / GIB
-    counter = "live_peak_bytes" if row.framework == "jax" else "simulated_reserved_bytes"
-    return counted[counter] / GIB
-
-
 def published_of(name):
     """The published GiB of a figure, by model, batch size and method."""
-    _, framework, mode, *_ = figures.BENCHES[name]
-    return {
-        (line.model, line.batch_size, line.method): line.memory_gib
-        for line in published.memory().itertuples()
-        if (line.framework, line.mode) == (framework, mode)
-    }
+    run = figures.BENCHES[name][1:3]
+    return {case[2:]: line.memory_gib for case, line in PUBLISHED.items() if case[:2] == run}
 
 
 def markers_at_bars(figure):
