@@ -175,13 +175,13 @@ def beyond_vectors(rows: Sequence[Row]) -> Figure:
     for axes, run, of_run in of_runs:
         for model in sorted({row.model for row in of_run}, key=problems.order):
             _vectors_line(axes, model, [row for row in of_run if row.model == model])
-        counts = sorted({row.vectors for row in of_run})
-        operations = [methods.operations_per_vector(*run, count) for count in counts]
+        counts = np.array(sorted({row.vectors for row in of_run}))
+        operations = [methods.operations_per_vector(run[0], run[1], count) for count in counts]
         axes.plot(counts, operations, **OPERATION_LINE)
         axes.set(title="JAX" if run == ("jax", "jit") else methods.RUNS[run])
         axes.set_xlabel("Vectors at once")
         axes.set_xscale("log", base=2)
-        axes.set_xlim(0.7 * counts[0], 1.4 * counts[-1])
+        axes.set_xlim(0.7 * counts.min(), 1.4 * counts.max())
         axes.set_xticks(counts, counts, minor=False)
         axes.grid(axis="y")
     figure.axes[0].set(ylabel="Time per vector over the gradient's", ylim=(0, None))

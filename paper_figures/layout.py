@@ -71,8 +71,8 @@ def lay_out(
     for kind, text in texts.items():
         figure.text(NOTE_LEFT / width, foot / height, text, **style.note(kind))
         foot += NOTE_LINE * _lines(text)
-    figure.legend(
-        list(legend.values()),  # type: ignore[arg-type]  # the handler takes tuples
+    figure.legend(  # type: ignore[call-overload]  # the handler takes tuples
+        list(legend.values()),
         list(legend),
         handler_map={tuple: HandlerTuple(ndivide=None, pad=0.3)},
         loc="upper center",

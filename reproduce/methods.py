@@ -31,7 +31,7 @@ LABELS = {
     "gauss_newton": "Gauss-Newton",
     "bfloat16": "activations in bfloat16",
 }
-FRAMEWORKS: dict[Framework, str] = {"jax": "JAX", "torch": "PyTorch"}
+FRAMEWORKS: dict[str, str] = {"jax": "JAX", "torch": "PyTorch"}
 RUNS: dict[Run, str] = {
     ("jax", "jit"): "JAX with jit",
     ("jax", "eager"): "JAX without jit",

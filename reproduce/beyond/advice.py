@@ -8,7 +8,7 @@ import pandas as pd
 from reproduce import methods, problems
 from reproduce.errors import UserError
 from reproduce.measuring import cost
-from reproduce.plan import BEYOND, GAUSS_NEWTON, LOW_PRECISION, Framework
+from reproduce.plan import BEYOND, GAUSS_NEWTON, LOW_PRECISION
 from reproduce.results import summary
 from reproduce.results.rows import Row
 
@@ -85,7 +85,7 @@ def _timed(rows: Iterable[Row]) -> list[Row]:
     return [row for row in times if row.status == "done" and row.method != "gradient"]
 
 
-def _of_framework(framework: Framework, times: Sequence[Row]) -> pd.DataFrame:
+def _of_framework(framework: str, times: Sequence[Row]) -> pd.DataFrame:
     own = [row for row in times if row.framework == framework]
     needs: dict[str, Callable[[Sequence[Row]], str]] = {
         "few HVPs": lambda rows: _fastest(_without_compiling(rows), _of_first),

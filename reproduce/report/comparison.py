@@ -18,7 +18,7 @@ from reproduce.results import counters, summary
 from reproduce.results.rows import Row
 
 MISSING = "–"
-PACKAGES: dict[str, str] = {**FRAMEWORKS, "transformers": "transformers"}
+PACKAGES = FRAMEWORKS | {"transformers": "transformers"}
 METHODS = list(LABELS)
 
 

@@ -110,5 +110,3 @@ def _time_verdict(low: float, high: float, tolerance: float) -> Verdict:
     if low > 1 + tolerance:
         return "slower"
     return "same" if 1 - tolerance <= low and high <= 1 + tolerance else "ambiguous"
-
-
