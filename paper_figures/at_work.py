@@ -1,6 +1,5 @@
 """Figures of HVPs at work, drawn from tables: inverse-HVPs, spectra and a bilevel problem."""
 
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -14,23 +13,6 @@ from paper_figures.style import BLUE, INK, MUTED, ORANGE, RED, SMALL_POINTS, TEX
 from reproduce.algorithms.spectrum import density
 
 GREY = "#c4c4c4"
-FEET = {
-    "inverse_hvp_errors": (
-        "Hessian of a network with 2410 parameters, trained on scikit-learn's digits, + 0.001 I; "
-        "float64,\nJAX with jit. Error: against a dense solve. Neumann iterations are gradient "
-        "descent with a fixed step."
-    ),
-    "spectra": (
-        "Eigenvalues, and Ritz values with their weights, are drawn as Gaussians, 1 % of the range "
-        "wide.\nLeft: scikit-learn's digits, trained, float64. Right: the benchmark's weights, "
-        "batch size 2, float32. JAX."
-    ),
-    "hyperparameter_descent": (
-        "Logistic regression on 150 digits; the strength of its regularisation is chosen by the "
-        "loss of 600 others.\nHVPs: all HVPs, for Newton's method on the inner problem and for the "
-        "hypergradient."
-    ),
-}
 COSTS = {"hvps": "HVPs", "seconds": "Time [s]"}
 SOLVERS: dict[str, Style] = {
     "conjugate_gradient": {"label": "Conjugate gradient", "color": BLUE, "linestyle": "-"},
@@ -92,9 +74,10 @@ def draw(name: str, table: pd.DataFrame) -> Figure:
     for axes in panels:
         axes.grid()
     (device,) = table["device"].unique()
-    foot = f"{FEET[name]}\nDevice: {device}"
+    fill_panels, note = FIGURES[name]
+    foot = f"{note}\nDevice: {device}"
     figure.supxlabel(foot, x=0.01, ha="left", fontsize=SMALL_POINTS, color=MUTED)
-    getattr(sys.modules[__name__], name)(table, panels)
+    fill_panels(table, panels)
     handles, labels = panels[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside upper center", ncols=len(labels))
     return figure
@@ -176,3 +159,26 @@ def hyperparameter_descent(table: pd.DataFrame, panels: list[Axes]) -> None:
         by_step.plot(steps["hvps"], steps["hypergradient"].abs(), **look | {"label": None})
     along.set(xscale="log", xlabel="Regularisation strength", ylabel="Validation loss")
     by_step.set(yscale="log", xlabel=COSTS["hvps"], ylabel="Size of the hypergradient")
+
+
+# How each figure is drawn, and the note below it.
+FIGURES = {
+    "inverse_hvp_errors": (
+        inverse_hvp_errors,
+        "Hessian of a network with 2410 parameters, trained on scikit-learn's digits, + 0.001 I; "
+        "float64,\nJAX with jit. Error: against a dense solve. Neumann iterations are gradient "
+        "descent with a fixed step.",
+    ),
+    "spectra": (
+        spectra,
+        "Eigenvalues, and Ritz values with their weights, are drawn as Gaussians, 1 % of the range "
+        "wide.\nLeft: scikit-learn's digits, trained, float64. Right: the benchmark's weights, "
+        "batch size 2, float32. JAX.",
+    ),
+    "hyperparameter_descent": (
+        hyperparameter_descent,
+        "Logistic regression on 150 digits; the strength of its regularisation is chosen by the "
+        "loss of 600 others.\nHVPs: all HVPs, for Newton's method on the inner problem and for the "
+        "hypergradient.",
+    ),
+}

@@ -5,6 +5,7 @@ the gradient in the same round, framework and mode.
 """
 
 from collections.abc import Callable, Hashable, Iterable, Sequence
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ from paper_figures import layout, style
 from paper_figures.style import BLUE, INK, MUTED, ORANGE, RED, SMALL_POINTS, Style
 from reproduce import methods, problems
 from reproduce.measuring import cost
-from reproduce.plan import BEYOND, LOW_PRECISION, Framework, Method, Mode, Run
+from reproduce.plan import BEYOND, LOW_PRECISION, Framework, Method, Mode
 from reproduce.results import summary
 from reproduce.results.rows import Row
 
@@ -96,17 +97,13 @@ def beyond_ratios(rows: Sequence[Row]) -> Figure:
     hvps = [row for row in rows if row.method != "gradient"]
     names = sorted({_name(row) for row in hvps}, key=_order)
     largest = max((summary.ratio(row)[2] for row in hvps if row.status == "done"), default=1)
-    figure, of_models = _panels(hvps, _model, problems.order)
+    figure, of_models = _panels(hvps, attrgetter("model"), problems.order)
     for axes, model, own in of_models:
         by_name = {_name(row): row for row in own}
         for place, name in enumerate(names):
             _ratio_bar(axes, place, name, by_name.get(name))
-        axes.set(title=problems.label(model), xlabel=RATIO_LABEL)
-        axes.set_xlim(0, 1.5 * largest)
-        axes.grid(axis="x")
-        axes.tick_params(axis="y", length=0)
-    figure.axes[0].set_ylim(len(names) - 0.4, -0.6)
-    figure.axes[0].set_yticks(range(len(names)), [methods.name(*name) for name in names])
+        label_lines(axes, [methods.name(*name) for name in names])
+        axes.set(title=problems.label(model), xlabel=RATIO_LABEL, xlim=(0, 1.5 * largest))
     kinds = dict.fromkeys(methods.kind(method) for _, _, method in names)
     legend: dict[str, tuple[Artist, ...]] = {
         label: (Patch(**bar),) for label, bar in (KINDS[kind] for kind in kinds)
@@ -122,13 +119,21 @@ def beyond_ratios(rows: Sequence[Row]) -> Figure:
     return figure
 
 
+def label_lines(axes: Axes, labels: Sequence[str]) -> None:
+    """Give a panel a line for each of ``labels``, from the top down."""
+    axes.set_yticks(range(len(labels)), labels)
+    axes.set_ylim(len(labels) - 0.4, -0.6)
+    axes.tick_params(axis="y", length=0)
+    axes.grid(axis="x")
+
+
 def _ratio_bar(axes: Axes, place: int, name: Name, row: Row | None) -> None:
     framework, mode, method = name
-    operations = methods.OPERATIONS[framework, mode][method]
     if row is None or row.status != "done":
         status = "not_measured" if row is None else row.status
         axes.annotate(style.GAPS[status], (0, place), **GAP_IN_LINE)
         return
+    operations = methods.OPERATIONS[framework, mode][method]
     low, median, high = summary.ratio(row)
     axes.barh(place, median, METHOD_BAR, **KINDS[methods.kind(method)][1])
     axes.errorbar(median, place, xerr=[[median - low], [high - median]], **style.ERROR_BAR)
@@ -146,7 +151,7 @@ def _error(row: Row) -> str:
 def beyond_amortised(rows: Sequence[Row]) -> Figure:
     """Return the figure of the total time of k HVPs at one point, for every k up to 16."""
     wanted = [row for row in rows if _name(row) in AMORTISED_LINES]
-    figure, of_models = _panels(wanted, _model, problems.order)
+    figure, of_models = _panels(wanted, attrgetter("model"), problems.order)
     for axes, model, own in of_models:
         for row in own:
             if row.status == "done":
@@ -169,19 +174,12 @@ def beyond_vectors(rows: Sequence[Row]) -> Figure:
     figure, of_runs = _panels(rows, lambda row: (row.framework, row.mode), list(methods.RUNS).index)
     for axes, run, of_run in of_runs:
         for model in sorted({row.model for row in of_run}, key=problems.order):
-            done = {r.vectors: r for r in of_run if r.model == model and r.status == "done"}
-            counts = np.array(sorted(done))
-            low, median, high = np.transpose([summary.ratio(done[count]) for count in counts])
-            line = _model_line(model)
-            axes.plot(counts, median / counts, **line)
-            axes.fill_between(counts, low / counts, high / counts, **style.band(line["color"]))
-            for count, height in zip(counts, median / counts, strict=True):
-                if size := summary.bytes_of_call(done[count]):
-                    text = cost.readable_bytes(size)
-                    axes.annotate(text, (count, height), **MEMORY_AT_POINT)
+            _vectors_line(axes, model, [row for row in of_run if row.model == model])
+        counts = np.array(sorted({row.vectors for row in of_run}))
         operations = [methods.operations_per_vector(run[0], run[1], count) for count in counts]
         axes.plot(counts, operations, **OPERATION_LINE)
-        axes.set(title=_run(run), xlabel="Vectors at once")
+        axes.set(title="JAX" if run == ("jax", "jit") else methods.RUNS[run])
+        axes.set_xlabel("Vectors at once")
         axes.set_xscale("log", base=2)
         axes.set_xlim(0.7 * counts.min(), 1.4 * counts.max())
         axes.set_xticks(counts, counts, minor=False)
@@ -194,6 +192,18 @@ def beyond_vectors(rows: Sequence[Row]) -> Figure:
     legend[OPERATION_COUNT] = (Line2D([], [], **OPERATION_LINE),)
     layout.lay_out(figure, legend, _notes(rows, VECTORS_NOTE, "bands"))
     return figure
+
+
+def _vectors_line(axes: Axes, model: str, rows: Iterable[Row]) -> None:
+    done = sorted((row for row in rows if row.status == "done"), key=attrgetter("vectors"))
+    per_vector = [summary.ratio(row) / row.vectors for row in done]
+    counts, line = [row.vectors for row in done], _model_line(model)
+    low, median, high = np.reshape(per_vector, (-1, 3)).T
+    axes.plot(counts, median, **line)
+    axes.fill_between(counts, low, high, **style.band(line["color"]))
+    for row, height in zip(done, median, strict=True):
+        if size := summary.needed_bytes(row):
+            axes.annotate(cost.readable_bytes(size), (row.vectors, height), **MEMORY_AT_POINT)
 
 
 def _panels(
@@ -213,10 +223,6 @@ def _panels(
     return figure, list(zip(all_axes, values, own, strict=True))
 
 
-def _model(row: Row) -> str:
-    return row.model
-
-
 def _name(row: Row) -> Name:
     return row.framework, row.mode, row.method
 
@@ -224,10 +230,6 @@ def _name(row: Row) -> Name:
 def _order(name: Name) -> tuple[int, int]:
     framework, mode, method = name
     return list(methods.RUNS).index((framework, mode)), list(methods.LABELS).index(method)
-
-
-def _run(run: Run) -> str:
-    return "JAX" if run == ("jax", "jit") else methods.RUNS[run]
 
 
 def _amortised_line(name: Name) -> Style:

@@ -17,7 +17,6 @@ EIGENVALUES = {
     (1, -1): "saddle point",
     (-1, -1): "maximum",
 }
-BETWEEN = {"parents": "parents of $z_i$", "children": "children of $z_j$"}
 FACTORS = {"operation": "one operation", "path": "along paths, by recursion"}
 FACTOR_RED, FACTOR_BLUE = "#c1272d", "#2456a6"
 FACTOR_COLORS = {"operation": FACTOR_RED, "path": FACTOR_BLUE, "plain": MUTED}
@@ -47,6 +46,9 @@ CENTERED: Style = {"ha": "center", "va": "center"}
 VERTEX: Style = {"facecolor": "#ececec", "edgecolor": "black", "linewidth": 3.2}
 VERTEX_TEXT: Style = CENTERED | {"fontsize": 26}
 OPERATION: Style = VERTEX_TEXT | {"color": MUTED}
+# On an arrow, and under a graph.
+FACTOR: Style = VERTEX_TEXT | {"bbox": {"facecolor": "white", "edgecolor": "none", "pad": 1.5}}
+CAPTION: Style = CENTERED | {"fontsize": 16}
 DOTTED: Style = {"color": MUTED, "linestyle": ":", "linewidth": 1.2}
 
 
@@ -76,7 +78,8 @@ def hess_eig() -> Figure:
         axes.zaxis.set_tick_params(pad=4)
         # Axes overlap, and a background would cover the label of the axis to the left.
         axes.patch.set_visible(False)
-        axes.set_title(_surface_title(first, second))
+        eigenvalues = f"{first}, {second}".replace("-", "−")
+        axes.set_title(f"Hessian's eigenvalues {eigenvalues}\n{EIGENVALUES[first, second]}")
     figure.subplots_adjust(**SURFACES_LAYOUT)
     return figure
 
@@ -105,7 +108,7 @@ def forward_diff() -> Figure:
     ∂z_i/∂z_j is the sum over the parents z_k of z_i of ∂z_i/∂z_k (red, one operation)
     times ∂z_k/∂z_j (blue, along paths, by recursion).
     """
-    return _fragment("parents", paths_first=True)
+    return _fragment("parents of $z_i$", middle=6.0, factors=("path", "operation"))
 
 
 def reverse_diff() -> Figure:
@@ -114,15 +117,13 @@ def reverse_diff() -> Figure:
     ∂z_i/∂z_j is the sum over the children z_k of z_j of ∂z_i/∂z_k (blue, along paths,
     by recursion) times ∂z_k/∂z_j (red, one operation).
     """
-    return _fragment("children", paths_first=False)
+    return _fragment("children of $z_j$", middle=4.4, factors=("operation", "path"))
 
 
-def _fragment(between: str, paths_first: bool) -> Figure:
-    """Return z_j and z_i with three vertices ``between`` them, on the side of the red edges."""
+def _fragment(between: str, middle: float, factors: tuple[str, str]) -> Figure:
+    """Return z_j and z_i with three vertices ``between`` them, and what the edges stand for."""
     figure, axes = _canvas((0, 10.4), (-0.65, 5.55))
-    middle = 6.0 if paths_first else 4.4
     start, end = Node(0.6, 2.9, "$z_j$"), Node(9.8, 2.9, "$z_i$")
-    factors = ("path", "operation") if paths_first else ("operation", "path")
     for place, y in enumerate((4.9, 2.9, 0.9), start=1):
         z_k = f"z_{{k_{place}}}"
         node = Node(middle, y, f"${z_k}$")
@@ -131,9 +132,9 @@ def _fragment(between: str, paths_first: bool) -> Figure:
         _vertex(axes, node)
     for node in (start, end):
         _vertex(axes, node)
-    axes.text(middle, 0.12, BETWEEN[between], **_caption())
+    axes.text(middle, 0.12, between, color=MUTED, **CAPTION)
     for factor, x in zip(factors, ((start.x + middle) / 2, (middle + end.x) / 2), strict=True):
-        axes.text(x, -0.45, FACTORS[factor], **_caption(factor))
+        axes.text(x, -0.45, FACTORS[factor], color=FACTOR_COLORS[factor], **CAPTION)
     return figure
 
 
@@ -163,13 +164,7 @@ def _edge(axes: Axes, start: Node, end: Node, factor: str = "plain", text: str =
     axes.annotate("", head, tail, arrowprops=_arrow(factor))
     if text:
         x, y = (tail + head) / 2
-        axes.text(x, y, text, **_factor(factor))
-
-
-def _surface_title(first: int, second: int) -> str:
-    """Return the title of the surface with the eigenvalues ``first`` and ``second``."""
-    values = f"{first}, {second}".replace("-", "−")
-    return f"Hessian's eigenvalues {values}\n{EIGENVALUES[first, second]}"
+        axes.text(x, y, text, color=FACTOR_COLORS[factor], **FACTOR)
 
 
 def _arrow(factor: str) -> Style:
@@ -182,14 +177,3 @@ def _arrow(factor: str) -> Style:
         "shrinkA": 0,
         "shrinkB": 0,
     }
-
-
-def _factor(kind: str) -> Style:
-    """Return the keyword arguments of a factor of the chain rule, written on its arrow."""
-    box = {"facecolor": "white", "edgecolor": "none", "pad": 1.5}
-    return VERTEX_TEXT | {"color": FACTOR_COLORS[kind], "bbox": box}
-
-
-def _caption(factor: str = "plain") -> Style:
-    """Return the keyword arguments of a caption under a graph."""
-    return CENTERED | {"fontsize": 16, "color": FACTOR_COLORS[factor]}

@@ -90,25 +90,26 @@ def draw(name: str, rows: Sequence[Row]) -> Figure:
         return fronts.beyond_front(rows)
     if name in BEYOND_FROM_ROWS:
         return getattr(beyond, name)(rows)
-    bench = BENCHES[name]
+    return _bench(BENCHES[name], rows)
+
+
+def _bench(bench: Bench, rows: Sequence[Row]) -> Figure:
     if not rows:
         raise CannotDraw(
             f"there are no rows of {bench.quantity}, {bench.framework}, {bench.mode}; "
             "measure a plan that has them first"
         )
-    sizes = _batch_sizes(bench, rows)
+    row, sizes = rows[0], _batch_sizes(bench, rows)
     batch_size = _bar_batch_size(bench, sizes)
-    curve_model = next((model for model in sizes if len(sizes[model]) > 1), None)
-    values, note = _values(bench, rows)
+    with_curve = [model for model in sizes if bench.has_curve and len(sizes[model]) > 1]
+    values, note = _values(rows, "error bars and bands" if with_curve else "error bars")
     cells = [(m, b, method) for m in sizes for b in sizes[m] for method in style.METHODS]
     table = summary.with_gaps(summary.summarise(rows, values), cells)
-    table = table.assign(**_published(bench, rows, table.index))
-    row = rows[0]
-    title = style.batch_title(row, batch_size)
-    shown = {title: table.xs(batch_size, level="batch_size")}
-    if bench.has_curve and curve_model:
-        title = style.curve_title(row, curve_model)
-        shown[title] = table.xs(curve_model, level="model")
+    table = table.assign(**_published(bench, row, table.index))
+    of_bars = style.title(row, f"batch size {batch_size}")
+    shown = {of_bars: table.xs(batch_size, level="batch_size")}
+    for model in with_curve[:1]:
+        shown[style.title(row, problems.label(model))] = table.xs(model, level="model")
     notes = {
         "deviation": _deviation(row, table) if "published" in table else "",
         "values": note,
@@ -125,9 +126,9 @@ def _deviation(row: Row, table: pd.DataFrame) -> str:
     return f"{style.compared_note(hvps['median'] / hvps['published'])} {why}" if why else ""
 
 
-def _published(bench: Bench, rows: Sequence[Row], cells: pd.Index) -> dict[str, list[float]]:
+def _published(bench: Bench, row: Row, cells: pd.Index) -> dict[str, list[float]]:
     """Return the column of published values for ``cells``, in bytes; none if nothing is known."""
-    if bench.quantity != "memory" or not origin.is_articles(rows[0]):
+    if bench.quantity != "memory" or not origin.is_articles(row):
         return {}
     known = summary.published_bytes(bench.framework, bench.mode)
     found = [known.get(cell, np.nan) for cell in cells]
@@ -158,14 +159,13 @@ def _bar_batch_size(bench: Bench, sizes: dict[str, list[int]]) -> int:
     return max(common)
 
 
-def _values(bench: Bench, rows: Sequence[Row]) -> tuple[Callable[[Row], Sequence[float]], str]:
+def _values(rows: Sequence[Row], spread: str) -> tuple[Callable[[Row], Sequence[float]], str]:
     """Return the function that takes the drawn values from a row, and the note about them.
 
     Raises:
         CannotDraw: the rows have no memory counter in common.
     """
-    if bench.quantity == "time":
-        spread = "error bars and bands" if bench.has_curve else "error bars"
+    if rows[0].quantity == "time":
         return summary.overhead_seconds, style.repetitions_note(rows, spread)
     counter = counters.shared(rows)
     if counter is None:
@@ -185,14 +185,17 @@ def _assemble(quantity: str, shown: dict[str, pd.DataFrame], notes: dict[str, st
     for axes, title in zip(all_axes, shown, strict=True):
         axes.set_ylabel(style.axis_label(quantity, unit))
         axes.set_title(title)
-    keys = style.legend_keys("published" in scaled[0])
-    legend = {style.legend_label(key): _legend_key(key, len(shown) > 1) for key in keys}
-    layout.lay_out(figure, legend, notes)
+    layout.lay_out(figure, _legend("published" in scaled[0], len(shown) > 1), notes)
     return figure
 
 
-def _legend_key(key: str, with_line: bool) -> tuple[Artist, ...]:
-    if key == "published":
-        return (Line2D([], [], **style.PUBLISHED_BAR), Line2D([], [], **style.PUBLISHED_KEY))
-    bar = Patch(**style.bar(key))
-    return (bar, Line2D([], [], **style.line(key))) if with_line else (bar,)
+def _legend(has_published: bool, has_curve: bool) -> dict[str, tuple[Artist, ...]]:
+    """Return the entries of the legend, down its two columns: methods and published values."""
+    entries: list[tuple[str, tuple[Artist, ...]]] = []
+    for method in style.METHODS:
+        bar, line = Patch(**style.bar(method)), Line2D([], [], **style.line(method))
+        entries.append((style.method_label(method), (bar, line) if has_curve else (bar,)))
+    if has_published:
+        marks = (Line2D([], [], **look) for look in (style.PUBLISHED_BAR, style.PUBLISHED_KEY))
+        entries.insert(2, (style.PUBLISHED_LABEL, tuple(marks)))
+    return dict(entries)

@@ -4,7 +4,6 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -12,7 +11,7 @@ from matplotlib.lines import Line2D
 from paper_figures import layout
 from paper_figures.style import BLUE, INK, MUTED, ORANGE, Style
 from reproduce import methods, problems
-from reproduce.plan import BEYOND, GAUSS_NEWTON, LOW_PRECISION, Framework, Method
+from reproduce.plan import BEYOND, GAUSS_NEWTON, LOW_PRECISION, REFERENCE, Framework, Method
 from reproduce.results import summary
 from reproduce.results.rows import Row
 
@@ -49,10 +48,26 @@ class Point(NamedTuple):
 
 
 def select(rows: Iterable[Row]) -> tuple[list[Row], str]:
-    """Return plan beyond's accounted rows, or else its timed ones, and what is left out."""
+    """Return plan beyond's accounted rows, or else its timed ones, and what is left out.
+
+    Products without a marker are left out, too, and so is what was compiled by PyTorch.
+    """
     rows = list(rows)
-    accounted, left_out = summary.accounted_of_beyond(rows)
-    return (accounted, left_out) if accounted else summary.of_beyond(rows)
+    found, left_out = summary.accounted_of_beyond(rows)
+    if not found:
+        found, left_out = summary.of_beyond(rows)
+    others = {_without_marker(row) for row in found} - {""}
+    if others:
+        left_out = f"{left_out} Left out, without a marker: {'; '.join(sorted(others))}.".strip()
+    return [row for row in found if not _without_marker(row)], left_out
+
+
+def _without_marker(row: Row) -> str:
+    """Return the name of what the figure does not show; empty if it does."""
+    if row.mode == "compile":
+        return methods.RUNS[row.framework, row.mode]
+    is_shown = row.method in MARKERS
+    return "" if is_shown else methods.name(row.framework, row.mode, row.method)
 
 
 def beyond_front(rows: Sequence[Row]) -> Figure:
@@ -65,6 +80,10 @@ def beyond_front(rows: Sequence[Row]) -> Figure:
     if not points:
         raise layout.CannotDraw(f"there are no such rows of plan {BEYOND!r}; measure it first")
     models = sorted({point.row.model for point in points}, key=problems.order)
+    drawn = {each for point in points for each in (point.row.method, point.row.framework)}
+    row = points[0].row
+    is_timed = row.quantity == "time"
+    cost, not_run = ("Time", "") if is_timed else ("Operations", ", compiled or accounted, not run")
     figure = layout.empty()
     rows_of_panels = math.ceil(len(models) / IN_A_ROW)
     panels = _grid(figure, len(models), rows_of_panels)
@@ -72,22 +91,12 @@ def beyond_front(rows: Sequence[Row]) -> Figure:
         own = [point for point in points if point.row.model == model]
         _panel(axes, own)
         axes.set_title(f"{problems.label(model)}, batch size {own[0].row.batch_size}")
-        axes.set_xlabel(_cost_label(points))
-    drawn = {point.row.method for point in points}
-    legend = {
-        methods.LABELS[method]: (Line2D([], [], **_mark(method, INK)),)
-        for method in MARKERS
-        if method in drawn
-    }
-    for framework in sorted({point.row.framework for point in points}):
-        legend[FRAMEWORKS[framework]] = (
-            Line2D([], [], **_mark("forward_over_reverse", COLORS[framework])),
-        )
-    row = points[0].row
-    not_run = "" if row.quantity == "time" else ", compiled or accounted, not run"
+        axes.set_xlabel(f"{cost} over the gradient's")
+    keys = [(methods.LABELS[each], each, INK) for each in MARKERS if each in drawn]
+    keys += [(FRAMEWORKS[each], REFERENCE, COLORS[each]) for each in COLORS if each in drawn]
+    legend = {label: (Line2D([], [], **_mark(method, color)),) for label, method, color in keys}
     machine = f"Device: {row.device}{not_run} · plan: {row.plan}"
-    notes = {"values": NOTE, "machine": machine}
-    layout.lay_out(figure, legend, notes, rows=rows_of_panels)
+    layout.lay_out(figure, legend, {"values": NOTE, "machine": machine}, rows=rows_of_panels)
     return figure
 
 
@@ -122,30 +131,17 @@ def _front(points: Iterable[Point]) -> list[Point]:
 
 
 def _points(rows: Sequence[Row]) -> list[Point]:
-    cost = summary.in_gradients(rows)
-    needed = [
-        (row, summary.needed_bytes(row))
+    cost = summary.in_gradients(rows) | {
+        summary.line(row): summary.ratio(row)[1]
         for row in rows
-        if row.quantity in ("time", "memory") and row.method in MARKERS
-    ]
+        if row.gradient_seconds and row.status == "done"
+    }
     return [
-        Point(row, gradients, size / summary.GIB)
-        for row, size in needed
-        if size is not None and (gradients := _gradients(row, cost)) is not None
+        Point(row, cost[summary.line(row)], size / summary.GIB)
+        for row in rows
+        if row.quantity != "operations" and summary.line(row) in cost
+        if (size := summary.needed_bytes(row)) is not None
     ]
-
-
-def _gradients(row: Row, cost: dict[tuple[str, str, str, int, str], float]) -> float | None:
-    if row.quantity == "memory":
-        return cost.get((row.framework, row.mode, row.model, row.batch_size, row.method))
-    if row.status != "done" or row.mode == "compile" or row.method == "gradient":
-        return None
-    return float(np.median(np.divide(row.seconds, row.gradient_seconds)))
-
-
-def _cost_label(points: list[Point]) -> str:
-    is_timed = points[0].row.quantity == "time"
-    return "Time over the gradient's" if is_timed else "Operations over the gradient's"
 
 
 def _mark(method: Method, color: str) -> Style:

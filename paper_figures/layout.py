@@ -10,6 +10,21 @@ from matplotlib.legend_handler import HandlerTuple
 
 from paper_figures import style
 
+# All in inches. The width of a single panel; of several, what is beside them and of each.
+SINGLE_WIDTH, BESIDE_PANELS, PANEL_WIDTH = 6.6, 2.2, 3.4
+LEFT, RIGHT, AXES_HEIGHT = 1.05, 0.2, 3.3
+# Above the panels: a title of one line and a legend of two rows; then, each further line and row.
+TOP, TITLE_LINE, LEGEND_ROW = 1.12, 0.2, 0.25
+# Below the panels: the numbers at their axes, and the labels of the axes, if there are any.
+TICKS, TICKS_AND_LABEL = 0.42, 0.64
+FOOT, NOTE_LEFT, NOTE_LINE = 0.1, 0.15, 0.2
+BETWEEN_ROWS = 1.0
+# A fraction of a panel's width.
+BETWEEN_PANELS = 0.28
+# Warnings are bold, and wider.
+NOTE_COLUMNS_PER_INCH = {"deviation": 12.5, "values": 12.5, "settings": 11, "machine": 11}
+LEGEND_COLUMNS = 2
+
 
 class CannotDraw(Exception):
     """A figure cannot be drawn from its rows; the message is one sentence that says why."""
@@ -25,8 +40,8 @@ def lay_out(
     figure: Figure,
     legend: Mapping[str, tuple[Artist, ...]],
     notes: Mapping[str, str],
-    left_inches: float = style.LEFT_INCHES,
-    axes_height_inches: float = style.AXES_HEIGHT_INCHES,
+    left_inches: float = LEFT,
+    axes_height_inches: float = AXES_HEIGHT,
     rows: int = 1,
 ) -> None:
     """Give ``figure`` its size, a ``legend`` by label above its panels, and its notes below.
@@ -34,36 +49,43 @@ def lay_out(
     ``notes`` maps the kind of a note to its text, from the bottom up. The panels are in ``rows``
     of as many, but for the last.
     """
-    panel_count = math.ceil(len(figure.axes) / rows)
-    width = style.FIGURE_WIDTH_INCHES[panel_count]
-    columns = {kind: round(width * count) for kind, count in style.NOTE_COLUMNS_PER_INCH.items()}
-    texts = {
-        kind: "\n".join(textwrap.wrap(text, columns[kind], break_on_hyphens=False))
-        for kind, text in notes.items()
-        if text
-    }
-    foot = style.FOOT_INCHES
-    lines = sum(text.count("\n") + 1 for text in texts.values())
-    bottom = foot + lines * style.LINE_INCHES + style.AXIS_LABEL_INCHES[panel_count]
-    title_lines = 1 + max(axes.get_title().count("\n") for axes in figure.axes)
-    legend_style = style.legend(panel_count)
-    top = style.top_inches(math.ceil(len(legend) / legend_style["ncols"]), title_lines)
-    height = bottom + rows * axes_height_inches + (rows - 1) * style.BETWEEN_ROWS_INCHES + top
+    panels = math.ceil(len(figure.axes) / rows)
+    width = SINGLE_WIDTH if panels == 1 else round(BESIDE_PANELS + panels * PANEL_WIDTH, 1)
+    texts = {kind: _wrapped(text, kind, width) for kind, text in notes.items() if text}
+    has_labels = any(axes.get_xlabel() for axes in figure.axes)
+    foot, lines = FOOT, sum(map(_lines, texts.values()))
+    bottom = foot + lines * NOTE_LINE + (TICKS_AND_LABEL if has_labels else TICKS)
+    more_rows = math.ceil(len(legend) / LEGEND_COLUMNS) - 2
+    more_lines = max(_lines(axes.get_title()) for axes in figure.axes) - 1
+    top = TOP + more_rows * LEGEND_ROW + more_lines * TITLE_LINE
+    height = bottom + rows * axes_height_inches + (rows - 1) * BETWEEN_ROWS + top
     figure.set_size_inches(width, height)
     figure.subplots_adjust(
         left=left_inches / width,
-        right=1 - style.RIGHT_INCHES / width,
+        right=1 - RIGHT / width,
         bottom=bottom / height,
         top=1 - top / height,
-        wspace=style.BETWEEN_PANELS,
-        hspace=style.BETWEEN_ROWS_INCHES / axes_height_inches,
+        wspace=BETWEEN_PANELS,
+        hspace=BETWEEN_ROWS / axes_height_inches,
     )
     for kind, text in texts.items():
-        figure.text(style.NOTE_INCHES / width, foot / height, text, **style.note(kind))
-        foot += style.LINE_INCHES * (text.count("\n") + 1)
-    figure.legend(
-        list(legend.values()),  # type: ignore[arg-type]  # the handler takes tuples
+        figure.text(NOTE_LEFT / width, foot / height, text, **style.note(kind))
+        foot += NOTE_LINE * _lines(text)
+    figure.legend(  # type: ignore[call-overload]  # the handler takes tuples
+        list(legend.values()),
         list(legend),
         handler_map={tuple: HandlerTuple(ndivide=None, pad=0.3)},
-        **legend_style,
+        loc="upper center",
+        bbox_to_anchor=(0.5, 0.995),
+        ncols=LEGEND_COLUMNS,
+        handlelength={1: 1.8, 2: 3.2}.get(panels, 2.4),
     )
+
+
+def _wrapped(note: str, kind: str, width: float) -> str:
+    columns = round(width * NOTE_COLUMNS_PER_INCH[kind])
+    return "\n".join(textwrap.wrap(note, columns, break_on_hyphens=False))
+
+
+def _lines(text: str) -> int:
+    return text.count("\n") + 1

@@ -15,6 +15,7 @@ from paper_figures import beyond, figures, layout, style
 from reproduce import printing
 from reproduce.methods import kind
 from reproduce.mine.found import FILE, Found, Product
+from reproduce.results.published import QUANTILES
 
 NOTE = (
     "Medians; error bars: 20 % to 80 % quantiles. A method without a bar is wrong, refused or too "
@@ -33,8 +34,8 @@ def draw(found: Found) -> Figure:
     time, memory = figure.subplots(1, 2, sharey=True)
     _times(time, shown)
     _memory(memory, shown)
-    time.set_yticks(range(len(shown)), [each.label for each in shown])
-    time.set_ylim(len(shown) - 0.4, -0.6)
+    for axes in (time, memory):
+        beyond.label_lines(axes, [each.label for each in shown])
     legend = {_kind(each)[0]: (Patch(**_bar(each)),) for each in shown if each.seconds}
     layout.lay_out(
         figure,
@@ -52,26 +53,22 @@ def _times(axes: Axes, shown: Sequence[Product]) -> None:
         if not each.seconds:
             axes.annotate(each.verdict, (0, place), **beyond.GAP_IN_LINE)
             continue
-        low, median, high = np.quantile(each.in_gradients, [0.2, 0.5, 0.8])
+        low, median, high = np.quantile(each.in_gradients, QUANTILES)
         axes.barh(place, median, beyond.METHOD_BAR, **_bar(each))
         axes.errorbar(median, place, xerr=[[median - low], [high - median]], **style.ERROR_BAR)
         axes.annotate(f"{median:.2f}", (high, place), **beyond.VALUE_AT_BAR)
         largest = max(largest, high)
     axes.axvline(1, color=style.MUTED, linewidth=1, linestyle=":")
     axes.set(xlabel=beyond.RATIO_LABEL, xlim=(0, 1.2 * largest))
-    axes.grid(axis="x")
-    axes.tick_params(axis="y", length=0)
 
 
 def _memory(axes: Axes, shown: Sequence[Product]) -> None:
-    counted = {place: each for place, each in enumerate(shown) if each.memory_bytes}
-    largest = max((each.memory_bytes or 0 for each in counted.values()), default=1)
+    largest = max((each.memory_bytes or 0 for each in shown), default=0) or 1
     size, name = style.unit("memory", largest)
-    for place, each in counted.items():
-        axes.barh(place, (each.memory_bytes or 0) / size, beyond.METHOD_BAR, **_bar(each))
+    for place, each in enumerate(shown):
+        if each.memory_bytes:
+            axes.barh(place, each.memory_bytes / size, beyond.METHOD_BAR, **_bar(each))
     axes.set(xlabel=style.axis_label("memory", name), xlim=(0, 1.05 * largest / size))
-    axes.grid(axis="x")
-    axes.tick_params(axis="y", length=0)
 
 
 def _kind(product: Product) -> tuple[str, str]:

@@ -5,10 +5,10 @@ prints as JSON how each file differs.
 """
 
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Protocol
+from types import ModuleType
 
 import msgspec
 
@@ -18,18 +18,8 @@ from reproduce.results.rows import Row
 from reproduce.results.summary import last_of_each_case
 
 
-class Maker(Protocol):
-    """A module that chooses the rows of a figure or table, and writes its two files."""
-
-    def select(self, name: str, rows: Iterable[Row], /) -> tuple[list[Row], str]:
-        """The rows that ``name`` is made from, and a sentence on those left out."""
-
-    def write(self, name: str, rows: Sequence[Row], folder: Path, /) -> list[Path]:
-        """The two files of ``name``, written into ``folder``."""
-
-
-def maker_and_folder(name: str) -> tuple[Maker, str]:
-    """The module that chooses the rows of ``name`` and writes its two files, and their folder."""
+def maker_and_folder(name: str) -> tuple[ModuleType, str]:
+    """The module with the ``select`` and ``write`` of the figure or table ``name``; its folder."""
     return (tables, "tables") if name in TABLES else (figures, "figures")
 
 

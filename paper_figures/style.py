@@ -11,7 +11,6 @@ import pandas as pd
 from reproduce.methods import LABELS, RUNS
 from reproduce.plan import HVPS
 from reproduce.plan import METHODS as ARTICLE_METHODS
-from reproduce.problems import label as model_label
 from reproduce.results.counters import Counter
 from reproduce.results.origin import ARTICLE_PLAN, is_articles, not_run
 from reproduce.results.rows import Row
@@ -79,32 +78,8 @@ VECTORS = {
     "params": "the parameters",
     "seeded": "a seeded normal vector",
 }
-NORMALISATIONS = {"article": "as in the article", "matched": "inference mode in both"}
 # The vector of its own runs first. Memory does not depend on the vector.
 ARTICLE_VECTORS = {"time": ("gradient",), "memory": ("params", "gradient")}
-ARTICLE_MACHINE_IN_SHORT = "A100"
-
-DPI = 160
-# By the number of panels.
-FIGURE_WIDTH_INCHES = {1: 6.6, 2: 9.0, 3: 12.4, 4: 15.8}
-AXES_HEIGHT_INCHES = 3.3
-LEFT_INCHES = 1.05
-RIGHT_INCHES = 0.2
-# Above the panels: a title of one line and a legend of two rows; then, each further line and row.
-TOP_INCHES = 1.12
-TITLE_LINE_INCHES = 0.2
-LEGEND_COLUMNS = 2
-LEGEND_ROW_INCHES = 0.25
-# The single panel of bars has no label under its axis.
-AXIS_LABEL_INCHES = {1: 0.42, 2: 0.64, 3: 0.64, 4: 0.64}
-FOOT_INCHES = 0.1
-NOTE_INCHES = 0.15
-LINE_INCHES = 0.2
-# Warnings are bold, and wider.
-NOTE_COLUMNS_PER_INCH = {"deviation": 12.5, "values": 12.5, "settings": 11, "machine": 11}
-BETWEEN_PANELS = 0.28
-BETWEEN_ROWS_INCHES = 1.0
-
 
 # To be laid over matplotlib's defaults.
 RC: Style = {
@@ -120,7 +95,7 @@ RC: Style = {
     "hatch.linewidth": 0.6,
     "mathtext.fontset": "cm",
     "pdf.fonttype": 3,
-    "savefig.dpi": DPI,
+    "savefig.dpi": 160,
 }
 
 
@@ -189,27 +164,6 @@ def note(kind: str) -> Style:
     return look | ({"color": MUTED} if kind in {"values", "deviation"} else warning)
 
 
-def legend_keys(has_published: bool) -> list[str]:
-    """Return the entries of the legend, down its two columns: methods and published values."""
-    methods = list(METHODS)
-    return [*methods[:2], *(["published"] * has_published), *methods[2:]]
-
-
-def legend_label(key: str) -> str:
-    """Return the text of the legend for a method or for published values."""
-    return PUBLISHED_LABEL if key == "published" else method_label(key)
-
-
-def legend(panels: int) -> Style:
-    """Return the keyword arguments of the legend above the panels, in two columns as published."""
-    return {
-        "loc": "upper center",
-        "bbox_to_anchor": (0.5, 0.995),
-        "ncols": LEGEND_COLUMNS,
-        "handlelength": {1: 1.8, 2: 3.2}.get(panels, 2.4),
-    }
-
-
 def unit(quantity: str, largest: float) -> tuple[float, str]:
     """Return the unit of a figure whose largest value is ``largest``: its size and name.
 
@@ -225,24 +179,10 @@ def axis_label(quantity: str, unit_name: str) -> str:
     return f"{QUANTITIES[quantity]} [{unit_name}]{overhead}"
 
 
-def top_inches(legend_rows: int, title_lines: int) -> float:
-    """Return the height of the part above the panels."""
-    more_rows, more_lines = legend_rows - 2, title_lines - 1
-    return TOP_INCHES + more_rows * LEGEND_ROW_INCHES + more_lines * TITLE_LINE_INCHES
-
-
-def batch_title(row: Row, batch_size: int) -> str:
-    """Return the title of a panel of bars: framework, batch size, and whether it was not run."""
-    return "\n".join(filter(None, [f"{_run(row)}, batch size {batch_size}", not_run(row)]))
-
-
-def curve_title(row: Row, model: str) -> str:
-    """Return the title of a panel of curves: framework, model, and whether it was not run."""
-    return "\n".join(filter(None, [f"{_run(row)}, {model_label(model)}", not_run(row)]))
-
-
-def _run(row: Row) -> str:
-    return RUNS[row.framework, row.mode]
+def title(row: Row, what: str) -> str:
+    """Return the title of a panel of ``what``: with the framework, and whether it was not run."""
+    of_run = f"{RUNS[row.framework, row.mode]}, {what}"
+    return "\n".join(filter(None, [of_run, not_run(row)]))
 
 
 def repetitions_note(rows: Iterable[Row], spread: str) -> str:
@@ -276,19 +216,15 @@ def compared_note(ratios: pd.Series) -> str:
 
 def settings_note(row: Row) -> str:
     """Return the line on the settings of ``row``; empty if all are the article's."""
-    differ = []
-    if row.vector not in ARTICLE_VECTORS[row.quantity]:
-        differ.append(f"vector: {VECTORS[row.vector]}")
-    if row.normalisation != "article":
-        differ.append(f"batch normalisation: {NORMALISATIONS[row.normalisation]}")
-    if row.framework == "torch" and not row.recorded:
-        differ.append("parameters require no gradients")
-    if row.framework == "torch" and row.layer_norm != "native":
-        differ.append("layer normalisation repaired")
-    if not differ:
-        return ""
-    listed = " · ".join(differ)
-    return f"{listed[0].upper()}{listed[1:]} — not the article's settings"
+    is_torch = row.framework == "torch"
+    differ = {
+        f"vector: {VECTORS[row.vector]}": row.vector not in ARTICLE_VECTORS[row.quantity],
+        "batch normalisation: inference mode in both": row.normalisation != "article",
+        "parameters require no gradients": is_torch and not row.recorded,
+        "layer normalisation repaired": is_torch and row.layer_norm != "native",
+    }
+    listed = " · ".join(text for text, does_differ in differ.items() if does_differ)
+    return f"{listed[0].upper()}{listed[1:]} — not the article's settings" if listed else ""
 
 
 def machine_note(row: Row) -> str:
@@ -296,7 +232,7 @@ def machine_note(row: Row) -> str:
 
     If the device was not run, the titles of the panels say so.
     """
-    differs = [ARTICLE_MACHINE_IN_SHORT] * (not is_articles(row))
+    differs = ["A100"] * (not is_articles(row))
     differs += ["plan"] * (row.plan != ARTICLE_PLAN)
     if not differs:
         return ""

@@ -18,17 +18,23 @@ from reproduce.results import counters, origin, published, summary
 from reproduce.results.files import whole_file
 from reproduce.results.rows import Row
 
-CASE = ["framework", "mode", *summary.CELL]
-# The columns that are compared with the published values, and the names of their deviations.
-OURS = {
-    "ours": "deviation",
-    "tensors": "tensors_deviation",
-    "unrecorded": "unrecorded_deviation",
+# What is compared with the published values: the name of its deviation, and what its table says.
+COMPARED = {
+    "ours": ("deviation", ""),
+    "tensors": (
+        "tensors_deviation",
+        "The tensors in that reserve, without the rest of it:",
+    ),
+    "unrecorded": (
+        "unrecorded_deviation",
+        "The tensors if parameters require no gradients, so that autograd does not record every "
+        "HVP:",
+    ),
 }
 # Digits after the point, by column of the CSV.
 DIGITS = {
-    **{f"{ours}_gib": 5 for ours in OURS},
-    **{f"{deviation}_percent": 2 for deviation in OURS.values()},
+    **{f"{ours}_gib": 5 for ours in COMPARED},
+    **{f"{deviation}_percent": 2 for deviation, _ in COMPARED.values()},
     "gflop": 3,
     "gradients": 4,
     "temporary_gib": 5,
@@ -36,20 +42,13 @@ DIGITS = {
     "theory_gradients": 4,
 }
 
+RUN = summary.LINE[:2]
 NO_ROW = "–"
 MEMORY_TABLE = """# Memory beside the article's
 
 Each cell has ours / published, in GiB, and in parentheses the deviation, ours / published − 1.
 Published values were read off the article's images; `memory_against_published.csv` has the
 uncertainty of each."""
-COMPARED_TABLES = {
-    "ours": "",
-    "tensors": "The tensors in that reserve, without the rest of it:",
-    "unrecorded": (
-        "The tensors if parameters require no gradients, so that autograd does not record every "
-        "HVP:"
-    ),
-}
 OPERATIONS_TABLE = """# Floating-point operations
 
 Counted, not run. For JAX, XLA counts the traced program before it optimises it; for PyTorch,
@@ -76,8 +75,7 @@ def select(name: str, rows: Iterable[Row]) -> tuple[list[Row], str]:
     rows = list(rows)
     if name == "products":
         return summary.accounted_of_beyond(rows)
-    chosen = [summary.newest(summary.of_kind(rows, kind)) for kind in KINDS[name]]
-    return [row for own, _ in chosen for row in own], " ".join(filter(None, (s for _, s in chosen)))
+    return summary.newest_of_each(summary.of_kind(rows, kind) for kind in KINDS[name])
 
 
 def write(name: str, rows: Sequence[Row], folder: Path) -> list[Path]:
@@ -126,7 +124,7 @@ def _beside_published(rows: Sequence[Row]) -> pd.DataFrame:
         raise CannotDraw("its rows have no memory counter in common; measure them again")
     records = [
         (
-            *_case(row),
+            *summary.line(row),
             row.place,
             row.status,
             _gib(counter, row),
@@ -135,11 +133,12 @@ def _beside_published(rows: Sequence[Row]) -> pd.DataFrame:
         )
         for row in _in_order(rows)
     ]
-    columns = [f"{name}_gib" for name in OURS]
-    table = pd.DataFrame(records, columns=[*CASE, "device", "status", *columns])
+    columns = [f"{name}_gib" for name in COMPARED]
+    table = pd.DataFrame(records, columns=[*summary.LINE, "device", "status", *columns])
     known = published.memory().rename(columns={"memory_gib": "published_gib"})
-    table = table.merge(known[[*CASE, "published_gib", "uncertainty_gib"]], on=CASE)
-    for ours, deviation in OURS.items():
+    known = known[[*summary.LINE, "published_gib", "uncertainty_gib"]]
+    table = table.merge(known, on=summary.LINE)
+    for ours, (deviation, _) in COMPARED.items():
         ratio = table[f"{ours}_gib"] / table["published_gib"]
         table[f"{deviation}_percent"] = 100 * (ratio - 1)
     return table
@@ -162,17 +161,12 @@ def _memory_section(rows: Sequence[Row], table: pd.DataFrame) -> str:
         style.machine_note(row),
     ]
     parts = [_section_title(run, origin.not_run(row)), *notes]
-    for ours, deviation in OURS.items():
+    for ours, (deviation, said) in COMPARED.items():
+        columns = [f"{ours}_gib", "published_gib", f"{deviation}_percent", "status"]
         if table[f"{ours}_gib"].notna().any():
-            parts += [COMPARED_TABLES[ours], _compared(table, ours, deviation)]
+            texts = [_compared_cell(*values) for values in table[columns].itertuples(index=False)]
+            parts += [said, _markdown(table.assign(text=texts), style.METHODS)]
     return "\n\n".join(filter(None, [*parts, style.deviation_note(row)]))
-
-
-def _compared(table: pd.DataFrame, ours: str, deviation: str) -> str:
-    """Return the Markdown that compares the column ``ours`` with the published one."""
-    columns = [f"{ours}_gib", "published_gib", f"{deviation}_percent", "status"]
-    texts = [_compared_cell(*values) for values in table[columns].itertuples(index=False)]
-    return _markdown(table.assign(text=texts), style.METHODS)
 
 
 def operations(rows: Sequence[Row]) -> tuple[pd.DataFrame, str]:
@@ -183,19 +177,19 @@ def operations(rows: Sequence[Row]) -> tuple[pd.DataFrame, str]:
     Raises:
         CannotDraw: there are no rows with operations.
     """
-    counted = [(row, row.flops) for row in _in_order(rows) if row.flops is not None]
-    if not counted:
-        raise CannotDraw("there are no rows of operations; count them first")
-    gradients = {_case(row)[:-1]: flops for row, flops in counted if row.method == "gradient"}
+    cost = summary.in_gradients(rows)
     records = [
-        (*_case(row), flops / 1e9, flops / gradients.get(_case(row)[:-1], np.nan))
-        for row, flops in counted
+        (*summary.line(row), row.flops / 1e9, cost.get(summary.line(row), np.nan))
+        for row in _in_order(rows)
+        if row.flops is not None
     ]
-    table = pd.DataFrame(records, columns=[*CASE, "gflop", "gradients"])
+    if not records:
+        raise CannotDraw("there are no rows of operations; count them first")
+    table = pd.DataFrame(records, columns=[*summary.LINE, "gflop", "gradients"])
     table["theory_gradients"] = [
         methods.OPERATIONS[row.framework, row.mode][row.method] for row in table.itertuples()
     ]
-    sections = [_operations_section(*part) for part in table.groupby(CASE[:2], sort=False)]
+    sections = [_operations_section(*part) for part in table.groupby(RUN, sort=False)]
     return table, "\n\n".join([OPERATIONS_TABLE, *sections]) + "\n"
 
 
@@ -226,30 +220,26 @@ def products(rows: Sequence[Row]) -> tuple[pd.DataFrame, str]:
     cost = summary.in_gradients(rows)
     records = [
         (
-            *_case(row),
+            *summary.line(row),
             row.status,
             row.memory_bytes.get("xla_temp_bytes", np.nan) / summary.GIB,
             needed / summary.GIB,
-            cost[_case(row)],
+            cost[summary.line(row)],
         )
         for row in _in_order(rows)
-        if (needed := summary.needed_bytes(row)) is not None and _case(row) in cost
+        if (needed := summary.needed_bytes(row)) is not None and summary.line(row) in cost
     ]
     if not records:
         raise CannotDraw("there are no rows of both memory and operations; account for plan beyond")
     columns = ["status", "temporary_gib", "needed_gib", "gradients"]
-    table = pd.DataFrame(records, columns=[*CASE, *columns])
-    memory = next(row for row in rows if row.quantity == "memory")
-    parts = [PRODUCTS_TABLE, f"Accounted for on {memory.device}; nothing was run."]
-    for run, of_run in table.groupby(CASE[:2], sort=False):
-        shown = of_run["temporary_gib"].fillna(of_run["needed_gib"])
-        texts = [
-            f"{gib:.2f} · {gradients:.2f}"
-            for gib, gradients in zip(shown, of_run["gradients"], strict=True)
-        ]
-        methods_of_run = list(dict.fromkeys(of_run["method"]))
-        parts += [_section_title(run), PRODUCTS_IN[run[0]]]
-        parts.append(_markdown(of_run.assign(text=texts), methods_of_run))
+    table = pd.DataFrame(records, columns=[*summary.LINE, *columns])
+    device = next(row.device for row in rows if row.quantity == "memory")
+    parts = [PRODUCTS_TABLE, f"Accounted for on {device}; nothing was run."]
+    for run, of_run in table.groupby(RUN, sort=False):
+        memory = of_run["temporary_gib"].fillna(of_run["needed_gib"]).map("{:.2f} · ".format)
+        texts = memory + of_run["gradients"].map("{:.2f}".format)
+        shown = _markdown(of_run.assign(text=texts), of_run["method"].unique())
+        parts += [_section_title(run), PRODUCTS_IN[run[0]], shown]
     return table, "\n\n".join(parts) + "\n"
 
 
@@ -270,10 +260,6 @@ def _in_order(rows: Iterable[Row]) -> list[Row]:
             order.index(row.method),
         ),
     )
-
-
-def _case(row: Row) -> tuple[str, str, str, int, str]:
-    return tuple(getattr(row, name) for name in CASE)
 
 
 def _markdown(table: pd.DataFrame, shown: Collection[str]) -> str:

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 from subprocess import PIPE
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -105,14 +105,12 @@ OF_ACCOUNTING = (
 def draw(results: Path, *names: str) -> int:
     """Draw what has changed of ``names``, by default the article's; return the exit code."""
     sys.stdout.flush()
-    command = _module("paper_figures", "--changed", "--", str(results), *names)
-    return subprocess.run(command, env=_environment(), check=False).returncode
+    return _run("paper_figures", "--changed", "--", str(results), *names).returncode
 
 
 def draw_mine(results: Path) -> int:
     """Draw the results of ``python -m reproduce mine`` in ``results``; return the exit code."""
-    command = _module("paper_figures.mine", str(results))
-    return subprocess.run(command, env=_environment(), check=False).returncode
+    return _run("paper_figures.mine", str(results)).returncode
 
 
 def redrawn(results: Path, rows: Iterable[Row]) -> dict[str, str]:
@@ -121,15 +119,13 @@ def redrawn(results: Path, rows: Iterable[Row]) -> dict[str, str]:
     The keys are paths below ``results``; the text is empty if the bytes are the same.
     """
     lines = b"\n".join(map(msgspec.json.encode, rows))
-    command = _module("paper_figures.redraw", str(results))
-    found = subprocess.run(command, input=lines, env=_environment(), stdout=PIPE, check=True)
+    found = _run("paper_figures.redraw", str(results), input=lines, stdout=PIPE)
+    found.check_returncode()
     return msgspec.json.decode(found.stdout, type=dict[str, str])
 
 
-def _module(*arguments: str) -> list[str]:
-    return [sys.executable, "-m", *arguments]
-
-
-def _environment() -> dict[str, str]:
-    search = filter(None, (str(ROOT), os.environ.get("PYTHONPATH")))
-    return os.environ | {"PYTHONPATH": os.pathsep.join(search)}
+def _run(module: str, *arguments: str, **options: Any) -> subprocess.CompletedProcess[bytes]:
+    search = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
+    environment = os.environ | {"PYTHONPATH": search}
+    command = [sys.executable, "-m", module, *arguments]
+    return subprocess.run(command, env=environment, check=False, **options)

@@ -35,6 +35,7 @@ _METHODS: dict[str, tuple[str, float | None]] = {
 }
 LABELS = {name: label for name, (label, _) in _METHODS.items()}
 EXPECTED_GRADIENTS = {name: time for name, (_, time) in _METHODS.items() if time is not None}
+FRAMEWORKS: dict[str, str] = {"jax": "JAX", "torch": "PyTorch"}
 RUNS: dict[Run, str] = {
     ("jax", "jit"): "JAX with jit",
     ("jax", "eager"): "JAX without jit",

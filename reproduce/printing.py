@@ -17,11 +17,13 @@ import typer
 from rich.console import Console
 
 from reproduce.errors import UserError
-from reproduce.results.rows import encodable, unusable
+from reproduce.results.rows import encodable
 
 WIDTH_OF_FILES = 120
 # How often a stream is flushed.
 HOW_OFTEN = ("line_buffering", "write_through")
+# Errors of writing to a disk for which the system names no file.
+OF_DISKS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS}
 
 
 def console(**settings: Any) -> Console:
@@ -115,3 +117,18 @@ def run(app: typer.Typer, name: str) -> None:
             sentence = unusable(error) if isinstance(error, OSError) else error
             print(f"error: {sentence}", file=sys.stderr)
         sys.exit(2)
+
+
+def unusable(error: OSError) -> str:
+    """The sentence for an unforeseen error of a disk or of the system."""
+    again = "run the same command again: all that was finished is kept"
+    why = error.strerror or error
+    if error.filename is None and error.errno not in OF_DISKS:
+        return (
+            f"the system refused what a run needs ({why}); end other programs "
+            f"or raise this one's limits, and {again}"
+        )
+    return (
+        f"{error.filename or 'the results folder'} could not be read or written ({why}); "
+        f"mend that or give another RESULTS, and {again}"
+    )

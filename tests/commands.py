@@ -4,11 +4,20 @@ import subprocess
 import sys
 from pathlib import Path
 
+import msgspec
+
 TESTS = Path(__file__).parent
 ROOT = TESTS.parent
 # What was recorded on two cores of a CPU, and accounted for there.
 RECORDED = ROOT / "docs" / "recorded" / "cpu-amd-epyc"
 ACCOUNTED = RECORDED / "a100" / "rows.jsonl"
+
+
+def write_rows(folder, rows):
+    """Rows in a results folder, as a run writes them; the content of their file."""
+    content = b"".join(msgspec.json.encode(row) + b"\n" for row in rows)
+    (folder / "rows.jsonl").write_bytes(content)
+    return content
 
 
 def program(*arguments):

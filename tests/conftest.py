@@ -140,6 +140,17 @@ def report(tmp_path_factory):
 
 
 @pytest.fixture
+def figure_settings():
+    """Figures look as this package draws them."""
+    import matplotlib  # noqa: PLC0415, after the settings above
+
+    from paper_figures import style  # noqa: PLC0415
+
+    with matplotlib.rc_context(style.RC):
+        yield
+
+
+@pytest.fixture
 def fake_workers(monkeypatch):
     """Workers load no framework, and end as the batch size of their case says."""
     import fake_worker  # noqa: PLC0415, after the settings above

@@ -3,31 +3,20 @@
 import re
 from itertools import pairwise
 
-import matplotlib
 import msgspec
 import pandas as pd
 import pytest
-from commands import ACCOUNTED
-from matplotlib.backends.backend_agg import FigureCanvasAgg
+from accounted import PUBLISHED, ROWS, ours
+from drawn import assert_nothing_is_cut_off
 from matplotlib.container import BarContainer
-from matplotlib.text import Text
 
 from paper_figures import figures, style
 from reproduce.plan import METHODS
-from reproduce.results import published
-from reproduce.results.rows import read_rows
 
-ROWS = read_rows(ACCOUNTED)
+pytestmark = pytest.mark.usefixtures("figure_settings")
 MEMORY = [name for name, bench in figures.BENCHES.items() if bench.quantity == "memory"]
 TORCH = "bench_hvp_memory_torch"
 MODELS = ["resnet34", "vit", "bert"]
-GIB = 2**30
-
-
-@pytest.fixture(autouse=True)
-def figure_settings():
-    with matplotlib.rc_context(style.RC):
-        yield
 
 
 def rows_of(name, **changes):
@@ -35,23 +24,10 @@ def rows_of(name, **changes):
     return [msgspec.structs.replace(row, **changes) for row in own]
 
 
-def ours(row):
-    """The height of the row's bar, in GiB."""
-    counted = row.memory_bytes
-    if row.mode == "jit":
-        return (counted["xla_temp_bytes"] + counted["xla_output_bytes"]) / GIB
-    counter = "live_peak_bytes" if row.framework == "jax" else "simulated_reserved_bytes"
-    return counted[counter] / GIB
-
-
 def published_of(name):
     """The published GiB of a figure, by model, batch size and method."""
-    _, framework, mode, *_ = figures.BENCHES[name]
-    return {
-        (line.model, line.batch_size, line.method): line.memory_gib
-        for line in published.memory().itertuples()
-        if (line.framework, line.mode) == (framework, mode)
-    }
+    run = figures.BENCHES[name][1:3]
+    return {case[2:]: line.memory_gib for case, line in PUBLISHED.items() if case[:2] == run}
 
 
 def markers_at_bars(figure):
@@ -222,24 +198,9 @@ def test_each_figure_has_rows_of_its_own_device():
 @pytest.mark.parametrize("name", MEMORY)
 def test_no_text_is_cut_off_or_in_another_text(name):
     figure = figures.draw(name, rows_of(name))
-    FigureCanvasAgg(figure).draw()
-    width, height = figure.bbox.size
-    shown = [text for text in figure.findobj(Text) if text.get_text() and text.get_visible()]
-    for text in shown:
-        box = text.get_window_extent()
-        inside = box.x0 >= 0 and box.y0 >= 0 and box.x1 <= width and box.y1 <= height
-        assert inside, f"{text.get_text()!r} at {box}"
+    assert_nothing_is_cut_off(figure)
     (legend,) = figure.legends
     above = [axes.title for axes in figure.axes]
     assert all(title.get_window_extent().y1 < legend.get_window_extent().y0 for title in above)
     below = [text.get_window_extent() for text in figure.texts]
     assert all(lower.y1 <= upper.y0 for lower, upper in pairwise(below))
-
-
-def test_the_same_rows_give_the_same_bytes(tmp_path):
-    written = []
-    for folder in (tmp_path / "first", tmp_path / "second"):
-        folder.mkdir()
-        paths = figures.write(TORCH, rows_of(TORCH), folder)
-        written.append([path.read_bytes() for path in paths])
-    assert written[0] == written[1]

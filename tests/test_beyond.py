@@ -4,15 +4,14 @@ import os
 import shutil
 import subprocess
 
-import matplotlib
 import numpy as np
 import pandas as pd
 import pytest
 from commands import ROOT, altered, reproduce
-from matplotlib.text import Text
+from drawn import texts
 from typer.testing import CliRunner
 
-from paper_figures import at_work, style
+from paper_figures import at_work
 from paper_figures.__main__ import app as paper_figures
 from reproduce import problems
 from reproduce.algorithms.spectrum import density
@@ -171,11 +170,10 @@ def test_a_damaged_table_is_named_and_not_drawn(tmp_path, name, table):
 
 
 @of(*BEYOND_FROM_TABLES)
+@pytest.mark.usefixtures("figure_settings")
 def test_each_figure_names_the_device_and_its_axes(table, request):
-    name = request.node.callspec.params["table"]
-    with matplotlib.rc_context(style.RC):
-        figure = at_work.draw(name, table)
-    assert any(f"Device: {table['device'][0]}" in t.get_text() for t in figure.findobj(Text))
+    figure = at_work.draw(request.node.callspec.params["table"], table)
+    assert any(f"Device: {table['device'][0]}" in text for text in texts(figure))
     for axes in figure.axes:
         assert axes.get_xlabel()
     assert figure.axes[0].get_ylabel()

@@ -7,6 +7,7 @@ import msgspec
 import numpy as np
 import pytest
 import typer
+from commands import write_rows
 from typer.testing import CliRunner
 
 from reproduce.cli import judging
@@ -137,12 +138,11 @@ def test_folders_without_a_common_case_are_refused():
 
 
 def test_the_command_prints_every_case_and_the_counts(tmp_path):
-    for name, rows in {"a": [row(), memory_row(90)], "b": [row(), memory_row(91)]}.items():
-        (tmp_path / name).mkdir()
-        lines = [msgspec.json.encode(each) for each in rows]
-        (tmp_path / name / "rows.jsonl").write_bytes(b"\n".join(lines) + b"\n")
+    folders = (
+        written(tmp_path / name, row(), memory_row(size)) for name, size in (("a", 90), ("b", 91))
+    )
     app = command_of_compare()
-    result = CliRunner().invoke(app, [str(tmp_path / "a"), str(tmp_path / "b")])
+    result = CliRunner().invoke(app, [str(folder) for folder in folders])
     assert result.exit_code == 0
     assert "more: 1, same: 1" in result.stdout
     missing = CliRunner().invoke(app, [str(tmp_path / "a"), str(tmp_path / "c")])
@@ -157,7 +157,7 @@ def command_of_compare():
 
 def written(folder, *rows):
     folder.mkdir()
-    (folder / "rows.jsonl").write_bytes(b"\n".join(map(msgspec.json.encode, rows)) + b"\n")
+    write_rows(folder, rows)
     return folder
 
 

@@ -6,16 +6,11 @@ import pytest
 from matplotlib.patches import Circle
 from matplotlib.text import Annotation
 
-from paper_figures import diagrams, style
+from paper_figures import diagrams
 from paper_figures.diagrams import computational_graph, forward_diff, hess_eig, reverse_diff
 
+pytestmark = pytest.mark.usefixtures("figure_settings")
 FACETS = 40
-
-
-@pytest.fixture(autouse=True)
-def figure_settings():
-    with matplotlib.rc_context(style.RC):
-        yield
 
 
 def vertices(figure):

@@ -2,15 +2,14 @@
 
 from pathlib import Path
 
-import matplotlib
 import msgspec
 import numpy as np
 import pytest
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.text import Text
+from commands import write_rows
+from drawn import assert_nothing_is_cut_off, texts
 from typer.testing import CliRunner
 
-from paper_figures import beyond, figures, style
+from paper_figures import beyond, figures
 from paper_figures.__main__ import app
 from reproduce import methods
 from reproduce.__main__ import app as verbs
@@ -21,6 +20,7 @@ from reproduce.plan import AMORTISED, METHODS, cases
 from reproduce.results import summary
 from reproduce.results.rows import Row, read_rows
 
+pytestmark = pytest.mark.usefixtures("figure_settings")
 GRADIENT = 2.0
 
 
@@ -58,16 +58,6 @@ def memory_bytes(case, needed):
 
 ROWS = [row_of(case, place) for place, case in enumerate(sorted(cases("beyond"), key=str))]
 TIMED = beyond.select("beyond_ratios", ROWS)[0]
-
-
-@pytest.fixture(autouse=True)
-def figure_settings():
-    with matplotlib.rc_context(style.RC):
-        yield
-
-
-def texts(figure):
-    return [text.get_text() for text in figure.findobj(Text)]
 
 
 def changed(rows, wanted, **fields):
@@ -226,18 +216,26 @@ def test_several_vectors_at_once_are_no_bar_among_single_ones():
 @pytest.mark.parametrize("name", BEYOND_FROM_ROWS)
 def test_nothing_that_is_written_leaves_the_figure_and_plan_and_device_are_named(name):
     figure = figures.draw(name, figures.select(name, ROWS)[0])
-    FigureCanvasAgg(figure).draw()
-    width, height = figure.get_size_inches() * figure.dpi
-    written = [*figure.texts]
-    for axes in figure.axes:
-        written += [axes.title, axes.xaxis.label, axes.yaxis.label, *axes.texts]
-    written += figure.axes[0].get_yticklabels()
-    for text in written:
-        box = text.get_window_extent()
-        assert min(box.x0, box.y0) >= 0, text
-        assert box.x1 <= width, text
-        assert box.y1 <= height, text
+    assert_nothing_is_cut_off(figure)
     assert any("CPU: made up" in text and "plan: beyond" in text for text in texts(figure))
+
+
+@pytest.mark.parametrize("count", [1, 5])
+def test_every_network_has_a_panel_however_many_there_are(count):
+    of_vit = [row for row in TIMED if row.model == "vit"]
+    names = [f"network {n}" for n in range(count)]
+    rows = [msgspec.structs.replace(row, model=name) for name in names for row in of_vit]
+    figure = beyond.beyond_ratios(rows)
+    assert [axes.get_title() for axes in figure.axes] == names
+    assert_nothing_is_cut_off(figure)
+
+
+def test_where_no_number_of_vectors_is_done_the_operation_count_stands_alone():
+    rows, _ = summary.of_beyond(ROWS, several_vectors=True)
+    failed = {"status": "error", "reason": "a crash", "seconds": (), "gradient_seconds": ()}
+    figure = beyond.beyond_vectors(changed(rows, lambda row: row.framework == "jax", **failed))
+    of_jax, of_torch = (len(axes.get_lines()[0].get_xdata()) for axes in figure.axes)
+    assert (of_jax, of_torch) == (0, 4)
 
 
 def test_without_rows_a_figure_is_not_drawn_and_what_is_the_articles_ignores_plan_beyond(tmp_path):
@@ -246,8 +244,7 @@ def test_without_rows_a_figure_is_not_drawn_and_what_is_the_articles_ignores_pla
             figures.draw(name, [])
     assert figures.select("bench_hvp_time_jax", ROWS)[0] == []
     assert sources.of_rows("this run", ROWS, "not measured").cases.empty
-    lines = b"".join(msgspec.json.encode(row) + b"\n" for row in ROWS)
-    (tmp_path / "rows.jsonl").write_bytes(lines)
+    write_rows(tmp_path, ROWS)
     result = CliRunner().invoke(app, [str(tmp_path), *BEYOND_FROM_ROWS])
     assert result.exit_code == 0
     assert {path.stem for path in (tmp_path / "figures").iterdir()} == set(BEYOND_FROM_ROWS)
@@ -267,8 +264,7 @@ def test_without_a_done_hvp_of_plan_beyond_there_is_no_answer_and_no_file(tmp_pa
     ]
     of_article = read_rows(Path(__file__).parent / "rows_sample.jsonl")
     for rows in (gradients, failed, of_article):
-        lines = b"".join(msgspec.json.encode(row) + b"\n" for row in rows)
-        (tmp_path / "rows.jsonl").write_bytes(lines)
+        write_rows(tmp_path, rows)
         result = CliRunner().invoke(verbs, ["advise", str(tmp_path)])
         assert f"none among {len(rows)} rows; measure them" in str(result.exception)
         assert [path.name for path in tmp_path.iterdir()] == ["rows.jsonl"]

@@ -11,8 +11,8 @@ import msgspec
 import numpy as np
 import pytest
 import refusals
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.text import Text
+from commands import write_rows
+from drawn import assert_nothing_is_cut_off, texts
 from typer.testing import CliRunner
 
 import paper_figures.__main__ as drawing
@@ -23,6 +23,7 @@ from reproduce.plan import METHODS, cases
 from reproduce.results import counters, summary
 from reproduce.results.rows import read_rows
 
+pytestmark = pytest.mark.usefixtures("figure_settings")
 ROOT = Path(__file__).parent.parent
 SAMPLE = Path(__file__).parent / "rows_sample.jsonl"
 ROWS = summary.last_of_each_case(read_rows(SAMPLE))
@@ -30,12 +31,6 @@ MEASURED = [name for name, bench in figures.BENCHES.items() if not bench.only_th
 WITH_CURVE = [name for name in MEASURED if figures.BENCHES[name].has_curve]
 MEMORY = [name for name in MEASURED if figures.BENCHES[name].quantity == "memory"]
 UNIT_SIZES = {"s": 1, "ms": 1e-3, "GiB": 2**30, "MiB": 2**20}
-
-
-@pytest.fixture(autouse=True)
-def figure_settings():
-    with matplotlib.rc_context(style.RC):
-        yield
 
 
 @pytest.fixture
@@ -91,11 +86,6 @@ def expected(row, quantile=0.5):
 
 def unit_of(axes):
     return axes.get_ylabel().split("[")[1].split("]")[0]
-
-
-def texts(figure):
-    """The texts of the figure, each on one line."""
-    return [text.get_text().replace("\n", " ") for text in figure.findobj(Text)]
 
 
 def bar_heights(figure):
@@ -360,26 +350,6 @@ def test_the_figures_at_batch_64_need_that_batch_size_in_all_models():
 
 
 @pytest.mark.parametrize(
-    "other",
-    [
-        {"vector": "seeded"},
-        {"normalisation": "matched"},
-        {"device": "another"},
-        {"plan": "another"},
-    ],
-    ids=str,
-)
-def test_rows_of_other_settings_than_the_newest_are_left_out(other):
-    older = rows_of(MEASURED[0])
-    newer = [msgspec.structs.replace(row, **other) for row in older]
-    kept, sentence = figures.select(MEASURED[0], [*older, *newer])
-    assert kept == newer
-    (changed,) = other.items()
-    assert sentence.startswith(f"Left out {len(older)} rows of {next(iter(other))} ")
-    assert "{} {!r}".format(*changed) in sentence.split("drawn are the newest")[1]
-
-
-@pytest.mark.parametrize(
     ("other", "said"),
     [
         ({"vector": "seeded"}, "Vector: a seeded normal vector"),
@@ -415,14 +385,7 @@ def test_no_text_is_cut_off_at_the_rim(name):
     rows = [] if name in figures.DIAGRAMS else one_failed(name, "out_of_memory")[0]
     long_name = "CPU: an unusually long name of a processor with 128 cores at 2.45 GHz, 64 GiB"
     rows = [msgspec.structs.replace(row, device=long_name) for row in rows]
-    figure = figures.draw(name, rows)
-    FigureCanvasAgg(figure).draw()
-    width, height = figure.bbox.size
-    shown = [text for text in figure.findobj(Text) if text.get_text() and text.get_visible()]
-    for text in shown:
-        box = text.get_window_extent()
-        inside = box.x0 >= 0 and box.y0 >= 0 and box.x1 <= width and box.y1 <= height
-        assert inside, f"{text.get_text()!r} at {box}"
+    assert_nothing_is_cut_off(figures.draw(name, rows))
 
 
 def test_the_methods_differ_in_lightness_and_marker():
@@ -440,7 +403,7 @@ def test_the_methods_differ_in_lightness_and_marker():
 
 
 def write_results(folder, rows):
-    (folder / "rows.jsonl").write_bytes(b"".join(msgspec.json.encode(r) + b"\n" for r in rows))
+    write_rows(folder, rows)
     return str(folder)
 
 
@@ -454,15 +417,6 @@ def test_rows_of_another_machine_are_left_out_with_a_sentence(tmp_path):
     assert sentence.startswith(f"{MEASURED[0]}: {left_out}")
     assert written.startswith(str(tmp_path / "figures" / f"{MEASURED[0]}.png"))
     assert result.exit_code == 0
-
-
-def test_rows_of_another_vector_are_left_out_with_a_sentence(tmp_path):
-    rows = rows_of(MEASURED[0])
-    older = [msgspec.structs.replace(row, vector="seeded", started="2000") for row in rows]
-    results = write_results(tmp_path, [*older, *rows])
-    written, sentence = CliRunner().invoke(app, [results, MEASURED[0]]).output.splitlines()
-    assert f"{MEASURED[0]}.png" in written
-    assert sentence.startswith(f"{MEASURED[0]}: Left out {len(older)} rows of vector 'seeded'")
 
 
 def test_each_figure_is_written_or_its_absence_explained_on_one_line(tmp_path):
@@ -495,11 +449,6 @@ def test_a_wrong_name_ends_with_one_sentence_that_lists_the_right_ones(refused):
     sentence = refused("no_such_figure")
     assert "'no_such_figure'" in sentence
     assert all(name in sentence for name in NAMES)
-
-
-def test_a_broken_rows_file_ends_with_one_sentence(refused, tmp_path):
-    (tmp_path / "rows.jsonl").write_text("no row\n")
-    assert "rows.jsonl, line 1" in refused("bench_hvp_time_jax")
 
 
 def test_a_failed_write_leaves_the_earlier_figure_whole(tmp_path, monkeypatch):

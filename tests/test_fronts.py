@@ -2,16 +2,16 @@
 
 from pathlib import Path
 
-import matplotlib
 import msgspec
 import numpy as np
 import pytest
-from matplotlib.backends.backend_agg import FigureCanvasAgg
+from drawn import assert_nothing_is_cut_off, texts
 
-from paper_figures import figures, fronts, style, tables
+from paper_figures import figures, fronts, tables
 from reproduce.plan import CHECKPOINTED, accounted_cases
 from reproduce.results.rows import Row, read_rows
 
+pytestmark = pytest.mark.usefixtures("figure_settings")
 ROOT = Path(__file__).parent.parent
 RECORDED = read_rows(ROOT / "docs/recorded/cpu-amd-epyc/beyond/a100/rows.jsonl")
 GIB = 1 << 30
@@ -36,12 +36,6 @@ def row_of(case, place):
 
 
 ROWS = [row_of(case, place) for place, case in enumerate(accounted_cases("beyond"), start=1)]
-
-
-@pytest.fixture(autouse=True)
-def figure_settings():
-    with matplotlib.rc_context(style.RC):
-        yield
 
 
 def drawn(rows):
@@ -83,17 +77,19 @@ def test_no_gradient_and_no_gauss_newton_product_is_on_the_front():
         assert not {tuple(at) for line in lines for at in line.get_xydata()} & marks
 
 
+def test_timed_products_without_a_marker_are_left_out_with_a_sentence():
+    timed = read_rows(ROOT / "docs/recorded/cpu-amd-epyc/beyond/rows.jsonl")
+    shown, left_out = figures.select("beyond_front", timed)
+    assert {row.method for row in shown} <= fronts.MARKERS.keys()
+    *of_others, last = left_out.removesuffix(".").split("; ")
+    assert of_others[:2] == ["Left out, without a marker: JAX, linearised once", "PyTorch compiled"]
+    assert last == "PyTorch, graph kept (PyHessian)"
+
+
 def test_nothing_that_is_written_leaves_the_figure():
     figure = drawn(RECORDED)
-    FigureCanvasAgg(figure).draw()
-    width, height = figure.get_size_inches() * figure.dpi
-    written = [*figure.texts, *(axes.title for axes in figure.axes)]
-    for text in written:
-        box = text.get_window_extent()
-        assert min(box.x0, box.y0) >= 0, text
-        assert box.x1 <= width, text
-        assert box.y1 <= height, text
-    assert any("not run" in text.get_text() for text in figure.texts)
+    assert_nothing_is_cut_off(figure)
+    assert any("not run" in text for text in texts(figure))
 
 
 def test_the_docs_have_the_table_and_the_figure_of_the_recorded_rows(tmp_path):

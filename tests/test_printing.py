@@ -15,7 +15,7 @@ from runs import case
 from reproduce import printing
 from reproduce.measuring.progress import Progress
 from reproduce.plan import by_setting, cases
-from reproduce.results.rows import read_rows, unusable
+from reproduce.results.rows import read_rows
 
 SAMPLE = Path(__file__).parent / "rows_sample.jsonl"
 BEYOND = Path(__file__).parent.parent / "docs/recorded/cpu-amd-epyc/beyond/rows.jsonl"
@@ -141,10 +141,11 @@ def test_a_reader_that_has_enough_ends_a_command_quietly():
 
 
 def test_what_the_system_refuses_is_not_blamed_on_the_results():
-    assert unusable(BlockingIOError(11, "Resource temporarily unavailable")).startswith(
+    assert printing.unusable(BlockingIOError(11, "Resource temporarily unavailable")).startswith(
         "the system refused what a run needs (Resource temporarily unavailable); end other"
     )
-    assert unusable(OSError(28, "No space left on device")).startswith("the results folder could")
+    of_disk = printing.unusable(OSError(28, "No space left on device"))
+    assert of_disk.startswith("the results folder could")
 
 
 def test_what_a_plan_prints_goes_to_standard_output_alone():

@@ -108,6 +108,8 @@ def test_rows_that_differ_in_their_case_or_device_are_both_kept(hvp_row, other):
         {"device": "device B", "plan": "another"},
         {"vector": "seeded"},
         {"normalisation": "matched"},
+        {"recorded": True},
+        {"layer_norm": "native"},
         {"seed": 1},
     ],
     ids=str,

@@ -3,8 +3,10 @@
 import csv
 import io
 
+import accounted
 import msgspec
 import pytest
+from accounted import GIB, PUBLISHED, case_of, ours
 from commands import ACCOUNTED
 from typer.testing import CliRunner
 
@@ -13,8 +15,6 @@ from paper_figures.__main__ import app
 from reproduce import methods, problems
 from reproduce.drawing import TABLES_OF_ARTICLE
 from reproduce.plan import METHODS
-from reproduce.results import published
-from reproduce.results.rows import read_rows
 
 
 def place(row):
@@ -24,30 +24,10 @@ def place(row):
     return list(methods.RUNS).index(run), model, row.batch_size, method
 
 
-ROWS = sorted(read_rows(ACCOUNTED), key=place)
+ROWS = sorted(accounted.ROWS, key=place)
 COUNTED = [row for row in ROWS if row.quantity == "operations"]
 MEMORY = [row for row in ROWS if row.quantity == "memory"]
 AGAINST = "memory_against_published"
-GIB = 2**30
-
-
-def ours(row):
-    counted = row.memory_bytes
-    if row.mode == "jit":
-        return (counted["xla_temp_bytes"] + counted["xla_output_bytes"]) / GIB
-    counter = "live_peak_bytes" if row.framework == "jax" else "simulated_reserved_bytes"
-    return counted[counter] / GIB
-
-
-def published_lines():
-    return {
-        (line.framework, line.mode, line.model, line.batch_size, line.method): line
-        for line in published.memory().itertuples()
-    }
-
-
-def case_of(row):
-    return row.framework, row.mode, row.model, row.batch_size, row.method
 
 
 def written(name, rows, folder):
@@ -75,10 +55,9 @@ def cells(text, title):
 
 def test_memory_has_one_line_for_each_row_with_its_deviation(tmp_path):
     lines, _ = written(AGAINST, ROWS, tmp_path)
-    known = published_lines()
     assert list(lines) == [case_of(row) for row in MEMORY]
     for row in MEMORY:
-        line, beside = lines[case_of(row)], known[case_of(row)]
+        line, beside = lines[case_of(row)], PUBLISHED[case_of(row)]
         assert line["device"] == row.place
         assert float(line["ours_gib"]) == pytest.approx(ours(row), abs=1e-5)
         assert float(line["published_gib"]) == beside.memory_gib
@@ -89,7 +68,6 @@ def test_memory_has_one_line_for_each_row_with_its_deviation(tmp_path):
 
 def test_memory_of_pytorch_has_its_tensors_beside_and_jax_has_none(tmp_path):
     lines, _ = written(AGAINST, ROWS, tmp_path)
-    known = published_lines()
     for row in MEMORY:
         line = lines[case_of(row)]
         if row.framework == "jax":
@@ -97,7 +75,7 @@ def test_memory_of_pytorch_has_its_tensors_beside_and_jax_has_none(tmp_path):
             continue
         for column, counter in (("tensors", "live"), ("unrecorded", "unrecorded_live")):
             counted = row.memory_bytes[f"{counter}_peak_bytes"] / GIB
-            deviation = 100 * (counted / known[case_of(row)].memory_gib - 1)
+            deviation = 100 * (counted / PUBLISHED[case_of(row)].memory_gib - 1)
             assert float(line[f"{column}_gib"]) == pytest.approx(counted, abs=1e-5)
             found = float(line[f"{column}_deviation_percent"])
             assert found == pytest.approx(deviation, abs=0.01)
@@ -114,11 +92,10 @@ def test_memory_of_pytorch_has_its_tensors_beside_and_jax_has_none(tmp_path):
 def test_memory_to_be_read_has_ours_published_and_deviation_in_each_cell(tmp_path, run, title):
     _, text = written(AGAINST, ROWS, tmp_path)
     found = cells(text, title)
-    known = published_lines()
     of_run = [row for row in MEMORY if (row.framework, row.mode) == run]
     assert len(found) == len(of_run)
     for row in of_run:
-        beside = known[case_of(row)].memory_gib
+        beside = PUBLISHED[case_of(row)].memory_gib
         deviation = f"{100 * (ours(row) / beside - 1):+.1f}".replace("-", "−")
         place = problems.label(row.model), str(row.batch_size), style.method_label(row.method)
         assert found[place] == f"{ours(row):.2f} / {beside:.2f} ({deviation} %)"
@@ -245,9 +222,3 @@ def test_the_command_writes_tables_where_their_rows_are(tmp_path):
     first = {path: path.read_bytes() for path in (tmp_path / "tables").iterdir()}
     CliRunner().invoke(app, [str(tmp_path), *TABLES_OF_ARTICLE])
     assert first == {path: path.read_bytes() for path in (tmp_path / "tables").iterdir()}
-
-
-def test_a_named_table_without_rows_ends_with_exit_code_1(tmp_path):
-    result = CliRunner().invoke(app, [str(tmp_path), "operations"])
-    assert result.exit_code == 1
-    assert result.output.startswith("operations is not written: there are no rows of operations")

@@ -1,13 +1,13 @@
 """The article's claims: what each says, how it is tested, and how far a value may be off.
 
 A claim is judged by figures. A figure is a number that the claim's rule computes from the cases
-of a source. The claim holds if all figures lie in its range. Rules take and return
+of a source. The claim holds if it accepts all figures. Rules take and return
 frames whose first column is the value and whose other columns are draws of it.
 """
 
 import math
-from collections.abc import Callable
-from typing import Any, Literal
+from collections.abc import Callable, Sequence
+from typing import Literal
 
 import msgspec
 import numpy as np
@@ -36,12 +36,11 @@ FLOAT32_BYTES = 4
 Rule = Callable[[pd.DataFrame], pd.DataFrame]
 
 
-class Needs(msgspec.Struct, frozen=True, kw_only=True):
+class Needs(msgspec.Struct, frozen=True):
     """The cases that a claim is about: all methods, for each model at its batch sizes.
 
     ``also_at`` is the batch size of the published image, where the text names another one.
-    ``fewest_batch_sizes`` is the least number of points on a curve. ``of_whole_gpu`` marks a claim
-    that only NVML's number for the whole GPU can decide; the article's memory is that number.
+    ``fewest_batch_sizes`` is the least number of points on a curve.
     """
 
     quantity: Quantity | Literal["time in gradients", "difference"]
@@ -50,14 +49,38 @@ class Needs(msgspec.Struct, frozen=True, kw_only=True):
     methods: tuple[Method, ...] = METHODS
     also_at: int | None = None
     fewest_batch_sizes: int = 1
-    of_whole_gpu: bool = False
+
+
+class Range(msgspec.Struct, frozen=True):
+    """From ``low`` to ``high``, and beyond either end by ``allowed``, relative to that end."""
+
+    low: float
+    high: float = math.inf
+    allowed: float = 0.0
+
+    @property
+    def ends(self) -> tuple[float, float]:
+        """The lowest and the highest accepted figure, the allowed variation included."""
+        return self.low * (1 - self.allowed), self.high * (1 + self.allowed)
+
+    def __str__(self) -> str:
+        allowed = f", give or take {self.allowed:.0%}" if self.allowed else ""
+        if self.high == math.inf:
+            return f"at least {self.low:.3g}{allowed}"
+        high = f" to {self.high:g}" if self.low < self.high else ""
+        return f"{self.low:g}{high}{allowed}"
+
+
+def about(figure: float, allowed: float) -> Range:
+    """``figure``, give or take ``allowed`` of it."""
+    return Range(figure, figure, allowed)
 
 
 class Claim(msgspec.Struct, frozen=True, kw_only=True):
-    """One claim: it holds if its figures, in ``unit``, lie between ``low`` and ``high``.
+    """One claim: it holds if it ``accepts`` its figures, in ``unit``.
 
-    ``allowed`` is how far beyond either end a figure may lie, relative to that end. ``figure``
-    describes what ``rule`` computes. A claim that needs no cases is judged from the models' sizes.
+    ``figure`` describes what ``rule`` computes. A claim that needs no cases is judged from the
+    models' sizes.
     """
 
     id: str
@@ -67,26 +90,12 @@ class Claim(msgspec.Struct, frozen=True, kw_only=True):
     figure: str
     rule: Rule
     unit: str = "times"
-    low: float
-    high: float = math.inf
-    allowed: float = 0.0
-
-    @property
-    def accepted(self) -> tuple[float, float]:
-        """The lowest and the highest accepted figure, the allowed variation included."""
-        return self.low * (1 - self.allowed), self.high * (1 + self.allowed)
+    accepts: Range
 
     @property
     def rule_in_words(self) -> str:
         """One sentence: the figure, its range and the allowed variation."""
-        if self.high == math.inf:
-            between = f"at least {self.low:.3g}"
-        elif self.low == self.high:
-            between = f"{self.low:g}"
-        else:
-            between = f"{self.low:g} to {self.high:g}"
-        allowed = f", give or take {self.allowed:.0%}" if self.allowed else ""
-        return f"{self.figure}: {between}{allowed}"
+        return f"{self.figure}: {self.accepts}"
 
 
 def _of(frame: pd.DataFrame, method: str) -> pd.DataFrame:
@@ -183,26 +192,28 @@ def scalars(model: str) -> int:
     return sum(math.prod(shape) for name, shape in shapes if "running_" not in name)
 
 
-# Keyword arguments that several claims share.
-# The article's text speaks of batch size 128; its image shows 64.
-_TIME: dict[str, Any] = {
-    "batch_sizes": dict.fromkeys(ARTICLE_MODELS, (128,)),
-    "also_at": 64,
-    "quantity": IN_GRADIENTS,
-    "methods": HVPS,
-}
-_RESNET_TIME = _TIME | {"batch_sizes": {"resnet34": (128,)}}
-_TRANSFORMER_TIME = _TIME | {"batch_sizes": dict.fromkeys(("vit", "bert"), (128,))}
 # The memory curves begin at batch size 4. Times were published for 1 and 2 as well; with these the
 # published curves just fail to be linear (1.104 times the line for reverse-over-reverse at 8).
 _CURVE: Sizes = {"resnet34": POWERS_OF_TWO[2:]}
-_LINE: dict[str, Any] = {"batch_sizes": _CURVE, "fewest_batch_sizes": 4}
-_MEMORY: dict[str, Any] = {"batch_sizes": _CURVE | {"vit": (64,), "bert": (64,)}, "methods": HVPS}
-_DIFFERENCE: dict[str, Any] = {"quantity": "difference", "also_at": None, "methods": HVPS[1:]}
-_OPERATIONS: dict[str, Any] = {
-    "batch_sizes": dict.fromkeys(ARTICLE_MODELS, (64,)),
-    "quantity": "operations",
-}
+_TRANSFORMERS = ("vit", "bert")
+
+
+def _operations(*methods: Method) -> Needs:
+    return Needs("operations", (JAX_JIT, TORCH), dict.fromkeys(ARTICLE_MODELS, (64,)), methods)
+
+
+def _times(*runs: Run, models: Sequence[str] = ARTICLE_MODELS) -> Needs:
+    # The article's text speaks of batch size 128; its image shows 64.
+    return Needs(IN_GRADIENTS, runs, dict.fromkeys(models, (128,)), HVPS, also_at=64)
+
+
+def _memory(*runs: Run) -> Needs:
+    return Needs("memory", runs, _CURVE | dict.fromkeys(_TRANSFORMERS, (64,)), HVPS)
+
+
+def _curve(quantity: Quantity, run: Run) -> Needs:
+    return Needs(quantity, (run,), _CURVE, fewest_batch_sizes=4)
+
 
 _OVER_LINE = "each value over the straight line through its curve, batch sizes 4 to 128"
 _COST = "time over the gradient's"
@@ -216,235 +227,213 @@ CLAIMS = (
         figure=f"4 d² bytes, in GiB, next to the A100's {A100_BYTES / 2**30:.3g}",
         rule=dense_hessian_gib,
         unit="GiB",
-        low=A100_BYTES / 2**30,
+        accepts=Range(A100_BYTES / 2**30),
     ),
     Claim(
         id="jvp_costs_two_evaluations",
         section="Forward mode",
         statement="in theory a JVP costs about two evaluations",
-        needs=Needs(runs=(JAX_JIT, TORCH), methods=("evaluation", "jvp"), **_OPERATIONS),
+        needs=_operations("evaluation", "jvp"),
         figure="operations of the JVP of the loss over those of the evaluation",
         rule=in_evaluations,
         unit="evaluations",
-        low=2,
-        high=2,
-        allowed=0.25,
+        accepts=about(2, 0.25),
     ),
     Claim(
         id="gradient_costs_two_evaluations",
         section="Reverse mode",
         statement="in theory a gradient costs about two evaluations",
-        needs=Needs(runs=(JAX_JIT, TORCH), methods=("evaluation", "gradient"), **_OPERATIONS),
+        needs=_operations("evaluation", "gradient"),
         figure='operations of the gradient over those of the evaluation, "about" taken for a '
         "quarter (the 3 of matrix products would pass with a half)",
         rule=in_evaluations,
         unit="evaluations",
-        low=2,
-        high=2,
-        allowed=0.25,
+        accepts=about(2, 0.25),
     ),
     Claim(
         id="hvp_costs_four_evaluations",
         section="Forward-over-reverse",
         statement="in theory an HVP costs about four evaluations",
-        needs=Needs(runs=(JAX_JIT, TORCH), methods=("evaluation", *HVPS), **_OPERATIONS),
+        needs=_operations("evaluation", *HVPS),
         figure="operations of the HVP over those of the evaluation",
         rule=in_evaluations,
         unit="evaluations",
-        low=4,
-        high=4,
-        allowed=0.25,
+        accepts=about(4, 0.25),
     ),
     Claim(
         id="reverse_over_forward_costs_as_forward_over_reverse",
         section="Reverse-over-forward",
         statement="in theory reverse-over-forward costs as much as forward-over-reverse",
-        needs=Needs(runs=(JAX_JIT, TORCH), methods=HVPS[:2], **_OPERATIONS),
+        needs=_operations(*HVPS[:2]),
         figure="operations of reverse-over-forward over those of forward-over-reverse",
         rule=_more_than("reverse_over_forward", "forward_over_reverse"),
-        low=1,
-        high=1,
-        allowed=0.25,
+        accepts=about(1, 0.25),
     ),
     Claim(
         id="reverse_over_forward_needs_less_than_reverse_over_reverse",
         section="Reverse-over-forward",
         statement="reverse-over-forward needs less memory than reverse-over-reverse (without jit)",
-        needs=Needs(quantity="memory", runs=(JAX_EAGER, TORCH), **_MEMORY),
+        needs=_memory(JAX_EAGER, TORCH),
         figure="memory of reverse-over-reverse over that of reverse-over-forward",
         rule=_more_than("reverse_over_reverse", "reverse_over_forward"),
-        low=1.01,
+        accepts=Range(1.01),
     ),
     Claim(
         id="reverse_over_reverse_has_more_operations",
         section="Reverse-over-reverse",
         statement="reverse-over-reverse has more operations than forward-over-reverse",
-        needs=Needs(runs=(JAX_JIT, TORCH), methods=HVPS, **_OPERATIONS),
+        needs=_operations(*HVPS),
         figure="operations of reverse-over-reverse over those of forward-over-reverse, in JAX as "
         "XLA counts them before it optimises",
         rule=_more_than("reverse_over_reverse", "forward_over_reverse"),
-        low=1.01,
+        accepts=Range(1.01),
     ),
     Claim(
         id="all_methods_compute_the_same",
         section="Benchmark with deep learning architectures",
         statement="the three methods compute the same",
-        needs=Needs(runs=(JAX_JIT, TORCH), **(_TIME | _DIFFERENCE)),
+        needs=Needs("difference", (JAX_JIT, TORCH), _times().batch_sizes, HVPS[1:]),
         figure="norm of the difference from forward-over-reverse's HVP over its norm",
         rule=as_they_are,
         unit="of the norm",
-        low=0,
-        high=1e-3,
+        accepts=Range(0, 1e-3),
     ),
     Claim(
         id="jax_hvp_costs_two_to_three_gradients",
         section="Time complexity",
         statement="in JAX an HVP takes two to three gradients' time",
-        needs=Needs(runs=(JAX_JIT,), **_TIME),
+        needs=_times(JAX_JIT),
         figure=_COST,
         rule=as_they_are,
         unit="gradients",
-        low=2,
-        high=3,
-        allowed=0.05,
+        accepts=Range(2, 3, 0.05),
     ),
     Claim(
         id="jax_reverse_over_reverse_slowest",
         section="Time complexity",
         statement="in JAX reverse-over-reverse is the slowest at batch size 128",
-        needs=Needs(runs=(JAX_JIT,), **_TIME),
+        needs=_times(JAX_JIT),
         figure="time of reverse-over-reverse over that of each other HVP, gradient included",
         rule=_more_than("reverse_over_reverse", "forward_over_reverse", "reverse_over_forward"),
-        low=1.01,
+        accepts=Range(1.01),
     ),
     Claim(
         id="jax_time_linear_in_batch_size",
         section="Time complexity",
         statement="in JAX ResNet34's time is linear in the batch size",
-        needs=Needs(quantity="time", runs=(JAX_JIT,), **_LINE),
+        needs=_curve("time", JAX_JIT),
         figure=_OVER_LINE,
         rule=over_line,
         unit="of the line",
-        low=1,
-        high=1,
-        allowed=0.1,
+        accepts=about(1, 0.1),
     ),
     Claim(
         id="torch_resnet34_order_as_in_jax",
         section="Time complexity",
         statement="for ResNet34 the slowest HVP in PyTorch is the same as in JAX",
-        needs=Needs(runs=(JAX_JIT, TORCH), **_RESNET_TIME),
+        needs=_times(JAX_JIT, TORCH, models=("resnet34",)),
         figure="in both, time of reverse-over-reverse over that of each other HVP",
         rule=_more_than("reverse_over_reverse", "forward_over_reverse", "reverse_over_forward"),
-        low=1.01,
+        accepts=Range(1.01),
     ),
     Claim(
         id="torch_resnet34_scales_as_in_jax",
         section="Time complexity",
         statement="for ResNet34 the methods compare to each other in PyTorch as in JAX",
-        needs=Needs(runs=(JAX_JIT, TORCH), **_RESNET_TIME),
+        needs=_times(JAX_JIT, TORCH, models=("resnet34",)),
         figure="whole time of an HVP over forward-over-reverse's, PyTorch's over JAX's",
         rule=methods_over_jax,
         unit="times JAX's",
-        low=1,
-        high=1,
-        allowed=0.25,
+        accepts=about(1, 0.25),
     ),
     Claim(
         id="torch_forward_over_reverse_slower",
         section="Time complexity",
         statement="in PyTorch forward-over-reverse is slower than reverse-over-reverse for ViT "
         "and BERT",
-        needs=Needs(runs=(TORCH,), **_TRANSFORMER_TIME),
+        needs=_times(TORCH, models=_TRANSFORMERS),
         figure="time of forward-over-reverse over that of reverse-over-reverse",
         rule=_more_than("forward_over_reverse", "reverse_over_reverse"),
-        low=1.01,
+        accepts=Range(1.01),
     ),
     Claim(
         id="torch_hvp_costs_four_to_five_gradients",
         section="Time complexity",
         statement="in PyTorch the HVPs of ViT and BERT take four to five gradients' time",
-        needs=Needs(runs=(TORCH,), **_TRANSFORMER_TIME),
+        needs=_times(TORCH, models=_TRANSFORMERS),
         figure=_COST,
         rule=as_they_are,
         unit="gradients",
-        low=4,
-        high=5,
-        allowed=0.05,
+        accepts=Range(4, 5, 0.05),
     ),
     Claim(
         id="torch_transformers_scale_otherwise",
         section="Time complexity",
         statement="for ViT and BERT PyTorch's HVPs cost more gradients than JAX's",
-        needs=Needs(runs=(JAX_JIT, TORCH), **_TRANSFORMER_TIME),
+        needs=_times(JAX_JIT, TORCH, models=_TRANSFORMERS),
         figure=f"{_COST}, PyTorch's over JAX's",
         rule=torch_over_jax,
         unit="times JAX's",
-        low=1.1,
+        accepts=Range(1.1),
     ),
     Claim(
         id="jit_memory_same_for_all_methods",
         section="Memory complexity",
         statement="with jit the three HVPs need the same memory",
-        needs=Needs(quantity="memory", runs=(JAX_JIT,), **_MEMORY),
+        needs=_memory(JAX_JIT),
         figure="most memory of the three HVPs over the least",
         rule=largest_over_smallest,
-        low=1,
-        high=1,
-        allowed=0.1,
+        accepts=about(1, 0.1),
     ),
     Claim(
         id="eager_reverse_over_reverse_needs_most",
         section="Memory complexity",
         statement="without jit reverse-over-reverse needs more memory than the other two",
-        needs=Needs(quantity="memory", runs=(JAX_EAGER,), **_MEMORY),
+        needs=_memory(JAX_EAGER),
         figure="memory of reverse-over-reverse over that of each other HVP",
         rule=_more_than("reverse_over_reverse", "forward_over_reverse", "reverse_over_forward"),
-        low=1.01,
+        accepts=Range(1.01),
     ),
     Claim(
         id="eager_memory_linear_in_batch_size",
         section="Memory complexity",
         statement="without jit ResNet34's memory is linear in the batch size",
-        needs=Needs(quantity="memory", runs=(JAX_EAGER,), **_LINE),
+        needs=_curve("memory", JAX_EAGER),
         figure=_OVER_LINE,
         rule=over_line,
         unit="of the line",
-        low=1,
-        high=1,
-        allowed=0.1,
+        accepts=about(1, 0.1),
     ),
     Claim(
         id="jit_memory_not_linear_at_small_batch_sizes",
         section="Memory complexity",
         statement="with jit ResNet34's memory leaves the line at small batch sizes",
-        needs=Needs(quantity="memory", runs=(JAX_JIT,), of_whole_gpu=True, **_LINE),
+        # What the article saw there is not the program's, but the whole GPU's.
+        needs=_curve("nvml", JAX_JIT),
         figure="memory at the smallest batch size over the line through the larger half",
         rule=small_over_line_of_large,
         unit="of the line",
-        low=1.1,
+        accepts=Range(1.1),
     ),
     Claim(
         id="torch_forward_over_reverse_needs_more",
         section="Memory complexity",
         statement="in PyTorch forward-over-reverse uses much more memory than reverse-over-forward",
-        needs=Needs(quantity="memory", runs=(TORCH,), **_MEMORY),
+        needs=_memory(TORCH),
         figure='memory of forward-over-reverse over that of reverse-over-forward, "much" taken '
         "for a tenth more",
         rule=_more_than("forward_over_reverse", "reverse_over_forward"),
-        low=1.1,
+        accepts=Range(1.1),
     ),
     Claim(
         id="torch_memory_linear_in_batch_size",
         section="Memory complexity",
         statement="in PyTorch ResNet34's memory is linear in the batch size",
-        needs=Needs(quantity="memory", runs=(TORCH,), **_LINE),
+        needs=_curve("memory", TORCH),
         figure=_OVER_LINE,
         rule=over_line,
         unit="of the line",
-        low=1,
-        high=1,
-        allowed=0.1,
+        accepts=about(1, 0.1),
     ),
 )
 

@@ -11,14 +11,17 @@ from typing import Literal
 import msgspec
 
 Kind = Literal["error", "omission", "confounder", "doubt"]
+KINDS: dict[Kind, str] = {
+    "error": "Errors: against the article's own data, or against mathematics",
+    "omission": "Omissions: a statement lacks something that it needs",
+    "confounder": "Confounders: a second difference between the things that are compared",
+    "doubt": "Doubts: matters of reading, or not proven for what the article ran",
+}
 
 
 class Erratum(msgspec.Struct, frozen=True):
     """One departure of the article from its own data, from mathematics or from what was run.
 
-    ``kind``: an ``error`` contradicts data or mathematics; an ``omission`` leaves out something
-    that the statement needs; a ``confounder`` is a second difference between the things that are
-    compared; a ``doubt`` is a matter of reading, or not proven for what the article ran.
     ``place`` is where it is in the article, ``printed`` what the article says there, and
     ``right`` what it should say. Its tests name its ``id``: ``@pytest.mark.erratum("id")``.
     """
@@ -30,7 +33,8 @@ class Erratum(msgspec.Struct, frozen=True):
     right: str
 
 
-FORMULAS = (
+ERRATA = (
+    # The formulas and boxes.
     Erratum(
         "bilevel-gradient",
         "error",
@@ -73,9 +77,7 @@ FORMULAS = (
         "U in ℝ²; f returns .5 * z2**2, gradient takes U.T @ dz2",
         "with U a vector, gradient raises; with U (1, 2), f is no scalar: U (m, n), ½ ‖z2‖²",
     ),
-)
-
-LISTINGS = (
+    # The listings.
     Erratum(
         "hessian-call",
         "error",
@@ -112,9 +114,7 @@ LISTINGS = (
         "dz1 += U.T @ dz2, as in the other listings; the printed line is right for one output, as "
         "in the text's example, and for no more",
     ),
-)
-
-COSTS = (
+    # What is said of costs.
     Erratum(
         "operation-counts",
         "doubt",
@@ -166,9 +166,7 @@ COSTS = (
         "linked to the largest number of parents of a vertex",
         "the largest number of values alive at once, which the number of parents does not bound",
     ),
-)
-
-RESULTS = (
+    # The results: figures, and what the text says of them.
     Erratum(
         "labels-exchanged",
         "error",
@@ -244,9 +242,7 @@ RESULTS = (
         "all HVPs of a model need the same memory",
         "nearly: for BERT, reverse-over-reverse needs 8 % less than both others",
     ),
-)
-
-MEASUREMENTS = (
+    # What was measured, and how.
     Erratum(
         "matrix-precision",
         "confounder",
@@ -319,5 +315,3 @@ MEASUREMENTS = (
         "run in PyTorch 2.1.1 here",
     ),
 )
-
-ERRATA = FORMULAS + LISTINGS + COSTS + RESULTS + MEASUREMENTS

@@ -20,6 +20,8 @@ Verdict = Literal[
 ]
 # The verdicts on the article's text when the source is the article's own numbers.
 OF_ITSELF: dict[Verdict, Verdict] = {"reproduced": "consistent", "not reproduced": "inconsistent"}
+# The verdicts on figures; the first of them that a claim's figures have is the claim's.
+DECIDING = ("not reproduced", "inconsistent", "inconclusive", "reproduced", "consistent")
 ON_CPU = "on this CPU"
 # With fewer, not even the range of all values covers the median 19 times in 20.
 FEWEST_REPETITIONS = 6
@@ -82,7 +84,7 @@ def judge(claim: Claim, source: Source) -> Judgement:
         figures, notes, origin = _tested(claim, source)
     except _NotTestedError as lack:
         figures, notes, origin = (), [str(lack)], ()
-    verdict, deciding = _overall(figures, claim.accepted)
+    deciding = _deciding(figures, claim) if figures else None
     is_of_cpu = source.on_cpu and claim.needs is not None and deciding is not None
     return Judgement(
         claim=claim.id,
@@ -90,7 +92,7 @@ def judge(claim: Claim, source: Source) -> Judgement:
         statement=claim.statement,
         rule=claim.rule_in_words,
         source=source.name,
-        verdict=verdict,
+        verdict=deciding.verdict if deciding else "not tested here",
         deciding=deciding,
         unit=claim.unit,
         reason="; ".join(notes),
@@ -105,7 +107,7 @@ def _tested(claim: Claim, source: Source) -> tuple[tuple[Figure, ...], list[str]
     if claim.needs is None:
         sizes = ["from the models' sizes: no measurement is needed"]
         return _figures(claim, None, source), sizes, ()
-    values, notes = _select(source, _as_counted_in(source, claim.needs))
+    values, notes = _select(source, claim.needs)
     cases = source.cases.loc[values.index]
     figures = _figures(claim, values, source)
     inside = sum(figure.verdict in {"reproduced", "consistent"} for figure in figures)
@@ -115,13 +117,6 @@ def _tested(claim: Claim, source: Source) -> tuple[tuple[Figure, ...], list[str]
         notes.append(too_few)
         figures = tuple(msgspec.structs.replace(each, verdict="inconclusive") for each in figures)
     return figures, notes, tuple(dict.fromkeys(cases["origin"]))
-
-
-def _as_counted_in(source: Source, needs: Needs) -> Needs:
-    """``needs`` with the name that ``source`` has for NVML's memory: ``nvml``, in rows."""
-    if source.of_article or not needs.of_whole_gpu:
-        return needs
-    return msgspec.structs.replace(needs, quantity="nvml")
 
 
 def _select(source: Source, needs: Needs) -> tuple[pd.DataFrame, list[str]]:
@@ -163,7 +158,7 @@ def _complete_batch_sizes(found: pd.DataFrame, needs: Needs) -> list[int]:
 
 def _lack(source: Source, needs: Needs, model: str, taken: list[int]) -> str:
     if needs.quantity not in source.cases.index.get_level_values("quantity"):
-        if needs.of_whole_gpu:
+        if needs.quantity == "nvml":
             return "only NVML's counter can decide this: measure with --nvml, on a GPU"
         return f"no {needs.quantity}: {source.absent}"
     runs = " and ".join(methods.RUNS[run] for run in needs.runs)
@@ -182,33 +177,24 @@ def _listed(batch_sizes: Iterable[int]) -> str:
 
 def _figures(claim: Claim, values: pd.DataFrame | None, source: Source) -> tuple[Figure, ...]:
     result = claim.rule(values)
-    rows = zip(_labels(result), result[0].tolist(), *interval(result), strict=True)
+    cases = result.index.to_frame().to_dict("records")
     said = OF_ITSELF if source.of_article and claim.needs else {}
     found = []
-    for label, number, low, high in rows:
-        verdict = _verdict(low, high, claim.accepted)
-        found.append(
-            Figure(_name(label, claim.needs), number, low, high, said.get(verdict, verdict))
-        )
+    for case, number, low, high in zip(cases, result[0].tolist(), *interval(result), strict=True):
+        verdict = _verdict(low, high, claim.accepts.ends)
+        name = _name(case, claim.needs)
+        found.append(Figure(name, number, low, high, said.get(verdict, verdict)))
     return tuple(found)
 
 
-def _labels(result: pd.DataFrame) -> list[dict[str, Any]]:
-    names = result.index.names
-    return [
-        dict(zip(names, label if isinstance(label, tuple) else (label,), strict=True))
-        for label in result.index
-    ]
-
-
-def _name(label: dict[str, Any], needs: Needs | None) -> str:
-    parts = [problems.label(label["model"])]
-    if needs and len(needs.runs) > 1 and "framework" in label:
-        parts.append(methods.RUNS[label["framework"], label["mode"]])
-    if "batch_size" in label:
-        parts.append(f"batch {label['batch_size']}")
-    if "method" in label:
-        parts.append(label["method"].replace("_", "-"))
+def _name(case: dict[str, Any], needs: Needs | None) -> str:
+    parts = [problems.label(case["model"])]
+    if needs and len(needs.runs) > 1 and "framework" in case:
+        parts.append(methods.RUNS[case["framework"], case["mode"]])
+    if "batch_size" in case:
+        parts.append(f"batch {case['batch_size']}")
+    if "method" in case:
+        parts.append(case["method"].replace("_", "-"))
     return ", ".join(parts)
 
 
@@ -220,40 +206,30 @@ def _verdict(low: float, high: float, accepted: tuple[float, float]) -> Verdict:
     return "inconclusive"
 
 
-def _overall(
-    figures: tuple[Figure, ...], accepted: tuple[float, float]
-) -> tuple[Verdict, Figure | None]:
-    for verdicts in (
-        ("not reproduced", "inconsistent"),
-        ("inconclusive",),
-        ("reproduced", "consistent"),
-    ):
-        those = [figure for figure in figures if figure.verdict in verdicts]
-        if those:
-            return those[0].verdict, min(those, key=lambda figure: _margin(figure.number, accepted))
-    return "not tested here", None
+def _deciding(figures: Iterable[Figure], claim: Claim) -> Figure:
+    """Of the figures with the claim's verdict, the one that is least within the range."""
+    low, high = claim.accepts.ends
 
+    def rank(figure: Figure) -> tuple[int, float]:
+        return DECIDING.index(figure.verdict), min(figure.number - low, high - figure.number)
 
-def _margin(number: float, accepted: tuple[float, float]) -> float:
-    return min(number - accepted[0], accepted[1] - number)
+    return min(figures, key=rank)
 
 
 def _in_the_image(claim: Claim, needs: Needs, source: Source) -> list[str]:
     """The note on the batch size of the published image, if the source has it."""
-    size = needs.also_at
-    if size is None:
+    if needs.also_at is None:
         return []
-    there = dict.fromkeys(needs.batch_sizes, (size,))
+    there = dict.fromkeys(needs.batch_sizes, (needs.also_at,))
     try:
-        values, notes = _select(source, msgspec.structs.replace(needs, batch_sizes=there))
+        values, elsewhere = _select(source, msgspec.structs.replace(needs, batch_sizes=there))
     except _NotTestedError:
         return []
-    if notes:
+    if elsewhere:
         return []
-    verdict, deciding = _overall(_figures(claim, values, source), claim.accepted)
-    if deciding is None:
-        return []
-    return [f"at batch size {size}, which the image shows, {verdict}: {told(deciding, claim.unit)}"]
+    found = _deciding(_figures(claim, values, source), claim)
+    where = f"at batch size {needs.also_at}, which the image shows"
+    return [f"{where}, {found.verdict}: {told(found, claim.unit)}"]
 
 
 def _too_few_repetitions(cases: pd.DataFrame) -> str:

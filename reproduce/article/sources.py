@@ -8,7 +8,7 @@ draw; its interval is the middle 95 % of the results.
 
 from collections.abc import Iterable, Sequence
 from itertools import groupby
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 import numpy as np
@@ -17,11 +17,12 @@ from scipy import stats
 
 from reproduce.results import counters, origin, published, summary
 from reproduce.results.rows import Row
+from reproduce.results.summary import GIB
 
-CASE = ["quantity", "framework", "mode", "model", "batch_size", "method"]
+CASE = ["quantity", *summary.LINE]
 # What an HVP costs, in one number: the median over rounds of its time divided by the gradient's in
 # the same round.
-IN_GRADIENTS = "time in gradients"
+IN_GRADIENTS: Final = "time in gradients"
 DRAWS = 1000
 CONFIDENCE = 0.95
 SEED = 0
@@ -55,38 +56,31 @@ def of_article() -> Source:
 
     The draws of times are bootstrapped from the released repetitions; for an HVP these are
     overheads. Memory was read off the images; its draws are uniform within the uncertainty of each
-    reading.
+    reading. It is NVML's number for the whole GPU, and has the quantity ``nvml``, too.
     """
     rng = np.random.default_rng(SEED)
-    records = [
-        _record(
-            row, "time", row.median_s, _bootstrap(row.seconds, rng), len(row.seconds), _ARTICLE_TIME
-        )
+    times = [
+        _record(row, "time", row.median_s, _bootstrap(row.seconds, rng), _ARTICLE_TIME)
         for row in published.time().itertuples()
-    ] + [
-        _record(
-            row, "memory", row.memory_gib * 2**30, _drawn_readings(row, rng), 1, _ARTICLE_MEMORY
-        )
+    ]
+    memory = [
+        _record(row, "memory", row.memory_gib * GIB, _drawn_readings(row, rng), _ARTICLE_MEMORY)
         for row in published.memory().itertuples()
     ]
-    records += _in_gradients(records)
+    of_whole_gpu = [each | {"quantity": "nvml"} for each in memory]
     absent = "the article published no number of this kind"
+    records = [*times, *_in_gradients(times), *memory, *of_whole_gpu]
     return _source("published", absent, records, of_article=True)
 
 
 def _in_gradients(times: list[Record]) -> list[Record]:
     """The cost of each HVP in gradients, from the overheads and gradients that were released."""
-    of_cell = {
-        tuple(each[name] for name in CASE): each for each in times if each["quantity"] == "time"
-    }
+    by_line = {tuple(each[name] for name in summary.LINE): each for each in times}
     return [
         each
-        | {
-            "quantity": IN_GRADIENTS,
-            "value": 1 + each["value"] / of_cell[*cell, "gradient"]["value"],
-            "draws": 1 + each["draws"] / of_cell[*cell, "gradient"]["draws"],
-        }
-        for (*cell, method), each in of_cell.items()
+        | {"quantity": IN_GRADIENTS}
+        | {of: 1 + each[of] / by_line[*cell, "gradient"][of] for of in ("value", "draws")}
+        for (*cell, method), each in by_line.items()
         if method != "gradient"
     ]
 
@@ -96,7 +90,7 @@ _ARTICLE_MEMORY = "memory: A100; the rise of all used memory (NVML), read off th
 
 
 def _drawn_readings(row: Any, rng: np.random.Generator) -> np.ndarray:
-    return (row.memory_gib + row.uncertainty_gib * rng.uniform(-1, 1, DRAWS)) * 2**30
+    return (row.memory_gib + row.uncertainty_gib * rng.uniform(-1, 1, DRAWS)) * GIB
 
 
 def of_rows(name: str, rows: Iterable[Row], absent: str) -> Source:
@@ -106,43 +100,34 @@ def of_rows(name: str, rows: Iterable[Row], absent: str) -> Source:
     same rounds. Memory is exact, except for the counters in ``UNCERTAINTY``.
     """
     rng = np.random.default_rng(SEED)
-    rows = sorted(_measurements(rows), key=_group)
+    rows = sorted(summary.of_article(summary.last_of_each_case(rows)), key=summary.kind)
     records = [
         record
-        for _, group in groupby(rows, _group)
+        for _, group in groupby(rows, summary.kind)
         for record in _records_of_group(*summary.newest(list(group)), rng)
     ]
     on_cpu = bool(rows) and all(row.device.startswith("CPU") for row in rows)
     return _source(name, absent, records, on_cpu=on_cpu)
 
 
-def _measurements(rows: Iterable[Row]) -> list[Row]:
-    return summary.measurements(summary.of_article(summary.last_of_each_case(rows)))
-
-
-def _group(row: Row) -> tuple[str, str, str]:
-    return row.quantity, row.framework, row.mode
-
-
 def _records_of_group(rows: Sequence[Row], left_out: str, rng: np.random.Generator) -> list[Record]:
-    counter = counters.shared(rows) if rows[0].quantity in {"memory", "nvml"} else None
+    counter = counters.shared(rows)
     origin = "; ".join(filter(None, (_origin(rows[0], counter), left_out)))
     records = []
     # In a fixed order, since each case takes the next random numbers.
     for row in sorted(rows, key=lambda row: str(row.case)):
-        value_and_draws = _value_and_draws(row, counter, rng)
-        records.append(_record(row, row.quantity, *value_and_draws, len(row.seconds), origin))
+        records.append(_record(row, row.quantity, *_value_and_draws(row, counter, rng), origin))
         if row.quantity == "time" and row.method != "gradient":
             costs = _median_and_draws(np.divide(row.seconds, row.gradient_seconds), rng)
-            records.append(_record(row, IN_GRADIENTS, *costs, len(row.seconds), origin))
+            records.append(_record(row, IN_GRADIENTS, *costs, origin))
         if row.quantity == "time" and row.relative_difference is not None:
             exactly = row.relative_difference, np.full(DRAWS, row.relative_difference)
-            records.append(_record(row, "difference", *exactly, 1, origin))
+            records.append(_record(row, "difference", *exactly, origin))
     return records
 
 
 def _origin(row: Row, counter: counters.Counter | None) -> str:
-    text = f"{' '.join(_group(row))}: {row.place}, plan {row.plan!r}"
+    text = f"{' '.join(summary.kind(row))}: {row.place}, plan {row.plan!r}"
     if row.quantity != "operations" and not origin.is_as_in_the_article(row):
         text += f" (the article: {origin.ARTICLE_DEVICE}, plan {origin.ARTICLE_PLAN!r})"
     if counter:
@@ -153,18 +138,14 @@ def _origin(row: Row, counter: counters.Counter | None) -> str:
 def _value_and_draws(
     row: Row, counter: counters.Counter | None, rng: np.random.Generator
 ) -> tuple[float, np.ndarray]:
-    missing = np.nan, np.full(DRAWS, np.nan)
-    if row.status != "done":
-        return missing
-    if row.quantity == "time":
+    if row.status == "done" and row.quantity == "time":
         return _median_and_draws(summary.overhead_seconds(row), rng)
-    if row.quantity == "operations":
-        return (row.flops, np.full(DRAWS, row.flops)) if row.flops else missing
-    if counter is None:
-        return missing
-    value = counter.bytes_of(row)
-    spread = UNCERTAINTY.get(counter.name, 0.0)
-    return value, value * (1 + spread * rng.uniform(-1, 1, DRAWS))
+    if row.status == "done" and row.quantity == "operations" and row.flops:
+        return row.flops, np.full(DRAWS, row.flops)
+    if row.status == "done" and counter:
+        value, spread = counter.bytes_of(row), UNCERTAINTY.get(counter.name, 0.0)
+        return value, value * (1 + spread * rng.uniform(-1, 1, DRAWS))
+    return np.nan, np.full(DRAWS, np.nan)
 
 
 def _median_and_draws(
@@ -183,19 +164,17 @@ def _bootstrap(values: Sequence[float] | np.ndarray, rng: np.random.Generator) -
     return result.bootstrap_distribution
 
 
-def _record(
-    cell: Any, quantity: str, value: float, draws: np.ndarray, count: int, origin: str
-) -> Record:
-    names = {name: getattr(cell, name) for name in CASE[1:]}
-    status = getattr(cell, "status", "done")
+def _record(row: Any, quantity: str, value: float, draws: np.ndarray, origin: str) -> Record:
+    """The record of a `Row`, or of a row of a published table, which has no status."""
+    status = getattr(row, "status", "done")
     if status == "done" and np.isnan(value):
         status = "no value with an interval"
     return {
         "quantity": quantity,
-        **names,
+        **{name: getattr(row, name) for name in summary.LINE},
         "status": status,
         "value": value,
-        "repetitions": count,
+        "repetitions": len(getattr(row, "seconds", ())),
         "origin": origin,
         "draws": draws,
     }
@@ -217,65 +196,3 @@ def interval(draws: pd.DataFrame) -> tuple[list[float], list[float]]:
         return [], []
     low, high = np.quantile(draws.iloc[:, 1:], (tail, 1 - tail), axis=1)
     return low.tolist(), high.tolist()
-
-
-def summary_table(rows: Iterable[Row]) -> pd.DataFrame:
-    """Every case of the article's plans: one row per case, units in the names of the columns.
-
-    ``p20_seconds``, ``median_seconds`` and ``p80_seconds`` are quantiles over the
-    repetitions, for an HVP of its time beyond the gradient's. ``memory_gib`` is by the
-    counter that ``memory_counter`` names. ``ratio_to_gradient`` divides by the gradient of the
-    same device, plan, model and batch size, and a time by the gradient of the same round.
-    """
-    rows = sorted(_measurements(rows), key=_settings)
-    records = [
-        record for _, group in groupby(rows, _settings) for record in _summary_records(list(group))
-    ]
-    frame = pd.DataFrame(records)
-    if not records:
-        return frame
-    sorted_frame = frame.drop(columns="whole").sort_values(SUMMARY_KEY)
-    return sorted_frame.rename(columns={"place": "device"})
-
-
-SUMMARY_KEY = [*CASE, *summary.SETTINGS]
-
-
-def _settings(row: Row) -> tuple[Any, ...]:
-    return (*_group(row), *(getattr(row, name) for name in summary.SETTINGS))
-
-
-def _summary_records(rows: list[Row]) -> list[Record]:
-    counter = counters.shared(rows) if rows[0].quantity in {"memory", "nvml"} else None
-    found = [_summary_record(row, counter) for row in rows]
-    gradients = {
-        (each["model"], each["batch_size"]): each["whole"]
-        for each in found
-        if each["method"] == "gradient"
-    }
-    for each in found:
-        gradient = gradients.get((each["model"], each["batch_size"]), np.nan)
-        each["ratio_to_gradient"] = each.pop("in_gradients") or each["whole"] / gradient
-    return found
-
-
-def _summary_record(row: Row, counter: counters.Counter | None) -> Record:
-    done = row.status == "done"
-    seconds, in_gradients = np.full(3, np.nan), None
-    if done and row.quantity == "time":
-        seconds = np.quantile(summary.overhead_seconds(row), published.QUANTILES)
-        if row.method != "gradient":
-            in_gradients = summary.ratio(row)[1]
-    memory_bytes = counter.bytes_of(row) if done and counter else np.nan
-    flops = row.flops if done and row.flops else np.nan
-    return {
-        **{name: getattr(row, name) for name in SUMMARY_KEY},
-        "status": row.status,
-        "repetitions": len(row.seconds),
-        **dict(zip(("p20_seconds", "median_seconds", "p80_seconds"), seconds, strict=True)),
-        "memory_gib": memory_bytes / 2**30,
-        "memory_counter": counter.name if counter else "",
-        "flops": flops,
-        "in_gradients": in_gradients,
-        "whole": {"time": seconds[1], "operations": flops}.get(row.quantity, memory_bytes),
-    }

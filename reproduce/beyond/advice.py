@@ -12,7 +12,6 @@ from reproduce.plan import BEYOND, GAUSS_NEWTON, LOW_PRECISION
 from reproduce.results import summary
 from reproduce.results.rows import Row
 
-FRAMEWORKS = {"jax": "JAX", "torch": "PyTorch"}
 MANY = 10
 # Products that an HVP's place may take, in a row of their own.
 OTHERS = {
@@ -49,7 +48,7 @@ def tables_of(rows: Iterable[Row]) -> dict[str, pd.DataFrame]:
     place. A Gauss-Newton product, which is no HVP, and an HVP in bfloat16 have rows of their own.
     """
     times = [row for row in _timed(rows) if not summary.is_wrong(row)]
-    found = {name: _of_framework(name, times) for name in FRAMEWORKS}
+    found = {name: _of_framework(name, times) for name in methods.FRAMEWORKS}
     return {name: table for name, table in found.items() if len(table)}
 
 
@@ -104,7 +103,7 @@ def _of_framework(framework: str, times: Sequence[Row]) -> pd.DataFrame:
     for need, kind in OTHERS.items():
         others = [[r for r in own if r.model == model and r.method in kind] for model in models]
         records.append([need, *map(_with_error, others)])
-    columns = [FRAMEWORKS[framework], *map(problems.label, models)]
+    columns = [methods.FRAMEWORKS[framework], *map(problems.label, models)]
     return pd.DataFrame([record for record in records if any(record[1:])], columns=columns)
 
 
@@ -153,7 +152,7 @@ def _with_error(rows: Sequence[Row]) -> str:
 
 
 def _little_memory(rows: Sequence[Row]) -> str:
-    told = [(row, needed) for row in rows if (needed := summary.bytes_of_call(row)) is not None]
+    told = [(row, needed) for row in rows if (needed := summary.needed_bytes(row)) is not None]
     if not told:
         return ""
     best, most = (choose(told, key=lambda each: each[1]) for choose in (min, max))

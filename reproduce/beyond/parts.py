@@ -31,17 +31,16 @@ MEASURED_BY = (
 
 
 class Part(NamedTuple):
-    """The module with a function of the part's name, which returns its table, and its cost."""
+    """The cost of a part; a function of its name in `algorithms` returns its table."""
 
-    module: str
     seconds: float
     memory_bytes: int
 
 
 PARTS = {
-    "inverse_hvp_errors": Part("algorithms", 25, 2 << 30),
-    "spectra": Part("algorithms", 60, 5 << 30),
-    "hyperparameter_descent": Part("algorithms", 20, 2 << 30),
+    "inverse_hvp_errors": Part(25, 2 << 30),
+    "spectra": Part(60, 5 << 30),
+    "hyperparameter_descent": Part(20, 2 << 30),
 }
 
 
@@ -52,31 +51,26 @@ def beyond(
         typer.Argument(metavar="[PART]...", help=f"All, or any of {', '.join(PARTS)}."),
     ] = None,
 ) -> None:
-    """Measure HVPs at work, part by part, where a table is missing or its code has changed."""
+    """Measure HVPs at work, part by part, where a table is missing or its code has changed.
+
+    Raises:
+        UserError: if there is no such part, a setting would change the numbers, or the folder
+            cannot be created.
+    """
     wanted = names or list(PARTS)
     on_gpu = environment.gpu()[0] is not None
     set_worker_environment(on_gpu)
-    _check(wanted, results)
+    for name in wanted:
+        if name not in PARTS:
+            raise UserError(f"part {name!r} was asked for; there are {', '.join(PARTS)}")
+    preflight.check_variables()
+    preflight.make_folder(results)
     missing = [name for name in wanted if not _is_current(results / f"{name}.csv")]
     _check_memory(missing, on_gpu)
     expected = cost.readable_seconds(sum(PARTS[name].seconds for name in missing))
     print(f"{len(missing)} of {len(wanted)} parts to measure, about {expected}.")
     for name in missing:
         _measure(name, results / f"{name}.csv", environment.device(on_gpu))
-
-
-def _check(names: list[str], folder: Path) -> None:
-    """Create ``folder``, and refuse ``names`` that cannot be measured into it.
-
-    Raises:
-        UserError: if there is no such part, a setting would change the numbers, or the folder
-            cannot be created.
-    """
-    for name in names:
-        if name not in PARTS:
-            raise UserError(f"part {name!r} was asked for; there are {', '.join(PARTS)}")
-    preflight.check_variables()
-    preflight.make_folder(folder)
 
 
 def _check_memory(names: list[str], on_gpu: bool) -> None:
@@ -118,7 +112,7 @@ def _measure(name: str, path: Path, device: str) -> None:
 def _function(name: str, programs: Path) -> Callable[[], pd.DataFrame]:
     try:
         import_module("reproduce.in_jax.device").share_programs(programs)
-        return getattr(import_module(f"reproduce.beyond.{PARTS[name].module}"), name)
+        return getattr(import_module("reproduce.beyond.algorithms"), name)
     except ModuleNotFoundError as error:
         raise UserError(
             f"part {name!r} needs {error.name!r}, which is not installed here; "

@@ -7,9 +7,8 @@ from typing import Annotated
 import typer
 
 from reproduce.measuring import slurm as jobs_of
-from reproduce.results.compare import rows_of
 from reproduce.results.coverage import coverage
-from reproduce.results.rows import results_folder
+from reproduce.results.rows import results_folder, some_rows_in
 
 
 def slurm(
@@ -44,7 +43,7 @@ def status(
     Raises:
         Exit: with code 1 if a case failed or is missing.
     """
-    rows = rows_of(results)
+    rows = some_rows_in(results)
     begun = [of_plan for of_plan in coverage(rows) if of_plan.is_begun]
     for of_plan in begun:
         for failure in of_plan.failed:

@@ -9,7 +9,7 @@ import typer
 from rich.table import Table
 
 from reproduce import printing
-from reproduce.article import judge, sources
+from reproduce.article import judge
 from reproduce.beyond.advice import advice
 from reproduce.errors import UserError
 from reproduce.evidence.bundle import rows_of
@@ -17,8 +17,9 @@ from reproduce.report import comparison, proofs
 from reproduce.report import page as report_page
 from reproduce.report.evidence import Evidence, evidence
 from reproduce.results import compare as comparing
+from reproduce.results import per_case
 from reproduce.results.files import whole_file
-from reproduce.results.rows import results_folder
+from reproduce.results.rows import results_folder, some_rows_in
 
 FolderOfRows = Annotated[
     Path, typer.Argument(parser=results_folder, help="A results folder, with rows.jsonl.")
@@ -77,7 +78,7 @@ def _judged(everything: Evidence) -> list[judge.Judgement]:
     with whole_file(measured.path / "claims.md") as unfinished:
         unfinished.write_text(judge.claims_markdown(found), encoding="utf-8")
     with whole_file(measured.path / "summary.csv") as unfinished:
-        sources.summary_table(measured.rows).to_csv(unfinished, index=False)
+        per_case.table(measured.rows).to_csv(unfinished, index=False)
     return found
 
 
@@ -93,7 +94,7 @@ def prove(results: FolderOfRows) -> None:
 
 def advise(results: FolderOfRows) -> None:
     """Say which HVP to use, from the rows of plan 'beyond', and write advice.md."""
-    text = advice(comparing.rows_of(results))
+    text = advice(some_rows_in(results))
     with whole_file(results / "advice.md") as unfinished:
         unfinished.write_text(text, encoding="utf-8")
     print(text, end="")

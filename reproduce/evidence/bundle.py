@@ -21,9 +21,8 @@ from reproduce.drawing import BENCHES, DIAGRAMS, OF_BEYOND, TABLES
 from reproduce.errors import UserError
 from reproduce.machine.environment import ROOT
 from reproduce.report.evidence import beside
-from reproduce.results import compare
 from reproduce.results.files import whole_file
-from reproduce.results.rows import Row, rows_in, rows_paths
+from reproduce.results.rows import Row, rows_in, rows_paths, some_rows_in
 
 MANIFEST, ENVIRONMENT, LOCK = "manifest.json", "environment.json", "requirements.lock"
 VERSION = 1
@@ -98,13 +97,13 @@ def _contents(results: Path) -> dict[str, bytes]:
     A bundle takes only files with names that this program writes, and none of the user's own.
     """
     sources = folders(results)
-    compare.rows_of(results)  # refuses a folder without rows
-    rows_of = {prefix: rows_in(folder) for prefix, folder in sources.items()}
-    rows = [row for of_folder in rows_of.values() for row in of_folder]
+    some_rows_in(results)  # refuses a folder without rows
+    by_prefix = {prefix: rows_in(folder) for prefix, folder in sources.items()}
+    rows = [row for of_folder in by_prefix.values() for row in of_folder]
     files = {
         f"{prefix}{path.relative_to(folder)}": path.read_bytes()
         for prefix, folder in sources.items()
-        for pattern in (*WRITTEN, *(row.log for row in rows_of[prefix] if row.log))
+        for pattern in (*WRITTEN, *(row.log for row in by_prefix[prefix] if row.log))
         for path in folder.glob(pattern)
         if path.is_file()
     }
@@ -181,14 +180,17 @@ def unpack(bundle: Path, folder: Path) -> tuple[Manifest, dict[str, str]]:
             manifest = _manifest(bundle, archive)
             wrong = {name: "is not in the manifest" for name in entries - manifest.files.keys()}
             for name, expected in manifest.files.items():
-                content = _content(archive, name) if name in entries else None
-                wrong[name] = _wrong(content, expected)
-                if content is not None:
-                    (folder / name).parent.mkdir(parents=True, exist_ok=True)
-                    (folder / name).write_bytes(content)
+                if name not in entries:
+                    wrong[name] = "is missing"
+                    continue
+                content = _content(archive, name)
+                if member(content) != expected:
+                    wrong[name] = "is not the file that the manifest names"
+                (folder / name).parent.mkdir(parents=True, exist_ok=True)
+                (folder / name).write_bytes(content)
     except UNREADABLE as error:
         raise UserError(_no_bundle(bundle, f"it cannot be read ({error})")) from None
-    return manifest, {name: wrong[name] for name in sorted(wrong) if wrong[name]}
+    return manifest, dict(sorted(wrong.items()))
 
 
 def rows_of(path: Path) -> list[Row]:
@@ -198,12 +200,12 @@ def rows_of(path: Path) -> list[Row]:
         UserError: if there are none, or the bundle is damaged.
     """
     if not path.is_file():
-        return compare.rows_of(path)
+        return some_rows_in(path)
     with TemporaryDirectory() as folder:
         _, wrong = unpack(path, Path(folder))
         for name, how in wrong.items():
             raise UserError(_no_bundle(path, f"{name} {how}"))
-        return compare.rows_of(Path(folder))
+        return some_rows_in(Path(folder))
 
 
 def _entries(bundle: Path, archive: zipfile.ZipFile) -> set[str]:
@@ -242,12 +244,6 @@ def _content(archive: zipfile.ZipFile, name: str) -> bytes:
         return archive.read(name)
     except UNREADABLE:
         return b""
-
-
-def _wrong(content: bytes | None, expected: Member) -> str:
-    if content is None:
-        return "is missing"
-    return "" if member(content) == expected else "is not the file that the manifest names"
 
 
 def _no_bundle(bundle: Path, found: str) -> str:

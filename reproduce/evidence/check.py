@@ -80,7 +80,7 @@ def _checked(
         unread += not_rows
         differences |= {f"{prefix}{name}": how for name, how in redrawn(folder, own).items()}
     covered = coverage(rows)
-    is_comparable = manifest is None or manifest.matplotlib == metadata.version("matplotlib")
+    notes = tuple(_other_matplotlib(manifest, differences)) if manifest else ()
     return Checked(
         checksums=len(manifest.files) if manifest else 0,
         rows=len(rows),
@@ -92,11 +92,9 @@ def _checked(
             *(each for row in rows for each in _of_row(row)),
             *(each for of_plan in covered for each in _of_plan(of_plan)),
             *_of_lock(rows, manifest),
-            *_of_drawn(differences, is_comparable),
+            *_of_drawn(differences, is_comparable=not notes),
         ),
-        notes=()
-        if manifest is None or is_comparable
-        else (_other_matplotlib(manifest, differences),),
+        notes=notes,
     )
 
 
@@ -167,9 +165,11 @@ def _of_drawn(differences: dict[str, str], is_comparable: bool) -> Iterator[Obje
             )
 
 
-def _other_matplotlib(manifest: Manifest, differences: dict[str, str]) -> str:
+def _other_matplotlib(manifest: Manifest, differences: dict[str, str]) -> Iterator[str]:
+    here = metadata.version("matplotlib")
     different = sum(bool(how) for name, how in differences.items() if "figures/" in name)
-    return (
-        f"the figures were bundled with matplotlib {manifest.matplotlib}, and this is "
-        f"{metadata.version('matplotlib')}, which may be why {different} of them differ"
-    )
+    if manifest.matplotlib != here:
+        yield (
+            f"the figures were bundled with matplotlib {manifest.matplotlib}, and this is {here}, "
+            f"which may be why {different} of them differ"
+        )

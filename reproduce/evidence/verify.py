@@ -83,14 +83,12 @@ def of_rows(first: Sequence[Row], second: Sequence[Row]) -> list[Guarantee]:
         )
     pairs = [(row, by_case[row.case]) for row in first]
     done = [pair for pair in pairs if {row.status for row in pair} == {"done"}]
+    runs = dict.fromkeys((grid.framework, grid.mode) for grid in PLANS[SMOKE])
     return [
         _ends(pairs),
         *(_digests(name, done) for name in ("weights", "batch")),
         _one_problem_in_both_frameworks(first),
-        *(
-            _results(run, done)
-            for run in dict.fromkeys((g.framework, g.mode) for g in PLANS[SMOKE])
-        ),
+        *(_results(run, done) for run in runs),
         _program_bytes(done),
     ]
 
@@ -117,11 +115,8 @@ def _ends(pairs: Sequence[Pair]) -> Guarantee:
 
 
 def _digests(name: str, pairs: Sequence[Pair]) -> Guarantee:
-    broken = [
-        f"{a.case}: {a.digests.get(name)}, then {b.digests.get(name)}"
-        for a, b in pairs
-        if a.digests.get(name) is None or a.digests[name] != b.digests.get(name)
-    ]
+    found = [(a.case, a.digests.get(name), b.digests.get(name)) for a, b in pairs]
+    broken = [f"{case}: {a}, then {b}" for case, a, b in found if a is None or a != b]
     return Guarantee(name, "the same SHA-256", len(pairs), tuple(broken))
 
 

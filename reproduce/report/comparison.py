@@ -11,14 +11,14 @@ import numpy as np
 
 from reproduce.errors import UserError
 from reproduce.measuring.cost import readable_bytes
-from reproduce.methods import LABELS
+from reproduce.methods import FRAMEWORKS, LABELS
 from reproduce.plan import Case, Quantity
 from reproduce.report.templates import templates
 from reproduce.results import counters, summary
 from reproduce.results.rows import Row
 
 MISSING = "–"
-PACKAGES = {"jax": "JAX", "torch": "PyTorch", "transformers": "transformers"}
+PACKAGES = FRAMEWORKS | {"transformers": "transformers"}
 METHODS = list(LABELS)
 
 
@@ -89,8 +89,7 @@ class Line(msgspec.Struct, frozen=True):
     @property
     def counter(self) -> counters.Counter | None:
         """The counter of bytes that all done rows have."""
-        counts_memory = self.done and self.case.quantity in KINDS[1].quantities
-        return counters.shared(self.done) if counts_memory else None
+        return counters.shared(self.done) if self.done else None
 
     def cells(self, kind: Kind) -> list[tuple[str, ...]]:
         """The texts of each column, one for each field of ``kind``."""

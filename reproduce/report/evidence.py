@@ -9,8 +9,7 @@ from reproduce.article import sources
 from reproduce.article.sources import Source
 from reproduce.errors import UserError
 from reproduce.plan import BEYOND
-from reproduce.results import compare
-from reproduce.results.rows import Row, rows_in
+from reproduce.results.rows import Row, rows_in, some_rows_in
 
 MEASURED, COMPILED = "this run", "compiled for the A100"
 
@@ -54,7 +53,7 @@ def evidence(results: Path, compiled: Path | None = None) -> Evidence:
         UserError: if ``results`` or ``compiled`` has no rows, or one cannot be read; or if
             ``results`` has none of the article's plans.
     """
-    rows = compare.rows_of(results)
+    rows = some_rows_in(results)
     measured = sources.of_rows(MEASURED, rows, "this plan has no such case")
     if measured.cases.empty:
         raise UserError(
@@ -71,7 +70,7 @@ def evidence(results: Path, compiled: Path | None = None) -> Evidence:
 
 def _compiled(results: Path, given: Path | None) -> Folder:
     path = given or beside(results, "a100")
-    rows = compare.rows_of(path) if given else rows_in(path)
+    rows = some_rows_in(path) if given else rows_in(path)
     absent = "without the chip, nothing runs that could be timed or measured"
     return Folder(path, rows, sources.of_rows(COMPILED, rows, absent))
 

@@ -15,7 +15,7 @@ from reproduce.plan import ARTICLE_MODELS
 from reproduce.report.evidence import MEASURED, Evidence, Folder
 from reproduce.results import summary
 
-RUN = ["quantity", "framework", "mode"]
+KIND = ["quantity", "framework", "mode"]
 # The batch size of the bars in the article's figures.
 BATCH_SIZE = 64
 PIXELS_PER_REM = 36
@@ -50,7 +50,9 @@ class Shown(msgspec.Struct, frozen=True):
 
 def benches(evidence: Evidence) -> list[Shown]:
     """The measured figures, each with its variant at batch size 64, if there is one."""
-    return [_bench(name, BENCHES[name], evidence) for name in BENCHES if not name.endswith("_b64")]
+    return [
+        _bench(name, bench, evidence) for name, bench in BENCHES.items() if not bench.only_this_size
+    ]
 
 
 def diagrams(folder: Folder) -> list[Shown]:
@@ -71,7 +73,7 @@ def _drawn(name: str, see: str, folder: Path) -> Shown:
 def _bench(name: str, bench: Bench, evidence: Evidence) -> Shown:
     kind = (bench.quantity, bench.framework, bench.mode)
     sources = (*(folder.source for folder in evidence.folders), evidence.article)
-    costs = _side_by_side({source.name: costs_in_gradients(source, kind) for source in sources})
+    costs = _side_by_side({source.name: _in_gradients(source, kind) for source in sources})
     images = [
         image
         for folder in evidence.folders
@@ -80,24 +82,21 @@ def _bench(name: str, bench: Bench, evidence: Evidence) -> Shown:
     return Shown(name, _sentence(bench, costs), tuple(images), _labelled(costs))
 
 
-def costs_in_gradients(source: Source, kind: tuple[str, str, str]) -> pd.Series:
-    """The cost of each HVP as a multiple of its gradient's, by model, batch size and method.
-
-    ``kind`` is the quantity, framework and mode.
-    """
-    quantity, framework, mode = kind
+def _in_gradients(source: Source, kind: tuple[str, str, str]) -> pd.Series:
+    """The cost of each HVP as a multiple of its gradient's, by model, batch size and method."""
+    quantity, *run = kind
     if quantity == "time":
-        return _of_kind(source, (IN_GRADIENTS, framework, mode))["value"].droplevel(RUN).dropna()
-    values = _of_kind(source, kind)["value"].droplevel(RUN)
+        return _of_kind(source, (IN_GRADIENTS, *run))
+    values = _of_kind(source, kind)
     is_gradient = values.index.get_level_values("method") == "gradient"
     hvps, gradients = values[~is_gradient], values[is_gradient].droplevel("method")
-    ratios = hvps / gradients.reindex(hvps.index.droplevel("method")).to_numpy()
-    return ratios.dropna()
+    return (hvps / gradients.reindex(hvps.index.droplevel("method")).to_numpy()).dropna()
 
 
-def _of_kind(source: Source, kind: tuple[str, str, str]) -> pd.DataFrame:
-    others = source.cases.index.names.difference(RUN)
-    return source.cases[source.cases.index.droplevel(others).isin([kind])]
+def _of_kind(source: Source, kind: tuple[str, ...]) -> pd.Series:
+    """The values of one quantity, framework and mode, by model, batch size and method."""
+    kinds = source.cases.index.droplevel(summary.CELL)
+    return source.cases["value"][kinds.isin([kind])].droplevel(KIND).dropna()
 
 
 def _side_by_side(costs: dict[str, pd.Series]) -> pd.DataFrame:
@@ -145,10 +144,7 @@ def _order(column: pd.Series) -> pd.Series:
 def _images(name: str, folder: Path, origin: str) -> Iterator[Image]:
     for path in (folder / "figures" / f"{each}.png" for each in (name, f"{name}_b64")):
         if path.exists():
-            yield _image(path.read_bytes(), origin)
-
-
-def _image(png: bytes, origin: str) -> Image:
-    width, height = struct.unpack(">II", png[16:24])
-    uri = f"data:image/png;base64,{base64.b64encode(png).decode()}"
-    return Image(uri, width, height, origin)
+            png = path.read_bytes()
+            width, height = struct.unpack(">II", png[16:24])
+            uri = f"data:image/png;base64,{base64.b64encode(png).decode()}"
+            yield Image(uri, width, height, origin)

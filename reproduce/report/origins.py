@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import pandas as pd
 
-from reproduce import plan
+from reproduce import methods, plan
 from reproduce.report.evidence import MEASURED, Evidence, Folder
 from reproduce.results import origin, summary
 from reproduce.results.rows import Row
@@ -22,11 +22,12 @@ def _measured_line(rows: Sequence[Row]) -> str:
     newest = rows[-1]
     own = [row for row in summary.last_of_each_case(rows) if _place(row) == _place(newest)]
     done = sum(row.status == "done" for row in own)
+    planned = len(plan.cases(newest.plan)) if newest.plan in plan.PLANS else 0
     others = sorted({_place(row) for row in rows} - {_place(newest)})
     parts = [
         f"Measured: {_place(newest)}",
-        ", ".join(f"{name} {version}" for name, version in _frameworks(newest)),
-        f"{done} of {_planned(newest, own)} cases done, the newest on {newest.started[:10]}",
+        _frameworks(newest),
+        f"{done} of {max(planned, len(own))} cases done, the newest on {newest.started[:10]}",
         f"other rows, of {' and '.join(others)}, are left out" if others else "",
     ]
     return "; ".join(filter(None, parts)) + "."
@@ -36,16 +37,10 @@ def _place(row: Row) -> str:
     return f"{row.place}, plan {row.plan}"
 
 
-def _planned(newest: Row, own: Sequence[Row]) -> int:
-    planned = len(plan.cases(newest.plan)) if newest.plan in plan.PLANS else 0
-    return max(planned, len(own))
-
-
-def _frameworks(row: Row) -> Iterator[tuple[str, str]]:
-    packages = row.environment.get("identity", {}).get("packages", {})
-    for package, name in (("jax", "JAX"), ("torch", "PyTorch")):
-        if package in packages:
-            yield name, packages[package]
+def _frameworks(row: Row) -> str:
+    packages = row.facts.get("packages", {})
+    named = methods.FRAMEWORKS.items()
+    return ", ".join(f"{name} {packages[each]}" for each, name in named if each in packages)
 
 
 def _other_line(rows: Sequence[Row]) -> str:

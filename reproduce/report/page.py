@@ -10,7 +10,7 @@ import jinja2
 
 from reproduce.article import judge
 from reproduce.article.claims import NOT_JUDGED
-from reproduce.article.errata import ERRATA
+from reproduce.article.errata import ERRATA, KINDS
 from reproduce.article.judge import Judgement, Verdict
 from reproduce.beyond import advice
 from reproduce.report import figures, origins, proofs, tables
@@ -25,12 +25,6 @@ SYMBOLS: dict[Verdict, str] = {
     "inconsistent": "✗",
     "inconclusive": "?",
     "not tested here": "–",
-}
-KINDS = {
-    "error": "Errors: against the article's own data, or against mathematics",
-    "omission": "Omissions: a statement lacks something that it needs",
-    "confounder": "Confounders: a second difference between the things that are compared",
-    "doubt": "Doubts: matters of reading, or not proven for what the article ran",
 }
 FORMATS = {"deviation [%]": "{:+.1f}", "10⁹ operations": "{:.1f}"}
 MISSING = "–"

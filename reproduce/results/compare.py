@@ -1,7 +1,6 @@
 """Comparing two results folders case by case: which cases became faster, slower or larger."""
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, Literal
 
 import msgspec
@@ -10,7 +9,7 @@ from scipy import stats
 
 from reproduce.errors import UserError
 from reproduce.results import counters, summary
-from reproduce.results.rows import Row, rows_in, rows_path
+from reproduce.results.rows import Row
 
 RESAMPLES = 1000
 SEED = 0
@@ -31,21 +30,6 @@ class Comparison(msgspec.Struct, frozen=True):
     low: float = np.nan
     high: float = np.nan
     reason: str = ""
-
-
-def rows_of(folder: Path) -> list[Row]:
-    """The rows of a results folder.
-
-    Raises:
-        UserError: if it has none, or one that cannot be read.
-    """
-    rows = rows_in(folder)
-    if not rows:
-        raise UserError(
-            f"rows were expected in {rows_path(folder)}, and there are none; "
-            "give a folder that was measured into, or measure with `make measure`"
-        )
-    return rows
 
 
 def compare(
@@ -92,7 +76,13 @@ def _comparison(a: Row, b: Row, tolerance: float) -> Comparison:
     if a.quantity == "time":
         numbers = _ratio_of_medians(a.seconds, b.seconds)
         return Comparison(case, _time_verdict(*numbers[1:], tolerance), *numbers)
-    return _exactly(case, *_amounts(a, b))
+    counter = counters.shared([a, b])
+    first, second = (counter.bytes_of(row) if counter else row.flops for row in (a, b))
+    if not first or second is None:
+        return Comparison(case, "not compared", reason="no counter that both have")
+    ratio = second / first
+    verdict: Verdict = "same" if first == second else "more" if ratio > 1 else "less"
+    return Comparison(case, verdict, ratio, ratio, ratio)
 
 
 def _ratio_of_medians(a: Sequence[float], b: Sequence[float]) -> tuple[float, float, float]:
@@ -120,18 +110,3 @@ def _time_verdict(low: float, high: float, tolerance: float) -> Verdict:
     if low > 1 + tolerance:
         return "slower"
     return "same" if 1 - tolerance <= low and high <= 1 + tolerance else "ambiguous"
-
-
-def _amounts(a: Row, b: Row) -> tuple[float | None, float | None]:
-    """The bytes or operations of both; None if they have no counter in common."""
-    if a.quantity == "operations":
-        return a.flops, b.flops
-    counter = counters.shared([a, b])
-    return (counter.bytes_of(a), counter.bytes_of(b)) if counter else (None, None)
-
-
-def _exactly(case: str, a: float | None, b: float | None) -> Comparison:
-    if not a or b is None:
-        return Comparison(case, "not compared", reason="no counter that both have")
-    verdict: Verdict = "same" if a == b else "more" if b > a else "less"
-    return Comparison(case, verdict, b / a, b / a, b / a)

@@ -1,6 +1,6 @@
 """The memory counters: what each means, and how it is computed from the bytes in a row."""
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from reproduce.results.rows import Row
@@ -81,13 +81,13 @@ SHOWN = {
 }
 
 
-def shared(rows: Iterable[Row]) -> Counter | None:
-    """The first counter that all ``done`` rows have; None if there is none.
+def shared(rows: Sequence[Row]) -> Counter | None:
+    """The first counter that all ``done`` rows have; None if there is none, or no memory in rows.
 
-    All rows must have the same framework and mode, so that an axis never mixes definitions.
+    All rows must have the same quantity, framework and mode, so that an axis never mixes
+    definitions.
     """
-    rows = list(rows)
-    done = [row for row in rows if row.status == "done"]
-    is_nvml = rows[0].quantity == "nvml"
-    choices = (WHOLE_GPU,) if is_nvml else SHOWN[rows[0].framework, rows[0].mode]
-    return next((counter for counter in choices if all(map(counter.is_in, done))), None)
+    first, done = rows[0], [row for row in rows if row.status == "done"]
+    choices = {"memory": SHOWN[first.framework, first.mode], "nvml": (WHOLE_GPU,)}
+    of_quantity = choices.get(first.quantity, ())
+    return next((counter for counter in of_quantity if all(map(counter.is_in, done))), None)

@@ -19,8 +19,6 @@ from reproduce.errors import UserError
 from reproduce.plan import Case
 
 VERSION = 1
-# Errors of writing to a disk for which the system names no file.
-OF_DISKS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS}
 Seconds = Annotated[float, Meta(gt=0)]
 NotNegative = Annotated[float, Meta(ge=0)]
 How = Literal["measured", "checked", "compiled", "accounted", "counted"]
@@ -126,21 +124,6 @@ def encodable(text: str) -> str:
     return text.encode(errors="backslashreplace").decode()
 
 
-def unusable(error: OSError) -> str:
-    """The sentence for an unforeseen error of a disk or of the system."""
-    if error.filename is None and error.errno not in OF_DISKS:
-        return (
-            f"the system refused what a run needs ({error.strerror or error}); end other programs "
-            "or raise this one's limits, and run the same command again: all that was finished is "
-            "kept"
-        )
-    return (
-        f"{error.filename or 'the results folder'} could not be read or written "
-        f"({error.strerror or error}); mend that or give another RESULTS, and run the same "
-        "command again: all that was finished is kept"
-    )
-
-
 def rows_path(folder: Path, share: int | None = None) -> Path:
     """The file for the rows of a run into ``folder``: a whole plan's, or a share's."""
     return folder / "rows.jsonl" if share is None else folder / "rows.d" / f"{share}.jsonl"
@@ -170,6 +153,21 @@ def rows_in(folder: Path) -> list[Row]:
         UserError: if a file cannot be read, or a line is not a row of this version.
     """
     return merged(map(read_rows, rows_paths(folder)))
+
+
+def some_rows_in(folder: Path) -> list[Row]:
+    """All rows of a results folder that was measured into.
+
+    Raises:
+        UserError: if it has none, or one that cannot be read.
+    """
+    rows = rows_in(folder)
+    if not rows:
+        raise UserError(
+            f"rows were expected in {rows_path(folder)}, and there are none; "
+            "give a folder that was measured into, or measure with `make measure`"
+        )
+    return rows
 
 
 def merged(files: Iterable[list[Row]]) -> list[Row]:

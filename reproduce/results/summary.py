@@ -1,6 +1,7 @@
 """From rows to the numbers that are drawn: which rows count, medians, quantiles, overheads."""
 
 from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -11,25 +12,14 @@ from reproduce.results import counters, published
 from reproduce.results.published import QUANTILES
 from reproduce.results.rows import Row
 
-SETTINGS = ("place", "plan", "vector", "normalisation", "recorded", "layer_norm", "seed")
+# Where a panel has a number, and where a table of several frameworks and modes has it.
 CELL = ["model", "batch_size", "method"]
+LINE = ["framework", "mode", *CELL]
 GIB = 2**30
 SMALLEST_LIMIT = 1e-4
 LIMIT_IN_PRODUCT_ERRORS = 10
 # The frameworks and modes whose timed rows also have the memory of the call.
 COUNTED_WHILE_TIMED = (("jax", "jit"), ("torch", "eager"))
-
-
-def bytes_of_call(row: Row) -> int | None:
-    """Return the bytes that an HVP needs, with what it keeps at a point; None if unknown.
-
-    In JAX they come from XLA's memory analysis, in PyTorch from its allocator.
-    """
-    counter = counters.TORCH_ALLOCATOR
-    if row.framework == "jax":
-        is_amortised = row.method in AMORTISED
-        counter = counters.XLA_PROGRAM_AND_POINT if is_amortised else counters.XLA_PROGRAM
-    return counter.bytes_of(row) if counter.is_in(row) else None
 
 
 def last_of_each_case(rows: Iterable[Row]) -> list[Row]:
@@ -57,22 +47,22 @@ def measurements(rows: Iterable[Row]) -> list[Row]:
         for row in rows
         if row.quantity == "time" and (row.framework, row.mode) in COUNTED_WHILE_TIMED
     ]
-    counting = {_run(row) for row in timed if row.memory_bytes}
-    counting -= {_run(row) for row in rows if row.quantity == "memory"}
+    counting = {_place_and_run(row) for row in timed if row.memory_bytes}
+    counting -= {_place_and_run(row) for row in rows if row.quantity == "memory"}
     return rows + [
         msgspec.structs.replace(row, quantity="memory", seconds=(), gradient_seconds=())
         for row in timed
-        if _run(row) in counting and (row.memory_bytes or row.status != "done")
+        if _place_and_run(row) in counting and (row.memory_bytes or row.status != "done")
     ]
 
 
-def _run(row: Row) -> tuple[str, str, str, str]:
+def _place_and_run(row: Row) -> tuple[str, str, str, str]:
     return row.place, row.plan, row.framework, row.mode
 
 
 def of_article(rows: Iterable[Row]) -> list[Row]:
-    """Return the rows of the article's measurements: of all plans except ``beyond``."""
-    return [row for row in rows if row.plan != BEYOND]
+    """Return the `measurements` of the article: those of all plans except ``beyond``."""
+    return measurements(row for row in rows if row.plan != BEYOND)
 
 
 def of_beyond(rows: Iterable[Row], several_vectors: bool = False) -> tuple[list[Row], str]:
@@ -81,8 +71,8 @@ def of_beyond(rows: Iterable[Row], several_vectors: bool = False) -> tuple[list[
     Rows of several vectors at once have another batch size, so only one of the two is returned.
     """
     times = [row for row in rows if row.plan == BEYOND and row.quantity == "time"]
-    several = {_network(row) for row in times if row.vectors > 1}
-    return newest([row for row in times if (_network(row) in several) == several_vectors])
+    several = {line(row)[:-1] for row in times if row.vectors > 1}
+    return newest([row for row in times if (line(row)[:-1] in several) == several_vectors])
 
 
 def accounted_of_beyond(rows: Iterable[Row]) -> tuple[list[Row], str]:
@@ -91,65 +81,77 @@ def accounted_of_beyond(rows: Iterable[Row]) -> tuple[list[Row], str]:
     for row in rows:
         if row.plan == BEYOND and row.quantity in ("memory", "operations"):
             of_kinds.setdefault((row.quantity, row.framework), []).append(row)
-    found = [newest(own) for own in of_kinds.values()]
-    return [row for own, _ in found for row in own], " ".join(filter(None, (s for _, s in found)))
+    return newest_of_each(of_kinds.values())
+
+
+def line(row: Row) -> tuple[str, str, str, int, str]:
+    """Return where a table has ``row``: its values of ``LINE``."""
+    return row.framework, row.mode, row.model, row.batch_size, row.method
 
 
 def in_gradients(rows: Iterable[Row]) -> dict[tuple[str, str, str, int, str], float]:
-    """Return operations over the gradient's, by framework, mode, model, batch size and method."""
-    flops = {_cell(row): row.flops for row in rows if row.flops is not None}
+    """Return operations over the gradient's, by `line`."""
+    flops = {line(row): row.flops for row in rows if row.flops is not None}
+    gradients = {each[:-1]: count for each, count in flops.items() if each[-1] == "gradient"}
     return {
-        cell: count / flops[*cell[:-1], "gradient"]
-        for cell, count in flops.items()
-        if (*cell[:-1], "gradient") in flops
+        each: count / gradients[each[:-1]]
+        for each, count in flops.items()
+        if each[:-1] in gradients
     }
-
-
-def _cell(row: Row) -> tuple[str, str, str, int, str]:
-    return row.framework, row.mode, row.model, row.batch_size, row.method
 
 
 def needed_bytes(row: Row) -> int | None:
     """Return the bytes that a call needs beyond its arguments, with its result; None if unknown.
 
-    They are accounted for, or reported by the framework.
+    What an HVP keeps at a point counts, too. In JAX they come from XLA's memory analysis; in
+    PyTorch they are those of the tensors, accounted for, or else its allocator's.
     """
-    is_live = counters.LIVE_TENSORS.is_in(row) and row.framework == "torch"
-    return counters.LIVE_TENSORS.bytes_of(row) if is_live else bytes_of_call(row)
+    program = counters.XLA_PROGRAM_AND_POINT if row.method in AMORTISED else counters.XLA_PROGRAM
+    choices = {
+        "jax": (program,),
+        "torch": (counters.LIVE_TENSORS, counters.TORCH_ALLOCATOR),
+    }[row.framework]
+    return next((counter.bytes_of(row) for counter in choices if counter.is_in(row)), None)
 
 
-def _network(row: Row) -> tuple[str, str, str, int]:
-    return row.framework, row.mode, row.model, row.batch_size
+def kind(row: Row) -> tuple[str, str, str]:
+    """Return the quantity, framework and mode of ``row``: what one figure shows."""
+    return row.quantity, row.framework, row.mode
 
 
-def of_kind(rows: Iterable[Row], kind: tuple[str, str, str]) -> list[Row]:
-    """Return the article's rows of one quantity, framework and mode."""
-    article = measurements(of_article(rows))
-    return [row for row in article if (row.quantity, row.framework, row.mode) == kind]
+def of_kind(rows: Iterable[Row], wanted: tuple[str, str, str]) -> list[Row]:
+    """Return the article's rows of the `kind` that is ``wanted``."""
+    return [row for row in of_article(rows) if kind(row) == wanted]
+
+
+def settings(row: Row) -> dict[str, Any]:
+    """Return what rows must have in common to be drawn together, by name."""
+    names = ("plan", "vector", "normalisation", "recorded", "layer_norm", "seed")
+    return {"device": row.place} | {name: getattr(row, name) for name in names}
 
 
 def newest(rows: Sequence[Row]) -> tuple[list[Row], str]:
-    """Return the rows that agree with the last in ``SETTINGS``, and a sentence on the others.
+    """Return the rows with the `settings` of the last, and a sentence on the others.
 
     The sentence names the settings that differ, and is empty if none does.
     """
-    if not rows:
-        return [], ""
-    fields = [field for field in SETTINGS if len({getattr(row, field) for row in rows}) > 1]
-    wanted = _named(rows[-1], fields)
-    kept = [row for row in rows if _named(row, fields) == wanted]
-    others = sorted({_named(row, fields) for row in rows} - {wanted})
-    if not others:
+    of_rows = [settings(row) for row in rows]
+    kept = [row for row, own in zip(rows, of_rows, strict=True) if own == of_rows[-1]]
+    if len(kept) == len(rows):
         return kept, ""
+    differing = [name for name in of_rows[-1] if len({own[name] for own in of_rows}) > 1]
+    *others, wanted = (", ".join(f"{name} {own[name]!r}" for name in differing) for own in of_rows)
     return kept, (
-        f"Left out {len(rows) - len(kept)} rows of {' and '.join(others)}: "
+        f"Left out {len(rows) - len(kept)} rows of {' and '.join(sorted({*others} - {wanted}))}: "
         f"drawn are the newest, {wanted}."
     )
 
 
-def _named(row: Row, fields: Sequence[str]) -> str:
-    names = {"place": "device"}
-    return ", ".join(f"{names.get(field, field)} {getattr(row, field)!r}" for field in fields)
+def newest_of_each(groups: Iterable[Sequence[Row]]) -> tuple[list[Row], str]:
+    """Return the `newest` rows of each of ``groups``, and the sentences on the others."""
+    found = [newest(group) for group in groups]
+    sentences = filter(None, (sentence for _, sentence in found))
+    return [row for rows, _ in found for row in rows], " ".join(sentences)
 
 
 def overhead_seconds(row: Row) -> list[float]:
@@ -197,18 +199,13 @@ def summarise(rows: Iterable[Row], values: Callable[[Row], Sequence[float]]) -> 
     ``low`` and ``high`` are the 20 % and 80 % quantiles over a row's repetitions. All
     three numbers are missing unless the row's status is ``done``.
     """
-    records = [
-        (row.model, row.batch_size, row.method, row.status, *_quantiles(row, values))
-        for row in rows
-    ]
+    records = []
+    for row in rows:
+        drawn = values(row) if row.status == "done" else [np.nan]
+        quantiles = np.quantile(drawn, QUANTILES)
+        records.append((row.model, row.batch_size, row.method, row.status, *quantiles))
     frame = pd.DataFrame(records, columns=[*CELL, "status", "low", "median", "high"])
     return frame.set_index(CELL)
-
-
-def _quantiles(row: Row, values: Callable[[Row], Sequence[float]]) -> np.ndarray:
-    if row.status != "done":
-        return np.full(len(QUANTILES), np.nan)
-    return np.quantile(values(row), QUANTILES)
 
 
 def with_gaps(frame: pd.DataFrame, cells: Iterable[tuple[str, int, str]]) -> pd.DataFrame:
