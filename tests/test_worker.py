@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import msgspec
@@ -84,6 +85,24 @@ def test_all_of_a_setting_is_prepared_before_its_turn_and_timed_after_it(tmp_pat
     worker.find(cases, site(tmp_path), lambda: calls.append("turn"))
     first_calls, rounds = 2, CASE.warmup - 1 + CASE.repetitions
     assert calls == ["call"] * first_calls + ["turn"] + ["call"] * 2 * rounds
+
+
+@pytest.mark.parametrize("gpu", [None, "GPU-0"])
+def test_for_a_gpu_programs_are_compiled_one_after_the_other(tmp_path, monkeypatch, gpu):
+    device, threads = module("jax", "device"), set()
+    compile_ = device.compile
+
+    def compile_here(*arguments):
+        threads.add(threading.current_thread())
+        return compile_(*arguments)
+
+    monkeypatch.setattr(device, "platform", lambda: "cpu" if gpu is None else "gpu")
+    monkeypatch.setattr(device, "compile", compile_here)
+    jit = msgspec.structs.replace(CASE, framework="jax", mode="jit", model="tiny_resnet")
+    cases = [msgspec.structs.replace(jit, method=m) for m in ("gradient", CASE.method)]
+    here = msgspec.structs.replace(site(tmp_path, gpu), preparing_cores=2)
+    assert {found.status for found in worker.find(cases, here)} == {"done"}
+    assert (threading.main_thread() in threads) == (gpu is not None)
 
 
 def test_a_gradient_that_fails_fails_all_of_its_setting(find_all, monkeypatch):

@@ -164,7 +164,9 @@ def _time(
     """Prepare ``cases`` and the gradient, wait, time them; return the seconds waited."""
     device = instance.tools.device
     experiments = []
-    if cases[0].mode == "jit" and site.preparing_cores > 1:
+    # On a GPU, XLA tries algorithms out when it compiles. Programs that compile at the same time in
+    # one process spoil and repeat each other's trials (pull requests 41399 and 41620 of openxla/xla).
+    if site.gpu is None and cases[0].mode == "jit" and site.preparing_cores > 1:
         instance.compile_side_by_side({case.method for case in cases}, site.preparing_cores)
     if cases[0].method != "gradient":
         of_gradient = msgspec.structs.replace(cases[0], method="gradient", vectors=1)
