@@ -44,6 +44,8 @@ def measure(
         UserError: before anything is measured, if the plan cannot be measured here.
     """
     set_worker_environment(on_gpu)
+    if on_gpu:  # where JAX cannot use it, it would fall back to the CPU, and not say why
+        os.environ["JAX_PLATFORMS"] = "cuda,cpu"
     preflight.check_time_limit(timeout_seconds)
     preflight.check(preflight.Look(cases[0].plan, cases, folder, on_gpu, target))
     cases = share.of(cases) if share else cases
