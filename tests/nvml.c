@@ -4,6 +4,7 @@
    MIG      into how many instances each is divided; where it is not set, none is in MIG mode
    REFUSED  names of questions that are answered with "Insufficient Permissions"
    LOST     the index of one that has fallen off the bus
+   EXCLUSIVE  if it is set, only one process at a time may compute on each
    CLOCKS   the multiprocessors' clock in MHz at each question, the last one from then on
    REASONS  why clocks are held back, the same way */
 #include <stdio.h>
@@ -149,6 +150,13 @@ int nvmlDeviceGetClockInfo(Device device, unsigned type, unsigned *mhz) {
 int nvmlDeviceGetMaxClockInfo(Device device, unsigned type, unsigned *mhz) {
     if (device % 100) return INVALID_ARGUMENT;
     *mhz = 1410;
+    return SUCCESS;
+}
+
+int nvmlDeviceGetComputeMode(Device device, unsigned *mode) {
+    MAY_ASK("ComputeMode");
+    if (device % 100) return INVALID_ARGUMENT;
+    *mode = getenv("EXCLUSIVE") ? 3 : 0;
     return SUCCESS;
 }
 

@@ -231,6 +231,7 @@ def test_a_gpu_in_use_is_warned_about_and_one_that_no_framework_can_use_stops_it
     assert levels == {
         "memory of the GPU": "warning",
         "other processes on the GPU": "warning",
+        "compute mode of the GPU": "good",
         "clocks of the GPU": "warning",
         "JAX on the GPU": "missing",
         "PyTorch on the GPU": "missing",
@@ -265,6 +266,7 @@ def test_a_gpu_that_a_framework_cannot_use_stops_the_measuring_before_its_first_
 def test_what_does_not_answer_in_time_cannot_be_used(monkeypatch):
     class Chosen:
         uuid = "GPU-0"
+        is_for_one_process = staticmethod(lambda: False)
 
     monkeypatch.setattr(environment, "gpu", lambda: (Chosen, ""))
     monkeypatch.setattr(preflight, "COMPUTING_SECONDS", 0.1)
@@ -275,6 +277,7 @@ def test_what_does_not_answer_in_time_cannot_be_used(monkeypatch):
 def test_each_framework_computes_on_the_chosen_gpu_in_a_process_of_its_own(monkeypatch):
     class Chosen:
         uuid = "GPU-0"
+        is_for_one_process = staticmethod(lambda: False)
 
     says = "import os; print(os.environ['CUDA_VISIBLE_DEVICES'], os.environ['JAX_PLATFORMS'])"
     monkeypatch.setattr(environment, "gpu", lambda: (Chosen, ""))

@@ -122,6 +122,19 @@ def test_an_instance_is_named_as_what_it_is_with_its_own_memory_and_the_clocks_o
     assert told("found.facts()['gpu_memory_bytes']", MIG="1") == 5 << 30
 
 
+def test_where_only_one_process_may_compute_settings_are_prepared_one_after_the_other(told):
+    before = """
+from reproduce.measuring import schedule
+from reproduce.plan import by_setting, cases
+waves = schedule.waves(by_setting(cases("smoke")), schedule.here(on_gpu=True))
+sizes = set(map(len, waves))
+"""
+    assert max(told("list(sizes)", before)) > 1
+    assert max(told("list(sizes)", before, REFUSED="ComputeMode")) > 1
+    assert told("list(sizes)", before, EXCLUSIVE="1") == [1]
+    assert told("list(sizes)", before, EXCLUSIVE="1", MIG="2") == [1]
+
+
 REFUSED = (
     "MemoryInfo,ComputeRunningProcesses,SystemGetCudaDriverVersion,ClockInfo,PowerUsage,Temperature"
 )

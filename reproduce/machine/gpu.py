@@ -106,6 +106,10 @@ class Gpu:
         found = self._ask("ComputeRunningProcesses", of=self.handle)
         return None if found is None else len(found)
 
+    def is_for_one_process(self) -> bool:
+        """Whether its compute mode lets only one process at a time compute on it."""
+        return self._ask("ComputeMode") == pynvml.NVML_COMPUTEMODE_EXCLUSIVE_PROCESS
+
     def facts(self) -> dict[str, Any]:
         """Facts that are recorded with its name: UUID, driver, memory and limits."""
         memory = self._ask("MemoryInfo", of=self.handle)

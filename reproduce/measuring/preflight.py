@@ -216,7 +216,8 @@ def computing_on_gpu(names: Iterable[Framework]) -> dict[Framework, str]:
         UserError: if one of them cannot compute on it.
     """
     names = sorted(names)
-    with ThreadPoolExecutor(len(names)) as side_by_side:
+    at_once = 1 if environment.chosen_gpu().is_for_one_process() else len(names)
+    with ThreadPoolExecutor(at_once) as side_by_side:
         return dict(zip(names, side_by_side.map(_computed_on, names), strict=True))
 
 
@@ -363,6 +364,15 @@ def _gpu_processes(look: Look) -> str:
     return "this GPU does not report them" if count is None else "none"
 
 
+def _gpu_mode(look: Look) -> str:
+    if environment.chosen_gpu().is_for_one_process():
+        raise Doubt(
+            "only one process at a time may compute on it, so that settings are prepared one after "
+            "the other, which takes longer; 'nvidia-smi --compute-mode=DEFAULT' lets them share it"
+        )
+    return "processes may share it"
+
+
 def _gpu_clocks(look: Look) -> str:
     # NVML does not say whether clocks are locked. A clock that idles far below its maximum is not.
     now, most = environment.chosen_gpu().sm_clocks_mhz()
@@ -399,6 +409,7 @@ CHECKS: dict[str, Callable[[Look], str]] = {
 GPU_CHECKS: dict[str, Callable[[Look], str]] = {
     "memory of the GPU": _gpu_memory,
     "other processes on the GPU": _gpu_processes,
+    "compute mode of the GPU": _gpu_mode,
     "clocks of the GPU": _gpu_clocks,
     "JAX on the GPU": partial(_framework_on_gpu, framework="jax"),
     "PyTorch on the GPU": partial(_framework_on_gpu, framework="torch"),
