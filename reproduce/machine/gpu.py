@@ -211,6 +211,11 @@ def uuids() -> list[str]:
     return [pynvml.nvmlDeviceGetUUID(handle) for handle, _ in chosen]
 
 
+def name_of(uuid: str) -> str:
+    """The name of the GPU or MIG instance ``uuid``, which NVML lists."""
+    return pynvml.nvmlDeviceGetName(pynvml.nvmlDeviceGetHandleByUUID(uuid))
+
+
 def how_to_get_one() -> str:
     """The remedy if there is no usable GPU."""
     driver = f"NVIDIA's driver {OLDEST_DRIVER} or newer"
