@@ -263,6 +263,14 @@ def test_a_gpu_that_a_framework_cannot_use_stops_the_measuring_before_its_first_
     assert not (tmp_path / "results" / "rows.jsonl").exists()
 
 
+@pytest.fixture
+def computing_anew():
+    preflight._computed_on.cache_clear()
+    yield
+    preflight._computed_on.cache_clear()
+
+
+@pytest.mark.usefixtures("computing_anew")
 def test_what_does_not_answer_in_time_cannot_be_used(monkeypatch):
     class Chosen:
         uuid = "GPU-0"
@@ -274,13 +282,33 @@ def test_what_does_not_answer_in_time_cannot_be_used(monkeypatch):
         preflight.computing_on_gpu(["torch"])
 
 
-def test_each_framework_computes_on_the_chosen_gpu_in_a_process_of_its_own(monkeypatch):
+def test_a_framework_without_its_networks_cannot_be_used(tmp_path):
+    (tmp_path / "transformers").mkdir()
+    (tmp_path / "transformers" / "__init__.py").touch()  # one without JAX, as transformers 5 is
+    done = subprocess.run(
+        [sys.executable, "-c", preflight.COMPUTING_ON_GPU["jax"]],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        env=os.environ | {"PYTHONPATH": str(tmp_path)},  # on the CPU
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert "ImportError: cannot import name 'BertConfig' from 'transformers'" in done.stderr
+
+
+@pytest.mark.usefixtures("computing_anew")
+def test_each_framework_computes_once_on_the_chosen_gpu_in_a_process_of_its_own(monkeypatch):
     class Chosen:
         uuid = "GPU-0"
         is_for_one_process = staticmethod(lambda: False)
 
     says = "import os; print(os.environ['CUDA_VISIBLE_DEVICES'], os.environ['JAX_PLATFORMS'])"
+    programs = {"jax": says, "torch": "import os; print(os.getpid())"}
     monkeypatch.setattr(environment, "gpu", lambda: (Chosen, ""))
-    monkeypatch.setattr(preflight, "COMPUTING_ON_GPU", {"jax": says, "torch": "print('cuda:0')"})
+    monkeypatch.setattr(preflight, "COMPUTING_ON_GPU", programs)
     found = preflight.computing_on_gpu({"torch", "jax"})
-    assert found == {"jax": "GPU-0 cuda", "torch": "cuda:0"}
+    assert found["jax"] == "GPU-0 cuda"
+    assert int(found["torch"]) != os.getpid()
+    assert preflight.computing_on_gpu({"torch", "jax"}) == found

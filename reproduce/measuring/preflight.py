@@ -34,9 +34,12 @@ LOCK_IS_FOR_PYTHON = "3.11"
 ENVIRONMENT_BYTES = 9 * cost.GIB
 WITHOUT_GPU = "PLAN=cpu and 'make a100' need none"
 # A framework may list a GPU without having code for it, so each has to multiply matrices there.
+# Then it loads the networks, which no process loads once for all workers on a GPU.
 COMPUTING_ON_GPU: dict[Framework, str] = {
-    "jax": "import jax; x = jax.numpy.ones((8, 8)); print((x @ x).block_until_ready().device)",
-    "torch": "import torch; x = torch.ones(8, 8, device='cuda'); (x @ x).cpu(); print(x.device)",
+    "jax": "import jax; x = jax.numpy.ones((8, 8)); print((x @ x).block_until_ready().device); "
+    "import reproduce.in_jax.models",
+    "torch": "import torch; x = torch.ones(8, 8, device='cuda'); (x @ x).cpu(); print(x.device); "
+    "import reproduce.in_torch.models",
 }
 COMPUTING_SECONDS = 120
 
@@ -221,6 +224,7 @@ def computing_on_gpu(names: Iterable[Framework]) -> dict[Framework, str]:
         return dict(zip(names, side_by_side.map(_computed_on, names), strict=True))
 
 
+@cache
 def _computed_on(framework: Framework) -> str:
     settings = {
         "CUDA_VISIBLE_DEVICES": environment.chosen_gpu().uuid,
