@@ -108,6 +108,7 @@ def test_workers_see_the_chosen_gpu_alone_and_may_use_its_memory(told):
     found = told(*program, **settings)
     assert found["CUDA_VISIBLE_DEVICES"] == SECOND
     assert found["XLA_CLIENT_MEM_FRACTION"] == "0.95"
+    assert found["JAX_PLATFORMS"] == "cuda,cpu"  # where it was cpu
     found = told(*program, **settings, XLA_PYTHON_CLIENT_MEM_FRACTION="0.5")
     assert "XLA_CLIENT_MEM_FRACTION" not in found  # JAX refuses both
     found = told(*program, **settings, XLA_CLIENT_MEM_FRACTION="0.5")

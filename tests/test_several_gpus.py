@@ -43,8 +43,6 @@ def test_each_gpu_measures_a_share_with_its_part_of_the_cores(measured, tmp_path
     uuids = [{row.facts["gpu_uuid"] for row in rows} for rows in by_share]
     assert uuids == [{UUIDS[1]}, {UUIDS[0]}]
     assert {row.status for row in rows_in(tmp_path)} == {"done"}
-    settings = [row.environment["identity"]["settings"] for row in rows_in(tmp_path)]
-    assert {each["JAX_PLATFORMS"] for each in settings} == {"cuda,cpu"}  # here it was cpu
     assert len(rows_in(tmp_path)) == 6
     most = -(-len(os.sched_getaffinity(0)) // 2)
     assert all(row.facts["cores"] <= most for row in rows_in(tmp_path))
