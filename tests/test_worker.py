@@ -105,6 +105,29 @@ def test_for_a_gpu_programs_are_compiled_one_after_the_other(tmp_path, monkeypat
     assert (threading.main_thread() in threads) == (gpu is not None)
 
 
+def test_what_was_loaded_before_its_turn_is_not_searched_for_garbage_in_it(tmp_path):
+    program = """
+import gc
+import sys
+from multiprocessing import Pipe
+from pathlib import Path
+from reproduce.measuring import worker
+
+def find(cases, site, wait_for_turn):
+    loaded = [[] for _ in range(100_000)]
+    wait_for_turn()
+    print(gc.get_freeze_count() > len(loaded), flush=True)
+
+worker.find, log = find, Path(sys.argv[1])
+here, there = Pipe()
+here.send("it is your turn")
+worker.run(there, [], worker.Site(log, 1, None, log.parent))
+"""
+    log = tmp_path / "logs" / "log"
+    subprocess.run([sys.executable, "-c", program, log], cwd=ROOT, check=True)
+    assert log.read_text() == "True\n"
+
+
 def test_a_gradient_that_fails_fails_all_of_its_setting(find_all, monkeypatch):
     def without_memory(loss, params, v):
         raise MemoryError

@@ -77,6 +77,8 @@ def run(connection: Connection, cases: list[Case], site: Site) -> None:
     def wait_for_turn() -> None:
         connection.send(None)
         connection.recv()
+        gc.collect()
+        gc.freeze()  # nor, while it is timed, what was loaded since: on a GPU, the frameworks
 
     connection.send(find(cases, site, wait_for_turn))
     connection.close()
