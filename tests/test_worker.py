@@ -12,7 +12,7 @@ from cases import FRAMEWORKS, module
 from conftest import ROOT
 
 from reproduce.measuring import timing, worker
-from reproduce.plan import Case
+from reproduce.plan import REFERENCE, Case
 
 TESTS = Path(__file__).parent
 CASE = Case(
@@ -99,10 +99,10 @@ def test_for_a_gpu_programs_are_compiled_one_after_the_other(tmp_path, monkeypat
     monkeypatch.setattr(device, "platform", lambda: "cpu" if gpu is None else "gpu")
     monkeypatch.setattr(device, "compile", compile_here)
     jit = msgspec.structs.replace(CASE, framework="jax", mode="jit", model="tiny_resnet")
-    cases = [msgspec.structs.replace(jit, method=m) for m in ("gradient", CASE.method)]
+    cases = [msgspec.structs.replace(jit, method=m) for m in ("gradient", REFERENCE)]
     here = msgspec.structs.replace(site(tmp_path, gpu), preparing_cores=2)
     assert {found.status for found in worker.find(cases, here)} == {"done"}
-    assert (threading.main_thread() in threads) == (gpu is not None)
+    assert (threads == {threading.main_thread()}) == (gpu is not None)
 
 
 def test_what_was_loaded_before_its_turn_is_not_searched_for_garbage_in_it(tmp_path):

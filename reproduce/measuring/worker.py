@@ -166,8 +166,8 @@ def _time(
     """Prepare ``cases`` and the gradient, wait, time them; return the seconds waited."""
     device = instance.tools.device
     experiments = []
-    # On a GPU, XLA tries algorithms out when it compiles. Programs that compile at the same time in
-    # one process spoil and repeat each other's trials (pull requests 41399 and 41620 of openxla/xla).
+    # On a GPU, XLA tries algorithms out when it compiles. Programs that one process compiles at the
+    # same time spoil and repeat each other's trials (openxla/xla, pull requests 41399 and 41620).
     if site.gpu is None and cases[0].mode == "jit" and site.preparing_cores > 1:
         instance.compile_side_by_side({case.method for case in cases}, site.preparing_cores)
     if cases[0].method != "gradient":
