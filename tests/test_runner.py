@@ -1,6 +1,7 @@
 """Cases run once each, in order, whatever becomes of them; what is done is not done again."""
 
 import os
+import re
 import signal
 import sys
 from contextlib import contextmanager
@@ -15,7 +16,7 @@ from runs import case, measure, noted, until
 
 from reproduce.errors import UserError
 from reproduce.machine import environment, limits
-from reproduce.measuring import cost, preflight, schedule, worker
+from reproduce.measuring import cost, preflight, progress, schedule, worker
 from reproduce.measuring.processes import Processes
 from reproduce.measuring.progress import Progress
 from reproduce.measuring.ways import Measured
@@ -131,6 +132,14 @@ def test_on_a_gpu_each_memory_case_has_a_process_after_one_that_compiled_for_all
     rows = rows_on_gpu(tmp_path, *(case(quantity="memory", method=method) for method in METHODS))
     assert len(set(map(process_of, rows))) == len(METHODS)
     assert noted(tmp_path)[: len(METHODS)] == noted(tmp_path)[len(METHODS) :]
+
+
+def test_without_a_terminal_what_is_being_done_is_printed_now_and_then(
+    tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setattr(progress, "SECONDS_BETWEEN_LINES", 0.01)
+    measure(tmp_path, case())
+    assert re.search(r"^  0/1 preparing, .* left$", capsys.readouterr().out, re.MULTILINE)
 
 
 def test_what_fails_in_company_is_tried_once_alone(tmp_path):

@@ -2,6 +2,7 @@
 
 import gc
 import os
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from tqdm import tqdm
 
 from reproduce.in_torch.hvp import Tree
 from reproduce.machine import limits, memory
@@ -52,6 +54,8 @@ def compile(
         "cpp.threads": limits.cores(),
         "cpp.dynamic_threads": True,
     }
+    # torch.fx makes a progress bar, whose own lock would be a semaphore that a worker leaves over.
+    tqdm.set_lock(threading.RLock())
     program = torch.compile(function, fullgraph=True, dynamic=False, options=options)
     wait(program(*arguments))
     return program, {}, time.perf_counter() - start

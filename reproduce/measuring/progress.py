@@ -4,20 +4,25 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import rich.progress
 
 from reproduce import printing
+from reproduce.machine.memory import polled
 from reproduce.machine.target import Target
 from reproduce.measuring import cost
 from reproduce.plan import Setting
 from reproduce.results import counters
 from reproduce.results.rows import Row
 
+# Without a terminal, what is being done is printed this often.
+SECONDS_BETWEEN_LINES = 60
+
 
 class Progress:
-    """A line for each finished setting, and on a terminal a bar with the time left."""
+    """A line for each finished setting, and meanwhile the time left: in a bar, or line by line."""
 
     def __init__(
         self,
@@ -58,13 +63,16 @@ class Progress:
             disable=not self.console.is_terminal or not settings,
         )
         self.task = self.bar.add_task("", total=self.total)
+        self.doing = ""
+        has_bar = self.console.is_terminal or not settings
+        self.shown = self.bar if has_bar else polled(self._print_doing, SECONDS_BETWEEN_LINES)
 
     def __enter__(self) -> "Progress":
-        self.bar.start()
+        self.shown.__enter__()
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self.bar.stop()
+    def __exit__(self, *reason: Any) -> None:
+        self.shown.__exit__(*reason)
 
     def report_aside(self, aside: Path | None) -> None:
         """Reports if a half-written last line was moved to ``aside``."""
@@ -75,11 +83,11 @@ class Progress:
     def loading(self, frameworks: Sequence[str]) -> Iterator[None]:
         """Reports how long the block took, in which the frameworks are loaded."""
         start = time.perf_counter()
-        self.bar.update(self.task, description=f"loading {' and '.join(frameworks)}")
+        self._show(f"loading {' and '.join(frameworks)}")
         yield
         spent = time.perf_counter() - start
         self.start = time.monotonic()
-        self.bar.update(self.task, description="preparing")
+        self._show("preparing")
         self.console.print(f"Loaded {' and '.join(frameworks)} once, in {spent:.1f} s.")
 
     def prepared(self, setting: Setting) -> None:
@@ -109,7 +117,12 @@ class Progress:
         self.bar.advance(self.task)
 
     def _show(self, what: str) -> None:
+        self.doing = what
         self.bar.update(self.task, description=f"{what} · {self._left()} left")
+
+    def _print_doing(self) -> None:
+        if self.doing:
+            self.console.print(f"{self.finished:3}/{self.total} {self.doing}, {self._left()} left")
 
     def _left(self) -> str:
         left = sum(map(sum, self.left.values()))
