@@ -181,7 +181,13 @@ def test_a_page_has_a_column_for_each_device_and_no_number_of_two(tmp_path):
         *none,
         *("0.50", "500", "–"),
     ]
-    assert lines[f"cpu: {crashed.setting_name}", crashed.method] == [*none, *none, "error", "–", "–"]
+    assert lines[f"cpu: {crashed.setting_name}", crashed.method] == [
+        *none,
+        *none,
+        "error",
+        "–",
+        "–",
+    ]
 
 
 def columns_and_lines(page):

@@ -36,7 +36,8 @@ class Progress:
         self.rows: dict[str, list[Row]] = {}
         self.sizes = {setting[0].setting_name: len(setting) for setting in settings}
         self.left = {
-            setting[0].setting_name: cost.parts_seconds(setting, at_once, target) for setting in settings
+            setting[0].setting_name: cost.parts_seconds(setting, at_once, target)
+            for setting in settings
         }
         self.expected = sum(map(sum, self.left.values()))
         self.start = time.monotonic()
