@@ -17,16 +17,17 @@ from reproduce.results.rows import Row
 
 COLORS: dict[Framework, str] = {"jax": ORANGE, "torch": BLUE}
 FRAMEWORKS: dict[Framework, str] = {"jax": "JAX with jit", "torch": "PyTorch"}
-MARKERS: dict[Method, str] = {
-    "gradient": "x",
-    "forward_over_reverse": "o",
-    "reverse_over_forward": "s",
-    "reverse_over_reverse": "D",
-    "autograd_grad": "P",
-    "checkpointed": "v",
-    "checkpointed_layers": "^",
-    "gauss_newton": "*",
-    "bfloat16": "h",
+# With their sizes, so that at one place the first is seen above the others.
+MARKERS: dict[Method, tuple[str, int]] = {
+    "gradient": ("x", 8),
+    "forward_over_reverse": ("o", 8),
+    "reverse_over_forward": ("s", 11),
+    "reverse_over_reverse": ("D", 10),
+    "autograd_grad": ("P", 11),
+    "checkpointed": ("v", 10),
+    "checkpointed_layers": ("^", 10),
+    "gauss_newton": ("*", 13),
+    "bfloat16": ("h", 11),
 }
 NOT_ON_FRONT = ("gradient", *GAUSS_NEWTON, *LOW_PRECISION)
 IN_A_ROW = 3
@@ -114,7 +115,8 @@ def _panel(axes: Axes, points: list[Point]) -> None:
         own = [point for point in points if point.row.framework == framework]
         front = _front([point for point in own if point.row.method not in NOT_ON_FRONT])
         axes.plot([p.gradients for p in front], [p.gib for p in front], **FRONT)
-        for point in own:
+        order = list(MARKERS).index
+        for point in sorted(own, key=lambda point: order(point.row.method), reverse=True):
             axes.plot([point.gradients], [point.gib], **_mark(point.row.method, color))
     axes.set_xlim(0, 1.1 * max(point.gradients for point in points))
     axes.set_ylim(0, 1.1 * max(point.gib for point in points))
@@ -145,12 +147,8 @@ def _points(rows: Sequence[Row]) -> list[Point]:
 
 
 def _mark(method: Method, color: str) -> Style:
-    is_on_front = method not in NOT_ON_FRONT
-    return {
-        "marker": MARKERS[method],
-        "color": color,
-        "markerfacecolor": color if is_on_front else "white",
-        "markersize": 13 if method == "gauss_newton" else 8,
-        "markeredgewidth": 1.6,
-        "linestyle": "",
-    }
+    open_mark = {"markerfacecolor": "white", "markeredgecolor": color, "markeredgewidth": 1.6}
+    with_rim = {"markerfacecolor": color, "markeredgecolor": "white", "markeredgewidth": 0.8}
+    marker, size = MARKERS[method]
+    look = open_mark if method in NOT_ON_FRONT else with_rim
+    return {"marker": marker, "markersize": size, "linestyle": "", **look}

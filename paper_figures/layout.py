@@ -22,7 +22,7 @@ BETWEEN_ROWS = 1.0
 # A fraction of a panel's width.
 BETWEEN_PANELS = 0.28
 # Warnings are bold, and wider.
-NOTE_COLUMNS_PER_INCH = {"deviation": 12.5, "values": 12.5, "settings": 11, "machine": 11}
+NOTE_COLUMNS_PER_INCH = {"deviation": 12.5, "values": 12.5, "settings": 12, "machine": 12}
 LEGEND_COLUMNS = 2
 
 
@@ -50,7 +50,8 @@ def lay_out(
     of as many, but for the last.
     """
     panels = math.ceil(len(figure.axes) / rows)
-    width = SINGLE_WIDTH if panels == 1 else round(BESIDE_PANELS + panels * PANEL_WIDTH, 1)
+    of_one, of_many = SINGLE_WIDTH + left_inches - LEFT, BESIDE_PANELS + panels * PANEL_WIDTH
+    width = round(of_one if panels == 1 else of_many, 1)
     texts = {kind: _wrapped(text, kind, width) for kind, text in notes.items() if text}
     has_labels = any(axes.get_xlabel() for axes in figure.axes)
     foot, lines = FOOT, sum(map(_lines, texts.values()))

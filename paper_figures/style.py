@@ -211,7 +211,7 @@ def compared_note(ratios: pd.Series) -> str:
     """Return the note on how far HVPs are from the published values, given the ``ratios``."""
     low, high = (100 * (ratios.agg(each) - 1) for each in ("min", "max"))
     ends = [f"{abs(end):.0f} % {'below' if end < 0 else 'above'}" for end in (low, high)]
-    return f"HVPs here are {' to '.join(ends)} published."
+    return f"HVPs here are from {' to '.join(ends)} the published values."
 
 
 def settings_note(row: Row) -> str:

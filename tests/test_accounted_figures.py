@@ -143,7 +143,7 @@ def test_the_articles_device_that_was_not_run_needs_no_warning(name):
     assert not any("Device" in note for note in said)
     (deviation,) = [note for note in said if style.DEVIATIONS[figures.BENCHES[name][1:3]] in note]
     end = "[0-9]+ % (below|above)"
-    assert re.match(f"HVPs here are {end} to {end} published. ", deviation)
+    assert re.match(f"HVPs here are from {end} to {end} the published values. ", deviation)
 
 
 def test_another_plan_or_device_that_was_not_run_is_named():
@@ -172,7 +172,7 @@ def test_values_measured_on_the_articles_device_stand_beside_the_published_ones(
 
 def test_how_far_hvps_are_from_the_published_values_is_told_from_the_nearest_to_the_farthest():
     assert style.compared_note(pd.Series([0.584, 1.049, 0.9])) == (
-        "HVPs here are 42 % below to 5 % above published."
+        "HVPs here are from 42 % below to 5 % above the published values."
     )
 
 
