@@ -87,7 +87,8 @@ def build(
     """
     client = engine()
     name = f"{IMAGE}:{versions}" if versions else IMAGE
-    print(f"Building {name}: the first time takes about {COST}.", flush=True)
+    more = ", and as much again for the other versions" if versions else ""
+    print(f"Building {name}: the first time takes about {COST}{more}.", flush=True)
     start = time.perf_counter()
     options = {"BASE": base, "BASE_DIGEST": client.images.get(base).id} if base else {}
     answers = client.api.build(
