@@ -152,6 +152,7 @@ def own(problem: Any, pattern: str | None, parts: Parts | None = None) -> tuple[
     found = Own(model, loss, batch, names, parts)
     if look.is_compiled(model, loss):
         found.contexts = UNCOMPILED
+        torch._dynamo.config.error_on_nested_fx_trace = False  # but record what is in it
         said.append(
             "torch.compile has compiled some of it, which PyTorch then differentiates only once: "
             "HVPs call it as it was before."

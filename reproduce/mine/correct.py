@@ -70,6 +70,7 @@ def check(kit: Kit, found: Own, repairs: bool, say: Say) -> Checked:
     user's own precision.
     """
     value, gradient = found.value_and_gradient(found.params)
+    checked = None
     with kit.own.float64_by_default():
         try:
             exact = found.in_float64()
@@ -79,14 +80,35 @@ def check(kit: Kit, found: Own, repairs: bool, say: Say) -> Checked:
         else:
             leaves = map(kit.device.to_numpy, (gradient, exact_gradient))
             off = comparing.relative_difference(*leaves)
+            rounding = ALLOWED_ERRORS * min(off, SAME_GRADIENT)
+            checked = _check(kit, exact, "float64", rounding, repairs, say)
             if off <= SAME_GRADIENT or math.isclose(value, exact_value, rel_tol=SAME_LOSS):
-                rounding = ALLOWED_ERRORS * min(off, SAME_GRADIENT)
-                return _check(kit, exact, "float64", rounding, repairs, say)
-            say(
-                f"In float64 it is another loss, whose gradient is off by {percent(off)}, as where "
-                "its random numbers are others: the check is in float32."
-            )
-    return _check(kit, found, "float32", 0.0, repairs, say)
+                return checked
+    if not checked:
+        return _check(kit, found, "float32", 0.0, repairs, say)
+    say(
+        f"In your precision it is another loss, whose gradient is off by {percent(off)}, as where "
+        "its random numbers are others: what is right in float64 is compared with each other there."
+    )
+    return checked._replace(right=_right_here(kit, found, checked))
+
+
+def _right_here(kit: Kit, found: Own, checked: Checked) -> Right:
+    """The first right HVP and the first right Gauss-Newton product, in the user's precision."""
+    tree = kit.own.from_numpy(vector(kit.device.to_numpy(found.params)), found.params)
+    leaves = {
+        is_hvp: next(
+            (
+                result
+                for each in checked.products
+                if each.verdict == "right" and each.is_hvp == is_hvp
+                if (result := _computed(kit, found, each, tree))
+            ),
+            [],
+        )
+        for is_hvp in (True, False)
+    }
+    return checked.right._replace(hvp=leaves[True], gauss_newton=leaves[False], rounding=ROUNDING)
 
 
 def _check(
@@ -169,8 +191,11 @@ def _check_gradient(
     slope = sum(float(np.vdot(g, d)) for g, d in zip(gradient, v, strict=True))
     size = max(abs(slope), comparing.norm(gradient))
     off, error = abs(slope - differences.slope) / size, differences.slope_error / size
-    if not math.isfinite(off):
-        say("The gradient is not checked: the loss is not finite near the parameters.")
+    if not error <= TOO_LARGE_ERROR:  # nor if it is not a number
+        say(
+            "The gradient is not checked: central differences of the loss are only good to "
+            f"{percent(error)}."
+        )
     elif off > max(LIMITS[precision], ALLOWED_ERRORS * error):
         say(
             f"The gradient is WRONG: by {percent(off)} off central differences of the loss. Look "

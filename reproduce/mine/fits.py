@@ -82,7 +82,8 @@ def _needs(
         yield each, needed, reason
     for reason, labels in unknown.items():
         say(
-            f"The memory of {'; '.join(labels)} is not known before it runs: it depends on numbers ({reason})."
+            f"The memory of {'; '.join(labels)} is not known before it runs: it depends on numbers "
+            f"({reason})."
         )
     if counts:
         ends = dict.fromkeys(map(cost.readable_bytes, (min(counts), max(counts))))
