@@ -250,9 +250,12 @@ def test_dropout_is_switched_off_and_said_so(find):
 
 
 NOISY = {
-    "torch": in_torch(loss="(model(batch) + torch.randn_like(model(batch))).tanh().pow(2).sum()")
-    .replace("batch):\n    return", "batch):\n    torch.manual_seed(0)\n    return")
-    .replace("5, 3", "50, 3"),
+    "torch": in_torch(loss="noisy(model(batch)).pow(2).sum()").replace("5, 3", "50, 3")
+    + """
+def noisy(x):
+    torch.manual_seed(0)
+    return (x + torch.randn_like(x)).tanh()
+""",
     "jax": in_jax(
         "(jnp.tanh(batch @ params['w'] + jax.random.normal(jax.random.key(0), (5, 2))) ** 2).sum()"
     ),
