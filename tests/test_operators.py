@@ -7,7 +7,7 @@ from cases import module
 from commands import ROOT
 from torch.nn import functional
 
-from reproduce.in_torch import repair
+from reproduce.in_torch import look, repair
 from reproduce.in_torch.hvp import reverse_over_forward, reverse_over_reverse
 from reproduce.mine import operators
 
@@ -111,6 +111,28 @@ def test_without_dropout_a_loss_is_repeated():
         assert functional.dropout(x, 0.5).equal(x)
         assert functional.dropout(input=x, p=0.5, training=True).equal(x)
     assert not functional.dropout(x, 0.5).equal(x)
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        lambda: torch.nn.TransformerEncoderLayer(4, 2, 4, 0.5),
+        lambda: torch.nn.LSTM(4, 4, 2, dropout=0.5),
+    ],
+)
+def test_dropout_inside_attention_and_recurrent_layers_is_seen_and_switched_off(layer):
+    model, x = layer().double(), normal(3, 2, 4)
+
+    def output():
+        found = model(x)
+        return found if torch.is_tensor(found) else found[0]
+
+    assert not output().equal(output())
+    with repair.WithoutDropout():
+        assert output().equal(output())
+    assert look.called(output, {})[0].dropped
+    model.eval()
+    assert not look.called(output, {})[0].dropped
 
 
 def test_what_is_not_the_same_in_other_versions_is_a_table():
