@@ -4,6 +4,8 @@
    MIG      into how many instances each is divided; where it is not set, none is in MIG mode
    REFUSED  names of questions that are answered with "Insufficient Permissions"
    LOST     the index of one that has fallen off the bus
+   OTHER    the index of one that is an H200
+   EXCLUSIVE  if it is set, only one process at a time may compute on each
    CLOCKS   the multiprocessors' clock in MHz at each question, the last one from then on
    REASONS  why clocks are held back, the same way */
 #include <stdio.h>
@@ -110,7 +112,8 @@ int nvmlDeviceGetHandleByUUID(const char *uuid, Device *device) {
 int nvmlDeviceGetName(Device device, char *name, unsigned length) {
     MAY_ASK("Name");
     const char *part = device % 100 ? " MIG 1g.5gb" : "";
-    snprintf(name, length, "NVIDIA A100-SXM4-40GB%s", part);
+    int is_other = device / 100 - 1 == number("OTHER", -1);
+    snprintf(name, length, "NVIDIA %s%s", is_other ? "H200" : "A100-SXM4-40GB", part);
     return SUCCESS;
 }
 
@@ -149,6 +152,13 @@ int nvmlDeviceGetClockInfo(Device device, unsigned type, unsigned *mhz) {
 int nvmlDeviceGetMaxClockInfo(Device device, unsigned type, unsigned *mhz) {
     if (device % 100) return INVALID_ARGUMENT;
     *mhz = 1410;
+    return SUCCESS;
+}
+
+int nvmlDeviceGetComputeMode(Device device, unsigned *mode) {
+    MAY_ASK("ComputeMode");
+    if (device % 100) return INVALID_ARGUMENT;
+    *mode = getenv("EXCLUSIVE") ? 3 : 0;
     return SUCCESS;
 }
 

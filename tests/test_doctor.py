@@ -231,6 +231,7 @@ def test_a_gpu_in_use_is_warned_about_and_one_that_no_framework_can_use_stops_it
     assert levels == {
         "memory of the GPU": "warning",
         "other processes on the GPU": "warning",
+        "compute mode of the GPU": "good",
         "clocks of the GPU": "warning",
         "JAX on the GPU": "missing",
         "PyTorch on the GPU": "missing",
@@ -262,9 +263,18 @@ def test_a_gpu_that_a_framework_cannot_use_stops_the_measuring_before_its_first_
     assert not (tmp_path / "results" / "rows.jsonl").exists()
 
 
+@pytest.fixture
+def computing_anew():
+    computing._computed_on.cache_clear()
+    yield
+    computing._computed_on.cache_clear()
+
+
+@pytest.mark.usefixtures("computing_anew")
 def test_what_does_not_answer_in_time_cannot_be_used(monkeypatch):
     class Chosen:
         uuid = "GPU-0"
+        is_for_one_process = staticmethod(lambda: False)
 
     monkeypatch.setattr(environment, "gpu", lambda: (Chosen, ""))
     monkeypatch.setattr(computing, "LIMIT_SECONDS", 0.1)
@@ -272,12 +282,33 @@ def test_what_does_not_answer_in_time_cannot_be_used(monkeypatch):
         computing.on_gpu(["torch"])
 
 
-def test_each_framework_computes_on_the_chosen_gpu_in_a_process_of_its_own(monkeypatch):
+def test_a_framework_without_its_networks_cannot_be_used(tmp_path):
+    (tmp_path / "transformers").mkdir()
+    (tmp_path / "transformers" / "__init__.py").touch()  # one without JAX, as transformers 5 is
+    done = subprocess.run(
+        [sys.executable, "-c", computing.PROGRAMS["jax"]],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        env=os.environ | {"PYTHONPATH": str(tmp_path)},  # on the CPU
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert "ImportError: cannot import name 'BertConfig' from 'transformers'" in done.stderr
+
+
+@pytest.mark.usefixtures("computing_anew")
+def test_each_framework_computes_once_on_the_chosen_gpu_in_a_process_of_its_own(monkeypatch):
     class Chosen:
         uuid = "GPU-0"
+        is_for_one_process = staticmethod(lambda: False)
 
     says = "import os; print(os.environ['CUDA_VISIBLE_DEVICES'], os.environ['JAX_PLATFORMS'])"
+    programs = {"jax": says, "torch": "import os; print(os.getpid())"}
     monkeypatch.setattr(environment, "gpu", lambda: (Chosen, ""))
-    monkeypatch.setattr(computing, "PROGRAMS", {"jax": says, "torch": "print('cuda:0')"})
+    monkeypatch.setattr(computing, "PROGRAMS", programs)
     found = computing.on_gpu({"torch", "jax"})
-    assert found == {"jax": "GPU-0 cuda", "torch": "cuda:0"}
+    assert found["jax"] == "GPU-0 cuda"
+    assert int(found["torch"]) != os.getpid()
+    assert computing.on_gpu({"torch", "jax"}) == found

@@ -83,6 +83,7 @@ REFUSED = {
     "JAX_ENABLE_X64=True": "JAX computes in float64",
     "JAX_DEBUG_NANS=yes": "JAX looks at every result",
     "TORCHDYNAMO_DISABLE=1": "torch.compile compiles nothing",
+    "XLA_PYTHON_CLIENT_ALLOCATOR=platform": "XLA may count no memory",
 }
 
 

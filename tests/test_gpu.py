@@ -108,6 +108,7 @@ def test_workers_see_the_chosen_gpu_alone_and_may_use_its_memory(told):
     found = told(*program, **settings)
     assert found["CUDA_VISIBLE_DEVICES"] == SECOND
     assert found["XLA_CLIENT_MEM_FRACTION"] == "0.95"
+    assert found["JAX_PLATFORMS"] == "cuda,cpu"  # where it was cpu
     found = told(*program, **settings, XLA_PYTHON_CLIENT_MEM_FRACTION="0.5")
     assert "XLA_CLIENT_MEM_FRACTION" not in found  # JAX refuses both
     found = told(*program, **settings, XLA_CLIENT_MEM_FRACTION="0.5")
@@ -120,6 +121,19 @@ def test_an_instance_is_named_as_what_it_is_with_its_own_memory_and_the_clocks_o
     assert told("gpu.used_bytes_of(found.uuid)()", MIG="1") == 1 << 30
     assert told("found.sm_clocks_mhz()", MIG="1") == [210, 1410]
     assert told("found.facts()['gpu_memory_bytes']", MIG="1") == 5 << 30
+
+
+def test_where_only_one_process_may_compute_settings_are_prepared_one_after_the_other(told):
+    before = """
+from reproduce.measuring import schedule
+from reproduce.plan import by_setting, cases
+waves = schedule.waves(by_setting(cases("smoke")), schedule.here(on_gpu=True))
+sizes = set(map(len, waves))
+"""
+    assert max(told("list(sizes)", before)) > 1
+    assert max(told("list(sizes)", before, REFUSED="ComputeMode")) > 1
+    assert told("list(sizes)", before, EXCLUSIVE="1") == [1]
+    assert told("list(sizes)", before, EXCLUSIVE="1", MIG="2") == [1]
 
 
 REFUSED = (

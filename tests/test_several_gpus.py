@@ -59,3 +59,11 @@ def test_more_gpus_than_there_are_is_refused(measured, tmp_path):
     assert refused(measured(3)).endswith("3 GPUs were asked for, and there are 2; give GPUS=2")
     assert "CUDA_VISIBLE_DEVICES=7 names none" in refused(measured(2, CUDA_VISIBLE_DEVICES="7"))
     assert not rows_in(tmp_path)
+
+
+def test_gpus_of_different_kinds_are_refused(measured, tmp_path):
+    assert refused(measured(2, OTHER="0")).endswith(
+        "2 GPUs were asked for, and the first 2 are of different kinds (NVIDIA A100-SXM4-40GB, "
+        "NVIDIA H200), whose rows do not go together; name GPUs of one kind in CUDA_VISIBLE_DEVICES"
+    )
+    assert not rows_in(tmp_path)

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import msgspec
@@ -11,7 +12,7 @@ from cases import FRAMEWORKS, module
 from conftest import ROOT
 
 from reproduce.measuring import timing, worker
-from reproduce.plan import Case
+from reproduce.plan import REFERENCE, Case
 
 TESTS = Path(__file__).parent
 CASE = Case(
@@ -84,6 +85,47 @@ def test_all_of_a_setting_is_prepared_before_its_turn_and_timed_after_it(tmp_pat
     worker.measure(cases, site(tmp_path), lambda: calls.append("turn"))
     first_calls, rounds = 2, CASE.warmup - 1 + CASE.repetitions
     assert calls == ["call"] * first_calls + ["turn"] + ["call"] * 2 * rounds
+
+
+@pytest.mark.parametrize("gpu", [None, "GPU-0"])
+def test_for_a_gpu_programs_are_compiled_one_after_the_other(tmp_path, monkeypatch, gpu):
+    device, threads = module("jax", "device"), set()
+    compile_ = device.compile
+
+    def compile_here(*arguments):
+        threads.add(threading.current_thread())
+        return compile_(*arguments)
+
+    monkeypatch.setattr(device, "platform", lambda: "cpu" if gpu is None else "gpu")
+    monkeypatch.setattr(device, "compile", compile_here)
+    jit = msgspec.structs.replace(CASE, framework="jax", mode="jit", model="tiny_resnet")
+    cases = [msgspec.structs.replace(jit, method=m) for m in ("gradient", REFERENCE)]
+    here = msgspec.structs.replace(site(tmp_path, gpu), preparing_cores=2)
+    assert {found.status for found in worker.find(cases, here)} == {"done"}
+    assert (threads == {threading.main_thread()}) == (gpu is not None)
+
+
+def test_what_was_loaded_before_its_turn_is_not_searched_for_garbage_in_it(tmp_path):
+    program = """
+import gc
+import sys
+from multiprocessing import Pipe
+from pathlib import Path
+from reproduce.measuring import worker
+
+def find(cases, site, wait_for_turn):
+    loaded = [[] for _ in range(100_000)]
+    wait_for_turn()
+    print(gc.get_freeze_count() > len(loaded), flush=True)
+
+worker.find, log = find, Path(sys.argv[1])
+here, there = Pipe()
+here.send("it is your turn")
+worker.run(there, [], worker.Site(log, 1, None, log.parent))
+"""
+    log = tmp_path / "logs" / "log"
+    subprocess.run([sys.executable, "-c", program, log], cwd=ROOT, check=True)
+    assert log.read_text() == "True\n"
 
 
 def test_a_gradient_that_fails_fails_all_of_its_setting(find_all, monkeypatch):

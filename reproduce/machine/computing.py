@@ -6,15 +6,19 @@ import subprocess
 import sys
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 
 from reproduce.errors import UserError
 from reproduce.machine import environment
 from reproduce.plan import Framework
 
 # A framework may list a GPU without having code for it, so each has to multiply matrices there.
+# Then it loads the networks, which no process loads once for all workers on a GPU.
 PROGRAMS: dict[Framework, str] = {
-    "jax": "import jax; x = jax.numpy.ones((8, 8)); print((x @ x).block_until_ready().device)",
-    "torch": "import torch; x = torch.ones(8, 8, device='cuda'); (x @ x).cpu(); print(x.device)",
+    "jax": "import jax; x = jax.numpy.ones((8, 8)); print((x @ x).block_until_ready().device); "
+    "import reproduce.in_jax.models",
+    "torch": "import torch; x = torch.ones(8, 8, device='cuda'); (x @ x).cpu(); print(x.device); "
+    "import reproduce.in_torch.models",
 }
 LIMIT_SECONDS = 120
 
@@ -26,10 +30,12 @@ def on_gpu(frameworks: Iterable[Framework]) -> dict[Framework, str]:
         UserError: if one of them cannot compute on it.
     """
     names = sorted(frameworks)
-    with ThreadPoolExecutor(len(names)) as side_by_side:
+    at_once = 1 if environment.chosen_gpu().is_for_one_process() else len(names)
+    with ThreadPoolExecutor(at_once) as side_by_side:
         return dict(zip(names, side_by_side.map(_computed_on, names), strict=True))
 
 
+@cache
 def _computed_on(framework: Framework) -> str:
     variables = {
         "CUDA_VISIBLE_DEVICES": environment.chosen_gpu().uuid,

@@ -56,7 +56,7 @@ SET_BY_A_RUN = (
     "KMP_DUPLICATE_LIB_OK",
     "KMP_INIT_AT_FORK",
 )
-# Variables that would make a row's mode or precision untrue, and why.
+# Variables that would make a row's mode, precision or memory untrue, and why.
 REFUSED = {
     "JAX_CHECK_TRACER_LEAKS": "JAX compiles anew for every call",
     "JAX_DEBUG_INFS": "JAX looks at every result",
@@ -65,8 +65,10 @@ REFUSED = {
     "JAX_DISABLE_MOST_OPTIMIZATIONS": "XLA hardly optimises",
     "JAX_ENABLE_CHECKS": "JAX looks at everything that it does",
     "JAX_ENABLE_X64": "JAX computes in float64",
+    "PYTORCH_NO_CUDA_MEMORY_CACHING": "PyTorch's allocator counts no memory",
     "TORCHDYNAMO_DISABLE": "torch.compile compiles nothing",
     "TORCH_COMPILE_DISABLE": "torch.compile compiles nothing",
+    "XLA_PYTHON_CLIENT_ALLOCATOR": "XLA may count no memory",
 }
 OFF = {"", "0", "f", "false", "n", "no", "off"}
 # The files that are hashed if there is no commit.

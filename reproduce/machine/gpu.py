@@ -108,6 +108,10 @@ class Gpu:
         found = self._ask("ComputeRunningProcesses", of=self.handle)
         return None if found is None else len(found)
 
+    def is_for_one_process(self) -> bool:
+        """Whether its compute mode lets only one process at a time compute on it."""
+        return self._ask("ComputeMode") == pynvml.NVML_COMPUTEMODE_EXCLUSIVE_PROCESS
+
     def facts(self) -> dict[str, Any]:
         """Facts that are recorded with its name: UUID, driver, memory and limits."""
         memory = self._ask("MemoryInfo", of=self.handle)
@@ -196,6 +200,11 @@ def uuids() -> list[str]:
     if visible is None:
         return [each.uuid for each in _devices() if not each.is_divided]
     return [_chosen("CUDA_VISIBLE_DEVICES", asked).uuid for asked in visible.split(",")]
+
+
+def name_of(uuid: str) -> str:
+    """The name of the GPU or MIG instance ``uuid``, which NVML lists."""
+    return pynvml.nvmlDeviceGetName(pynvml.nvmlDeviceGetHandleByUUID(uuid))
 
 
 def how_to_get_one() -> str:

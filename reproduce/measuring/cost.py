@@ -43,8 +43,8 @@ GRADIENT_SECONDS_OF_OTHERS = (0.005, 0.0)
 WITHOUT_JIT_GRADIENT_SECONDS = {"resnet34": 1.4, "vit": 2.5, "bert": 2.5}
 WITHOUT_JIT_GRADIENT_SECONDS_OF_OTHERS = 0.25
 WITHOUT_JIT_COMPILING_SECONDS = 12
-# Seconds to compile one program: with XLA for a GPU (where XLA tries algorithms out, and a setting
-# compiles two programs at a time), with XLA on one core, and with torch.compile.
+# Seconds to compile one program: with XLA for a GPU (where XLA tries algorithms out, and remembers
+# what it found for the next program), with XLA on one core, and with torch.compile.
 GPU_COMPILING_SECONDS = {"resnet34": 12, "vit": 25, "bert": 25}
 CPU_COMPILING_SECONDS = {"resnet34": 6, "vit": 5, "bert": 5, "gpt2": 5, "llama": 5}
 COMPILING_SECONDS_OF_OTHERS = 1.5

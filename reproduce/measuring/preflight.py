@@ -310,6 +310,15 @@ def _gpu_processes(run: PlannedRun) -> str:
     return "this GPU does not report them" if count is None else "none"
 
 
+def _gpu_mode(run: PlannedRun) -> str:
+    if environment.chosen_gpu().is_for_one_process():
+        raise Doubt(
+            "only one process at a time may compute on it, so that settings are prepared one after "
+            "the other, which takes longer; 'nvidia-smi --compute-mode=DEFAULT' lets them share it"
+        )
+    return "processes may share it"
+
+
 def _gpu_clocks(run: PlannedRun) -> str:
     # NVML does not say whether clocks are locked. A clock that idles far below its maximum is not.
     now, most = environment.chosen_gpu().sm_clocks_mhz()
@@ -342,6 +351,7 @@ CHECKS: dict[str, Callable[[PlannedRun], str]] = {
 GPU_CHECKS: dict[str, Callable[[PlannedRun], str]] = {
     "memory of the GPU": _gpu_memory,
     "other processes on the GPU": _gpu_processes,
+    "compute mode of the GPU": _gpu_mode,
     "clocks of the GPU": _gpu_clocks,
     "JAX on the GPU": lambda run: computing.on_gpu(["jax"])["jax"],
     "PyTorch on the GPU": lambda run: computing.on_gpu(["torch"])["torch"],

@@ -88,8 +88,11 @@ def _remove_logs(folder: Path, logs: Iterable[Path], but: set[str]) -> None:
             log.unlink(missing_ok=True)
 
 
-def set_worker_environment(on_gpu: bool) -> None:
-    """Set the environment variables for measuring, in this process and those that it starts."""
+def set_worker_environment(on_gpu: bool, jax_may_fall_back: bool = False) -> None:
+    """Set the environment variables for measuring, in this process and those that it starts.
+
+    Where JAX cannot use the GPU, it says why, unless it may fall back to the CPU.
+    """
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     os.environ |= {
         "CUDA_DEVICE_ORDER": "PCI_BUS_ID",  # NVML's order
@@ -102,6 +105,8 @@ def set_worker_environment(on_gpu: bool) -> None:
         os.environ["USER"] = f"user-{os.getuid()}"
     if on_gpu:
         os.environ["CUDA_VISIBLE_DEVICES"] = environment.chosen_gpu().uuid
+        if not jax_may_fall_back:
+            os.environ["JAX_PLATFORMS"] = "cuda,cpu"
         if "XLA_PYTHON_CLIENT_MEM_FRACTION" not in os.environ:  # its old name; JAX refuses both
             # XLA's default limit is 75 % of the GPU's memory, even without preallocation.
             os.environ.setdefault("XLA_CLIENT_MEM_FRACTION", "0.95")

@@ -15,11 +15,15 @@ USABLE_MEMORY = 0.9
 
 
 class Machine(NamedTuple):
-    """The cores and free bytes that settings share: the host's and the GPU's (None without one)."""
+    """The cores and free bytes that settings share: the host's and the GPU's (None without one).
+
+    ``is_for_one`` says that the GPU lets only one process at a time compute on it.
+    """
 
     cores: int
     host_bytes: int
     gpu_bytes: int | None = None
+    is_for_one: bool = False
 
 
 MACHINE_WITH_A100 = Machine(16, 128 * cost.GIB, 39 * cost.GIB)
@@ -27,8 +31,11 @@ MACHINE_WITH_A100 = Machine(16, 128 * cost.GIB, 39 * cost.GIB)
 
 def here(on_gpu: bool) -> Machine:
     """This machine in its present state."""
-    gpu_bytes = environment.free_bytes(on_gpu=True) if on_gpu else None
-    return Machine(limits.cores(), limits.free_memory().bytes, gpu_bytes)
+    of_cpu = limits.cores(), limits.free_memory().bytes
+    if not on_gpu:
+        return Machine(*of_cpu)
+    is_for_one = environment.chosen_gpu().is_for_one_process()
+    return Machine(*of_cpu, environment.free_bytes(on_gpu=True), is_for_one)
 
 
 def planned(on_gpu: bool) -> Machine:
@@ -49,6 +56,7 @@ def waves(
         wave = [left.pop(0)]
         while (
             left
+            and not machine.is_for_one
             and len(wave) < WAITING_PER_CORE * machine.cores
             and not _needs_the_whole_gpu(wave[0], left[0])
             and _fit([*wave, left[0]], machine, target)

@@ -18,7 +18,7 @@ def measure(plan: str, folder: Path, gpus: int) -> int:
     Each process has a share of the plan, its own GPU, and its part of the cores.
 
     Raises:
-        UserError: if there are not that many GPUs.
+        UserError: if there are not that many GPUs of one kind.
     """
     uuids, cores = _uuids(gpus), sorted(os.sched_getaffinity(0))
     runs: list[Popen[bytes]] = []
@@ -45,6 +45,13 @@ def _uuids(wanted: int) -> list[str]:
     if len(found) < wanted:
         raise UserError(
             f"{wanted} GPUs were asked for, and there are {len(found)}; give GPUS={len(found)}"
+        )
+    kinds = sorted({gpu.name_of(uuid) for uuid in found[:wanted]})
+    if len(kinds) > 1:
+        raise UserError(
+            f"{wanted} GPUs were asked for, and the first {wanted} are of different kinds "
+            f"({', '.join(kinds)}), whose rows do not go together; name GPUs of one kind in "
+            "CUDA_VISIBLE_DEVICES"
         )
     return found[:wanted]
 

@@ -78,6 +78,8 @@ def run(connection: Connection, cases: list[Case], site: Site) -> None:
     def wait_for_turn() -> None:
         connection.send(None)
         connection.recv()
+        gc.collect()
+        gc.freeze()  # nor, while it is timed, what was loaded since: on a GPU, the frameworks
 
     connection.send(measure(cases, site, wait_for_turn))
     connection.close()
@@ -165,7 +167,9 @@ def _time(
 ) -> float:
     """Prepare ``cases`` and the gradient, wait, time them; return the seconds waited."""
     device = network.tools.device
-    if cases[0].mode == "jit" and site.preparing_cores > 1:
+    # On a GPU, XLA tries algorithms out when it compiles. Programs that one process compiles at the
+    # same time spoil and repeat each other's trials (openxla/xla, pull requests 41399 and 41620).
+    if site.gpu is None and cases[0].mode == "jit" and site.preparing_cores > 1:
         network.compile_side_by_side({case.method for case in cases}, site.preparing_cores)
     wanted = list(zip(cases, outcomes, strict=True))
     if cases[0].method != "gradient":

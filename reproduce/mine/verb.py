@@ -42,7 +42,7 @@ def mine(
     start = time.perf_counter()
     on_gpu = environment.gpu()[0] is not None
     path = _checked(file, results)
-    set_worker_environment(on_gpu)
+    set_worker_environment(on_gpu, jax_may_fall_back=True)
     printer = _Printer()
     wanted = (path, results.resolve(), not as_is, on_gpu, load(target) if target else None)
     found = workers.run(stages.find, wanted, results, printer.say)
