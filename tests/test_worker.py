@@ -101,7 +101,7 @@ def test_for_a_gpu_programs_are_compiled_one_after_the_other(tmp_path, monkeypat
     jit = msgspec.structs.replace(CASE, framework="jax", mode="jit", model="tiny_resnet")
     cases = [msgspec.structs.replace(jit, method=m) for m in ("gradient", REFERENCE)]
     here = msgspec.structs.replace(site(tmp_path, gpu), preparing_cores=2)
-    assert {found.status for found in worker.find(cases, here)} == {"done"}
+    assert {found.status for found in worker.measure(cases, here)} == {"done"}
     assert (threads == {threading.main_thread()}) == (gpu is not None)
 
 
@@ -113,12 +113,12 @@ from multiprocessing import Pipe
 from pathlib import Path
 from reproduce.measuring import worker
 
-def find(cases, site, wait_for_turn):
+def measure(cases, site, wait_for_turn):
     loaded = [[] for _ in range(100_000)]
     wait_for_turn()
     print(gc.get_freeze_count() > len(loaded), flush=True)
 
-worker.find, log = find, Path(sys.argv[1])
+worker.measure, log = measure, Path(sys.argv[1])
 here, there = Pipe()
 here.send("it is your turn")
 worker.run(there, [], worker.Site(log, 1, None, log.parent))
