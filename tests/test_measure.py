@@ -172,9 +172,10 @@ def test_what_only_a_collection_frees_is_freed_before_the_resident_peak_is_taken
     assert rise == pytest.approx(64 * MIB, abs=4 * MIB)
 
 
+PAGES = 3 * 48 * MIB // mmap.PAGESIZE
 PAGE_FAULTS_OF_SECOND_USE = """
 import resource
-from threading import Thread
+from threading import Event, Thread
 from reproduce.machine import memory
 {set_up}
 faults = []
@@ -187,6 +188,26 @@ def use():
 print(faults[1] - faults[0])
 """
 IN_A_THREAD = "thread = Thread(target=use); thread.start(); thread.join()"
+IN_A_THREAD_OF_BEFORE = """
+def use_in_turn():
+    del [bytearray(100) for _ in range(3)][:]
+    turn.wait()
+    use()
+turn, thread = Event(), Thread(target=use_in_turn)
+thread.start()
+memory.keep_freed_memory()
+turn.set()
+thread.join()
+"""
+
+
+def page_faults(set_up, run):
+    script = PAGE_FAULTS_OF_SECOND_USE.format(set_up=set_up, size=48 * MIB, run=run)
+    return int(subprocess.check_output([sys.executable, "-c", script], text=True))
+
+
+def test_with_one_arena_freed_memory_can_be_kept_from_a_threads_turn_on():
+    assert page_faults("memory.use_one_arena()", IN_A_THREAD_OF_BEFORE) < 0.01 * PAGES
 
 
 @pytest.mark.parametrize("run", ["use()", IN_A_THREAD], ids=["alone", "in a thread"])
@@ -195,10 +216,8 @@ IN_A_THREAD = "thread = Thread(target=use); thread.start(); thread.join()"
     [("memory.keep_freed_memory()", True), ("memory.return_freed_memory_at_once()", False)],
 )
 def test_freed_memory_is_kept_or_returned_as_asked(set_up, is_kept, run):
-    script = PAGE_FAULTS_OF_SECOND_USE.format(set_up=set_up, size=48 * MIB, run=run)
-    faults = int(subprocess.check_output([sys.executable, "-c", script], text=True))
-    pages = 3 * 48 * MIB // mmap.PAGESIZE
-    assert (faults < 0.01 * pages) if is_kept else (faults > 0.9 * pages)
+    faults = page_faults(set_up, run)
+    assert (faults < 0.01 * PAGES) if is_kept else (faults > 0.9 * PAGES)
 
 
 def test_the_resident_peak_is_no_less_than_what_was_there_before():
