@@ -15,6 +15,8 @@ from reproduce.article import listings
 from reproduce.in_jax import hvp
 from reproduce.plan import HVPS
 
+jax.config.update("jax_enable_x64", True)
+
 # (outputs m, hidden n, inputs d): scalars, the article's own, one output, and matrices.
 SIZES = [(1, 1, 1), (1, 2, 2), (3, 4, 5), (3, 3, 3)]
 TOLERANCE = {"rtol": 1e-12, "atol": 1e-12}
