@@ -66,8 +66,8 @@ Results = list[tuple[Product, Leaves | None]]
 def check(kit: Kit, found: Own, repairs: bool, say: Say) -> Checked:
     """The verdict on each method as it is and, if that is not right, repaired.
 
-    The check is in float64 if the loss can be computed in it and is the same there, else in the
-    user's own precision.
+    The check is in float64 if the loss can be computed in it, else in the user's own precision. If
+    the loss is another there, the right products are those of the first right methods.
     """
     value, gradient = found.value_and_gradient(found.params)
     checked = None
@@ -88,7 +88,7 @@ def check(kit: Kit, found: Own, repairs: bool, say: Say) -> Checked:
         return _check(kit, found, "float32", 0.0, repairs, say)
     say(
         f"In your precision it is another loss, whose gradient is off by {percent(off)}, as where "
-        "its random numbers are others: what is right in float64 is compared with each other there."
+        "its random numbers are others: there, the methods are compared with the first right one."
     )
     return checked._replace(right=_right_here(kit, found, checked))
 
