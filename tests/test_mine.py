@@ -67,7 +67,8 @@ def find(tmp_path, monkeypatch):
         path = tmp_path / "own.py"
         path.write_text(textwrap.dedent(text))
         say = lambda step, sentence: None  # noqa: E731
-        return stages.find(say, path, tmp_path, repairs, on_gpu=False, target=target)
+        with jax.enable_x64(False):  # other tests enable it for all of their process
+            return stages.find(say, path, tmp_path, repairs, on_gpu=False, target=target)
 
     return found
 
