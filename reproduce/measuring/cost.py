@@ -156,7 +156,8 @@ def memory_bytes(setting: Sequence[Case]) -> int:
     activations = samples.get(case.model, 0) * case.batch_size * (1 + 0.2 * more)
     # The state of all methods is in memory at once, with what autograd records.
     amortised = sum(case.method in AMORTISED for case in setting)
-    copies = (14 if case.recorded else 6) + 2.5 * more + amortised
+    # A CPU's heap also keeps freed blocks that the next method cannot use.
+    copies = (14 if case.recorded else 6 + 0.8 * len(setting)) + 4 * more + amortised
     weights = copies * WEIGHT_BYTES.get(case.model, 0)
     compiler = COMPILER_BYTES if case.mode == "compile" else 0
     return int(LOADED_FRAMEWORKS_BYTES + compiler + activations + weights)

@@ -97,7 +97,7 @@ class Progress:
 
     def timing(self, setting: Setting) -> None:
         """Shows that ``setting`` is being timed."""
-        self._show(f"timing {setting[0].setting_name}")
+        self._show(setting[0].setting_name)
 
     def end(self, rows: Sequence[Row]) -> None:
         """Prints the results of a setting, once ``rows`` complete it."""
