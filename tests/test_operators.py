@@ -7,7 +7,7 @@ from cases import module
 from commands import ROOT
 from torch.nn import functional
 
-from reproduce.in_torch import look, repair
+from reproduce.in_torch import repair, users_model
 from reproduce.in_torch.hvp import reverse_over_forward, reverse_over_reverse
 from reproduce.mine import operators
 
@@ -130,9 +130,9 @@ def test_dropout_inside_attention_and_recurrent_layers_is_seen_and_switched_off(
     assert not output().equal(output())
     with repair.WithoutDropout():
         assert output().equal(output())
-    assert look.called(output, {})[0].dropped
+    assert users_model.called(output, {})[0].dropped
     model.eval()
-    assert not look.called(output, {})[0].dropped
+    assert not users_model.called(output, {})[0].dropped
 
 
 def test_what_is_not_the_same_in_other_versions_is_a_table():

@@ -11,7 +11,7 @@ from torch.func import functional_call
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from reproduce.errors import UserError
-from reproduce.in_torch import look, repair
+from reproduce.in_torch import repair, users_model
 from reproduce.in_torch.accounting import live_tensors
 from reproduce.in_torch.device import compile
 from reproduce.in_torch.hvp import Tree
@@ -70,7 +70,7 @@ class Own:
         self.params = {name: detached.pop(name) for name in names}
         self.constants = {name: detached[name] for name in sorted(detached)}
         self.buffers = dict(model.named_buffers())
-        leaves, self.rebuilt = look.flattened(batch)
+        leaves, self.rebuilt = users_model.flattened(batch)
         self.leaves = {str(place): leaf for place, leaf in enumerate(leaves)}
         self.samples = {place: leaf for place, leaf in self.leaves.items() if torch.is_tensor(leaf)}
         self.batch = self.samples | self.constants | self.buffers
@@ -133,7 +133,7 @@ class Own:
 
     def in_float64(self) -> "Own":
         """The same loss with all floating-point numbers in float64."""
-        batch = look.converted(self.users_batch(self.batch), torch.float64, FLOATING)
+        batch = users_model.converted(self.users_batch(self.batch), torch.float64, FLOATING)
         model = copy.deepcopy(self.model).double()
         found = Own(model, self.users_loss, batch, list(self.params), self.users_parts)
         found.contexts, found.calls = self.contexts, self.calls
@@ -147,10 +147,10 @@ def own(problem: Any, pattern: str | None, parts: Parts | None = None) -> tuple[
         UserError: if there is no such parameter, none that varies, or no scalar loss of them.
     """
     model, loss, batch = problem
-    model, batch, said = look.usable(model, batch)
-    names = look.varying(model, pattern)
+    model, batch, said = users_model.usable(model, batch)
+    names = users_model.varying(model, pattern)
     found = Own(model, loss, batch, names, parts)
-    if look.is_compiled(model, loss):
+    if users_model.is_compiled(model, loss):
         found.contexts = UNCOMPILED
         torch._dynamo.config.error_on_nested_fx_trace = False  # but record what is in it
         said.append(
@@ -158,11 +158,11 @@ def own(problem: Any, pattern: str | None, parts: Parts | None = None) -> tuple[
             "HVPs call it as it was before."
         )
     with found.inside():
-        calls, seen = look.called(lambda: loss(model, batch), found.buffers)
+        calls, seen = users_model.called(lambda: loss(model, batch), found.buffers)
     if calls.dropped:
         found.contexts = {**found.contexts, **WITHOUT_DROPOUT}
     found.calls = {*calls.suspects}
-    return found, [*said, *look.sizes(model, names), *seen]
+    return found, [*said, *users_model.sizes(model, names), *seen]
 
 
 def repaired_loss(loss: LossOfBatch) -> LossOfBatch:
